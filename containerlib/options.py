@@ -1,0 +1,158 @@
+"""Value objects that callers pass: frozen, checked when made, without side effects.
+
+They know the ranges that hold on every host. What depends on the host (number of processors, missing
+controllers) is checked where the host is known.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from attrs import field, frozen
+
+from containerlib.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import attrs
+
+__all__ = ["DEFAULT_PIDS", "MINIMUM_MEMORY_BYTES", "UNLIMITED", "Resources"]
+
+UNLIMITED: Final = -1
+"""Where -1 is allowed it means "no limit"."""
+
+DEFAULT_PIDS: Final = 2048
+"""Processes and threads a container may have when the caller says nothing."""
+
+MINIMUM_MEMORY_BYTES: Final = 6 * 1024 * 1024
+"""Smallest memory limit, as Docker's: with less not even the first process can start."""
+
+_MINIMUM_CPU_US: Final = 1000
+_MAXIMUM_PERIOD_US: Final = 1_000_000
+
+
+def _check_range(
+    low: int, high: int | None, remedy: str, *, or_unlimited: bool = False
+) -> Callable[[object, attrs.Attribute[int | None], int | None], None]:
+    def check(_instance: object, attribute: attrs.Attribute[int | None], value: int | None) -> None:
+        if value is None or (or_unlimited and value == UNLIMITED):
+            return
+        if value < low or (high is not None and value > high):
+            raise InvalidOption(attribute.name, value, remedy)
+
+    return check
+
+
+def _check_device_rates(
+    _instance: object,
+    attribute: attrs.Attribute[tuple[tuple[str, int], ...]],
+    rates: tuple[tuple[str, int], ...],
+) -> None:
+    for path, rate in rates:
+        if not path.startswith("/"):
+            raise InvalidOption(attribute.name, (path, rate), "give the absolute path of a block device")
+        if rate <= 0:
+            raise InvalidOption(attribute.name, (path, rate), "the rate must be 1 or more per second")
+
+
+def _check_unified(_instance: object, attribute: attrs.Attribute[Mapping[str, str]], values: Mapping[str, str]) -> None:
+    for name in values:
+        controller, dot, rest = name.partition(".")
+        if not (controller.isalnum() and dot and rest) or "/" in name or controller == "cgroup":
+            raise InvalidOption(
+                attribute.name, name, "name a file of a cgroup v2 controller, such as 'memory.high'"
+            )
+
+
+@frozen(kw_only=True, cache_hash=True)
+class Resources:
+    """Limits of one container. `None` means that nothing is set, unless said otherwise.
+
+    Attributes:
+        memory_bytes: Most memory, at least 6 MiB. Without `memory_swap_bytes`, swap up to twice this value in
+            total is allowed, where the host counts swap.
+        memory_swap_bytes: Most memory and swap together; -1 for unlimited swap. Needs `memory_bytes`.
+        memory_reservation_bytes: Memory that is taken from the container last.
+        pids: Most processes and threads; -1 or `None` for no limit. The default is a precaution rather than a
+            request: a host that cannot limit them runs the container all the same.
+        cpus: Processor time in processors, such as 1.5. Excludes `cpu_quota_us` and `cpu_period_us`.
+        cpu_shares: Weight against other containers, 2 to 262144; 1024 is the weight of one without.
+        cpu_quota_us: Processor time per period; -1 for no limit.
+        cpu_period_us: Length of a period, 1000 to 1000000; 100000 where not given.
+        cpuset_cpus: Processors it may run on, such as ``"0-2,4"``.
+        cpuset_mems: Memory nodes it may use, such as ``"0"``.
+        io_weight: Weight for block devices, 10 to 1000.
+        device_read_bps: Pairs of device path and most bytes per second.
+        device_write_bps: The same for writing.
+        device_read_iops: Pairs of device path and most operations per second.
+        device_write_iops: The same for writing.
+        oom_score_adj: -1000 to 1000; the higher, the sooner killed when memory is short. No control group.
+        unified: Files of cgroup v2 and the text to write into them, line by line.
+    """
+
+    memory_bytes: int | None = field(
+        default=None,
+        validator=_check_range(MINIMUM_MEMORY_BYTES, None, "the minimum is 6 MiB (6291456 bytes)"),
+    )
+    memory_swap_bytes: int | None = field(
+        default=None,
+        validator=_check_range(1, None, "give memory and swap in total, or -1 for unlimited", or_unlimited=True),
+    )
+    memory_reservation_bytes: int | None = field(
+        default=None,
+        validator=_check_range(MINIMUM_MEMORY_BYTES, None, "the minimum is 6 MiB (6291456 bytes)"),
+    )
+    pids: int | None = field(
+        default=DEFAULT_PIDS,
+        validator=_check_range(1, None, "give at least 1, or -1 for no limit", or_unlimited=True),
+    )
+    cpus: float | None = None
+    cpu_shares: int | None = field(
+        default=None, validator=_check_range(2, 262144, "shares are 2 to 262144; 1024 is normal")
+    )
+    cpu_quota_us: int | None = field(
+        default=None,
+        validator=_check_range(_MINIMUM_CPU_US, None, "give at least 1000, or -1 for no limit", or_unlimited=True),
+    )
+    cpu_period_us: int | None = field(
+        default=None,
+        validator=_check_range(_MINIMUM_CPU_US, _MAXIMUM_PERIOD_US, "a period is 1000 to 1000000 microseconds"),
+    )
+    cpuset_cpus: str | None = None
+    cpuset_mems: str | None = None
+    io_weight: int | None = field(default=None, validator=_check_range(10, 1000, "the weight is 10 to 1000"))
+    device_read_bps: tuple[tuple[str, int], ...] = field(default=(), converter=tuple, validator=_check_device_rates)
+    device_write_bps: tuple[tuple[str, int], ...] = field(default=(), converter=tuple, validator=_check_device_rates)
+    device_read_iops: tuple[tuple[str, int], ...] = field(default=(), converter=tuple, validator=_check_device_rates)
+    device_write_iops: tuple[tuple[str, int], ...] = field(default=(), converter=tuple, validator=_check_device_rates)
+    oom_score_adj: int | None = field(default=None, validator=_check_range(-1000, 1000, "give -1000 to 1000"))
+    unified: Mapping[str, str] = field(factory=dict, hash=False, validator=_check_unified)
+
+    def __attrs_post_init__(self) -> None:
+        self._check_memory()
+        self._check_cpu()
+
+    def _check_memory(self) -> None:
+        memory, swap, reservation = self.memory_bytes, self.memory_swap_bytes, self.memory_reservation_bytes
+        if swap is not None and swap != UNLIMITED:
+            if memory is None:
+                raise InvalidOption("memory_swap_bytes", swap, "set memory_bytes as well")
+            if swap < memory:
+                raise InvalidOption(
+                    "memory_swap_bytes",
+                    swap,
+                    f"it counts memory and swap together, so give at least memory_bytes ({memory})",
+                )
+        if memory is not None and reservation is not None and reservation > memory:
+            raise InvalidOption(
+                "memory_reservation_bytes", reservation, f"give at most memory_bytes ({memory})"
+            )
+
+    def _check_cpu(self) -> None:
+        if self.cpus is None:
+            return
+        if not self.cpus >= _MINIMUM_CPU_US / 100_000:
+            raise InvalidOption("cpus", self.cpus, "give at least 0.01")
+        if self.cpu_quota_us is not None or self.cpu_period_us is not None:
+            raise InvalidOption("cpus", self.cpus, "give either cpus, or cpu_quota_us and cpu_period_us")

@@ -1,0 +1,78 @@
+/* The container's first process between clone and exec. */
+#ifndef CTR_CHILD_H
+#define CTR_CHILD_H
+
+#include "ctr.h"
+
+/* What the steps share. Descriptors that are not open are -1. */
+struct child {
+    const struct ctr_spec *spec;
+    int fds[CTR_MAX_FDS];
+    uint32_t fd_count;
+    int program_fd; /* our own sealed program, for the init role */
+    int root_fd;
+    int scratch_fd;
+    int proc_fd;
+    int dev_fd;
+    int tty_fd;
+    int32_t step;
+    int32_t index;
+};
+
+/* One row of a list of steps. */
+struct step {
+    int32_t step;
+    int (*run)(struct child *c);
+};
+
+/* Notes where we are, and plays the fault that a test asked for here. 0, or -1 with errno. */
+int child_at(struct child *c, int32_t step, int32_t index);
+
+/* Walks a list of steps that ends with a row of CTR_STEP_NONE. 0, or -1 with errno, c->step and c->index. */
+int child_walk(struct child *c, const struct step *steps);
+
+/* Reports the failed step on the error pipe and ends the process. */
+_Noreturn void child_fail(struct child *c);
+
+/* Everything up to and including exec; never returns. */
+_Noreturn void child_main(struct child *c);
+
+/* Closes everything from 3 up but the `count` descriptors in `keep`. */
+void close_all_but(const int *keep, uint32_t count);
+
+/* The second half of the steps: from resource limits to exec. */
+extern const struct step enter_steps[];
+
+/* The steps by which the reaper gives up its privileges. */
+extern const struct step demote_steps[];
+
+/* root.c */
+int step_mount_private(struct child *c);
+int step_scratch(struct child *c);
+int step_root_create(struct child *c);
+int step_mounts(struct child *c);
+int step_root_readonly(struct child *c);
+int step_pivot(struct child *c);
+
+/* device.c */
+int make_devices(struct child *c);
+int step_console(struct child *c);
+
+/* view.c */
+int step_files(struct child *c);
+int step_sysctls(struct child *c);
+int step_readonly_paths(struct child *c);
+int step_masked_paths(struct child *c);
+int step_oom_score(struct child *c);
+
+/* credential.c */
+int step_seccomp_privileged(struct child *c);
+int step_bounding(struct child *c);
+int step_groups(struct child *c);
+int step_gid(struct child *c);
+int step_uid(struct child *c);
+int step_capabilities(struct child *c);
+int step_no_new_privs(struct child *c);
+int step_seccomp(struct child *c);
+
+#endif

@@ -1,0 +1,102 @@
+/* Giving up privileges, in the order in which the kernel allows it. */
+#define _GNU_SOURCE
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+
+#include "child.h"
+#include "message.h"
+#include "sys.h"
+
+static int load_filter(const struct ctr_spec *s)
+{
+    struct sock_fprog program = {
+        .len = (unsigned short)s->seccomp.count,
+        .filter = (struct sock_filter *)(uintptr_t)message_array(s, s->seccomp),
+    };
+
+    if (s->seccomp.count == 0)
+        return 0;
+    return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
+}
+
+/* Without no_new_privs the filter needs CAP_SYS_ADMIN, so it comes before the capabilities go; with it, last. */
+int step_seccomp_privileged(struct child *c)
+{
+    return c->spec->flags & CTR_SPEC_NO_NEW_PRIVS ? 0 : load_filter(c->spec);
+}
+
+int step_seccomp(struct child *c)
+{
+    return c->spec->flags & CTR_SPEC_NO_NEW_PRIVS ? load_filter(c->spec) : 0;
+}
+
+int step_bounding(struct child *c)
+{
+    for (int cap = 0; cap < 64; cap++) {
+        if (c->spec->capabilities >> cap & 1)
+            continue;
+        if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0) {
+            /* The first number that the kernel does not know ends the list. */
+            if (errno == EINVAL)
+                return 0;
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Raw system calls: the C library would want to tell other threads, and there are none. */
+int step_groups(struct child *c)
+{
+    return (int)syscall(SYS_setgroups, (int)c->spec->groups.count, message_array(c->spec, c->spec->groups));
+}
+
+int step_gid(struct child *c)
+{
+    return (int)syscall(SYS_setresgid, c->spec->gid, c->spec->gid, c->spec->gid);
+}
+
+/* Ambient capabilities need them permitted across the change of the user. */
+int step_uid(struct child *c)
+{
+    if (c->spec->ambient && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
+        return -1;
+    return (int)syscall(SYS_setresuid, c->spec->uid, c->spec->uid, c->spec->uid);
+}
+
+static int set_capabilities(uint64_t permitted, uint64_t inheritable)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2] = {0};
+
+    for (int i = 0; i < 2; i++) {
+        data[i].permitted = data[i].effective = (uint32_t)(permitted >> (32 * i));
+        data[i].inheritable = (uint32_t)(inheritable >> (32 * i));
+    }
+    return (int)syscall(SYS_capset, &header, data);
+}
+
+/* Root keeps what the bounding set allows and nothing inheritable; another user keeps what was asked to be
+ * ambient, which the kernel ties to the inheritable set. */
+int step_capabilities(struct child *c)
+{
+    uint64_t ambient = c->spec->ambient;
+
+    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
+        return -1;
+    if (set_capabilities(c->spec->uid == 0 ? c->spec->capabilities : ambient, ambient) < 0)
+        return -1;
+    for (int cap = 0; cap < 64; cap++)
+        if (ambient >> cap & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) < 0)
+            return -1;
+    return 0;
+}
+
+int step_no_new_privs(struct child *c)
+{
+    if (!(c->spec->flags & CTR_SPEC_NO_NEW_PRIVS))
+        return 0;
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}

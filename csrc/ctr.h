@@ -1,0 +1,252 @@
+/* The contract between Python and C.
+ *
+ * Everything between the two CDEF lines is plain C without preprocessor: the compiler reads it here, and
+ * cffi reads the same text, so the two sides cannot disagree about a layout.
+ *
+ * A start request is one message: a struct ctr_spec, its arrays and its strings in one flat buffer (a memfd),
+ * in which every reference is a byte offset from the start. The last byte of the buffer is NUL, so every string
+ * offset inside the buffer is a terminated string. Offset 0 means "none".
+ */
+#ifndef CTR_H
+#define CTR_H
+
+#include <stdint.h>
+
+/* CDEF BEGIN */
+
+enum ctr_limit {
+    CTR_MAGIC = 0x31725443,
+    CTR_VERSION = 1,
+    CTR_MAX_FDS = 240,
+    CTR_MAX_CONTAINERS = 16384,
+    CTR_MAX_STRINGS = 131072,
+    CTR_MAX_GROUPS = 65536
+};
+
+/* Steps in the order in which they happen. A failure names one of them; nothing else about it is said in C. */
+enum ctr_step {
+    CTR_STEP_NONE = 0,
+    CTR_STEP_MESSAGE,
+    CTR_STEP_TABLE,
+    CTR_STEP_CLONE,
+    CTR_STEP_CLOSE_INHERITED,
+    CTR_STEP_CGROUP_JOIN,
+    CTR_STEP_CGROUP_NAMESPACE,
+    CTR_STEP_KEYRING,
+    CTR_STEP_MOUNT_PRIVATE,
+    CTR_STEP_SCRATCH,
+    CTR_STEP_ROOT_CREATE,
+    CTR_STEP_ROOT_ATTACH,
+    CTR_STEP_MOUNT_SOURCE,
+    CTR_STEP_MOUNT_CREATE,
+    CTR_STEP_MOUNT_TARGET,
+    CTR_STEP_MOUNT_ATTACH,
+    CTR_STEP_DEVICE,
+    CTR_STEP_FILE,
+    CTR_STEP_CONSOLE,
+    CTR_STEP_LOOPBACK,
+    CTR_STEP_SYSCTL,
+    CTR_STEP_OOM_SCORE,
+    CTR_STEP_READONLY_PATH,
+    CTR_STEP_MASKED_PATH,
+    CTR_STEP_ROOT_READONLY,
+    CTR_STEP_PIVOT,
+    CTR_STEP_HOSTNAME,
+    CTR_STEP_INIT_EXEC,
+    CTR_STEP_INIT_FORK,
+    CTR_STEP_SIGNALS,
+    CTR_STEP_SESSION,
+    CTR_STEP_RLIMIT,
+    CTR_STEP_UMASK,
+    CTR_STEP_STDIO,
+    CTR_STEP_SECCOMP_PRIVILEGED,
+    CTR_STEP_BOUNDING,
+    CTR_STEP_GROUPS,
+    CTR_STEP_WORKDIR,
+    CTR_STEP_GID,
+    CTR_STEP_UID,
+    CTR_STEP_CAPABILITIES,
+    CTR_STEP_NO_NEW_PRIVS,
+    CTR_STEP_CLOSE_FDS,
+    CTR_STEP_SECCOMP,
+    CTR_STEP_EXEC,
+    CTR_STEP_COUNT
+};
+
+enum ctr_spec_flag {
+    CTR_SPEC_LOOPBACK = 1,
+    CTR_SPEC_CGROUP_NAMESPACE = 2,
+    CTR_SPEC_NO_NEW_PRIVS = 4,
+    CTR_SPEC_INIT = 8,
+    CTR_SPEC_CONSOLE = 16,
+    CTR_SPEC_ROOT_READONLY = 32,
+    CTR_SPEC_ROOT_BIND = 64,
+    CTR_SPEC_ROOT_MEMORY = 128,
+    CTR_SPEC_OOM_SCORE = 256,
+    CTR_SPEC_CGROUP_FD = 512
+};
+
+enum ctr_mount_kind {
+    CTR_MOUNT_FILESYSTEM = 1,
+    CTR_MOUNT_BIND = 2
+};
+
+enum ctr_mount_flag {
+    CTR_MOUNT_NO_SYMLINKS = 1,
+    CTR_MOUNT_DEVICES = 2,
+    CTR_MOUNT_RECURSIVE = 4,
+    CTR_MOUNT_SOURCE_IS_DIR = 8,
+    CTR_MOUNT_PROC = 16
+};
+
+enum ctr_node_kind {
+    CTR_NODE_CHAR = 1,
+    CTR_NODE_BLOCK = 2,
+    CTR_NODE_SYMLINK = 3
+};
+
+/* Where the fixed descriptors stand in the SCM_RIGHTS array; join fds and mount fds follow. */
+enum ctr_fd {
+    CTR_FD_SPEC = 0,
+    CTR_FD_STATUS = 1,
+    CTR_FD_ERROR = 2,
+    CTR_FD_STDIN = 3,
+    CTR_FD_STDOUT = 4,
+    CTR_FD_STDERR = 5,
+    CTR_FD_FIRST_FREE = 6
+};
+
+enum ctr_status_kind {
+    CTR_STATUS_STARTED = 1,
+    CTR_STATUS_CONSOLE = 2,
+    CTR_STATUS_HELD = 3,
+    CTR_STATUS_EXITED = 4
+};
+
+enum ctr_fault_action {
+    CTR_FAULT_NONE = 0,
+    CTR_FAULT_FAIL = 1,
+    CTR_FAULT_HOLD = 2
+};
+
+enum ctr_feature {
+    CTR_FEATURE_OPENAT2 = 1,
+    CTR_FEATURE_CLONE3 = 2,
+    CTR_FEATURE_MOUNT_API = 4,
+    CTR_FEATURE_MOUNT_SETATTR = 8,
+    CTR_FEATURE_CLOSE_RANGE = 16,
+    CTR_FEATURE_PIDFD_OPEN = 32,
+    CTR_FEATURE_LOWERDIR_PLUS = 64
+};
+
+struct ctr_error {
+    int32_t step;
+    int32_t err;
+    int32_t index;
+};
+
+struct ctr_status {
+    uint32_t kind;
+    int32_t pid;
+    int32_t code;
+    int32_t value;
+    uint64_t user_us;
+    uint64_t system_us;
+    uint64_t max_rss_bytes;
+};
+
+struct ctr_array {
+    uint32_t offset;
+    uint32_t count;
+};
+
+struct ctr_mount {
+    uint32_t kind;
+    uint32_t flags;
+    uint32_t source;
+    uint32_t target;
+    uint32_t type;
+    struct ctr_array options;
+    uint32_t attributes;
+    int32_t fd;
+    uint64_t device;
+    uint64_t inode;
+};
+
+struct ctr_node {
+    uint32_t kind;
+    uint32_t name;
+    uint32_t target;
+    uint32_t mode;
+    uint32_t major;
+    uint32_t minor;
+    uint32_t uid;
+    uint32_t gid;
+};
+
+struct ctr_file {
+    uint32_t target;
+    uint32_t mode;
+    struct ctr_array content;
+};
+
+struct ctr_pair {
+    uint32_t key;
+    uint32_t value;
+};
+
+struct ctr_rlimit {
+    uint32_t resource;
+    uint32_t reserved;
+    uint64_t soft;
+    uint64_t hard;
+};
+
+struct ctr_spec {
+    uint32_t magic;
+    uint32_t version;
+    uint32_t size;
+    uint32_t flags;
+    uint64_t namespaces;
+    uint32_t staging;
+    uint32_t root_source;
+    uint32_t root_upper;
+    uint32_t root_work;
+    struct ctr_array root_lowers;
+    struct ctr_array root_options;
+    struct ctr_array scratch_options;
+    struct ctr_array mounts;
+    struct ctr_array nodes;
+    struct ctr_array files;
+    struct ctr_array sysctls;
+    struct ctr_array readonly_paths;
+    struct ctr_array masked_paths;
+    struct ctr_array rlimits;
+    struct ctr_array groups;
+    struct ctr_array seccomp;
+    struct ctr_array args;
+    struct ctr_array env;
+    struct ctr_array programs;
+    uint32_t join_count;
+    uint32_t hostname;
+    uint32_t domainname;
+    uint32_t workdir;
+    uint64_t capabilities;
+    uint64_t ambient;
+    uint32_t uid;
+    uint32_t gid;
+    uint32_t umask;
+    int32_t oom_score_adj;
+    int32_t cgroup_fd;
+    int32_t console_rows;
+    int32_t console_columns;
+    int32_t fault_action;
+    int32_t fault_step;
+    int32_t fault_errno;
+    int32_t fault_index;
+    int32_t reserved;
+};
+
+/* CDEF END */
+
+#endif

@@ -1,0 +1,110 @@
+/* Device nodes and the console, in a /dev that we mounted ourselves a moment ago. */
+#define _GNU_SOURCE
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <termios.h>
+
+#include "channel.h"
+#include "child.h"
+#include "message.h"
+#include "mount.h"
+#include "path.h"
+#include "sys.h"
+
+#ifndef TIOCGPTPEER
+#define TIOCGPTPEER _IO('T', 0x41)
+#endif
+#ifndef DEVPTS_SUPER_MAGIC
+#define DEVPTS_SUPER_MAGIC 0x1cd1
+#endif
+
+/* Parent directories of a node such as snd/timer. */
+static int make_parents(int dev, const char *name)
+{
+    char prefix[256];
+
+    for (const char *p = strchr(name, '/'); p; p = strchr(p + 1, '/')) {
+        size_t n = (size_t)(p - name);
+
+        if (n >= sizeof(prefix)) {
+            errno = ENAMETOOLONG;
+            return -1;
+        }
+        memcpy(prefix, name, n);
+        prefix[n] = '\0';
+        if (mkdirat(dev, prefix, 0755) < 0 && errno != EEXIST)
+            return -1;
+    }
+    return 0;
+}
+
+static int make_node(const struct child *c, const struct ctr_node *n)
+{
+    const char *name = message_text(c->spec, n->name);
+    mode_t type = n->kind == CTR_NODE_BLOCK ? S_IFBLK : S_IFCHR;
+
+    if (make_parents(c->dev_fd, name) < 0)
+        return -1;
+    if (n->kind == CTR_NODE_SYMLINK)
+        return symlinkat(message_text(c->spec, n->target), c->dev_fd, name);
+    if (mknodat(c->dev_fd, name, type | n->mode, makedev(n->major, n->minor)) < 0)
+        return -1;
+    if (n->uid == 0 && n->gid == 0)
+        return 0;
+    return fchownat(c->dev_fd, name, n->uid, n->gid, AT_SYMLINK_NOFOLLOW);
+}
+
+/* The file system is ours and nobody else has seen it: names need no resolution. umask is 0 here. */
+int make_devices(struct child *c)
+{
+    const struct ctr_node *n = message_array(c->spec, c->spec->nodes);
+
+    for (uint32_t i = 0; i < c->spec->nodes.count; i++)
+        if (child_at(c, CTR_STEP_DEVICE, (int32_t)i) < 0 || make_node(c, &n[i]) < 0)
+            return -1;
+    return 0;
+}
+
+/* A slave of the container's own devpts, and of nothing else, becomes /dev/console. */
+static int bind_console(struct child *c)
+{
+    _cleanup_close_ int file = openat(c->dev_fd, "console", O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0600);
+    _cleanup_close_ int target = openat(c->dev_fd, "console", O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    struct statfs fs;
+    struct stat st;
+
+    if (file < 0 || target < 0 || fstatfs(c->tty_fd, &fs) < 0 || fstat(c->tty_fd, &st) < 0)
+        return -1;
+    if (fs.f_type != DEVPTS_SUPER_MAGIC || !S_ISCHR(st.st_mode)) {
+        errno = ENOTTY;
+        return -1;
+    }
+    return mount_bind(c->tty_fd, target, 0, 0);
+}
+
+int step_console(struct child *c)
+{
+    const struct ctr_spec *s = c->spec;
+    struct winsize size = {.ws_row = (unsigned short)s->console_rows, .ws_col = (unsigned short)s->console_columns};
+    _cleanup_close_ int master = -1;
+    int zero = 0;
+
+    if (!(s->flags & CTR_SPEC_CONSOLE))
+        return 0;
+    master = path_open(c->root_fd, "dev/pts/ptmx", O_RDWR | O_NOCTTY, 1);
+    if (master < 0 || ioctl(master, TIOCSPTLCK, &zero) < 0)
+        return -1;
+    c->tty_fd = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (c->tty_fd < 0)
+        return -1;
+    if (s->console_rows > 0 && ioctl(master, TIOCSWINSZ, &size) < 0)
+        return -1;
+    if (fchown(c->tty_fd, s->uid, (gid_t)-1) < 0 || bind_console(c) < 0)
+        return -1;
+    /* The master goes to the caller; nobody in the container ever holds it. */
+    return channel_send(c->fds[CTR_FD_STATUS], &(struct ctr_status){.kind = CTR_STATUS_CONSOLE}, master);
+}

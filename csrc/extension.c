@@ -1,0 +1,158 @@
+/* The functions of extension.h. */
+#define _GNU_SOURCE
+#include "extension.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+
+#include "channel.h"
+#include "message.h"
+#include "path.h"
+#include "sys.h"
+
+enum { STACK_SIZE = 64 * 1024, MAX_JOIN = 16, FIXED_ARGS = 6 };
+
+struct launch {
+    int program_fd;
+    const int *keep[MAX_JOIN + 3];
+    uint32_t keep_count;
+    char **argv;
+    int err;
+};
+
+/* Runs on its own stack in this process's memory until exec: system calls only. The descriptor table is its
+ * own, so that clearing close-on-exec here is invisible to other threads. */
+static int launched(void *argument)
+{
+    struct launch *l = argument;
+    char *envp[] = {NULL};
+
+    for (uint32_t i = 0; i < l->keep_count; i++)
+        if (*l->keep[i] >= 0 && fcntl(*l->keep[i], F_SETFD, 0) < 0)
+            goto failed;
+    (void)syscall(SYS_execveat, l->program_fd, "", l->argv, envp, AT_EMPTY_PATH);
+failed:
+    l->err = errno;
+    _exit(127);
+}
+
+static int launch_clone(struct launch *l, int *ret_pidfd)
+{
+    sigset_t all, before;
+    char *stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    int pid;
+    int saved;
+
+    if (stack == MAP_FAILED)
+        return -1;
+    /* A handler of this process must not run in the child, which shares its memory. */
+    sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    pid = clone(launched, stack + STACK_SIZE,
+                CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_NEWPID | CLONE_NEWNS, l, ret_pidfd);
+    saved = errno;
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    (void)munmap(stack, STACK_SIZE);
+    errno = saved;
+    return pid;
+}
+
+int ctr_launch(int program_fd, int control_fd, int owner_fd, int owner_is_pidfd, const int *join_fds,
+               uint32_t join_count, int *ret_pidfd, struct ctr_error *reterr)
+{
+    char numbers[MAX_JOIN + 4][12];
+    char *argv[MAX_JOIN + FIXED_ARGS + 1] = {"ctr-spawner", numbers[0], numbers[1], owner_is_pidfd ? "p" : "d",
+                                             numbers[2], numbers[3]};
+    struct launch l = {.program_fd = program_fd, .keep = {&control_fd, &owner_fd, &program_fd}, .keep_count = 3};
+    int pidfd = -1;
+
+    if (join_count > MAX_JOIN)
+        return -E2BIG;
+    (void)snprintf(numbers[0], sizeof(numbers[0]), "%d", control_fd);
+    (void)snprintf(numbers[1], sizeof(numbers[1]), "%d", owner_fd);
+    (void)snprintf(numbers[2], sizeof(numbers[2]), "%d", program_fd);
+    (void)snprintf(numbers[3], sizeof(numbers[3]), "%u", join_count);
+    for (uint32_t i = 0; i < join_count; i++) {
+        (void)snprintf(numbers[4 + i], sizeof(numbers[0]), "%d", join_fds[i]);
+        argv[FIXED_ARGS + i] = numbers[4 + i];
+        l.keep[l.keep_count++] = &join_fds[i];
+    }
+    l.argv = argv;
+    if (launch_clone(&l, &pidfd) < 0) {
+        *reterr = (struct ctr_error){CTR_LAUNCH_CLONE, errno, 0};
+        return -reterr->err;
+    }
+    *ret_pidfd = pidfd;
+    if (l.err) {
+        *reterr = (struct ctr_error){CTR_LAUNCH_EXEC, l.err, 0};
+        return -l.err;
+    }
+    return 0;
+}
+
+int ctr_channel(int *ret_pair)
+{
+    return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ret_pair) < 0 ? -errno : 0;
+}
+
+int ctr_send(int socket, const int *fds, uint32_t count)
+{
+    uint32_t word = 0;
+
+    return channel_send_fds(socket, &word, sizeof(word), fds, count) < 0 ? -errno : 0;
+}
+
+/* 1 with a record, 0 at the end. *ret_fd is the descriptor that came with it, or -1. */
+int ctr_receive(int socket, struct ctr_status *ret_status, int *ret_fd)
+{
+    uint32_t count = 0;
+    int fd = -1;
+    ssize_t n = channel_receive_fds(socket, ret_status, sizeof(*ret_status), &fd, 1, &count);
+
+    if (n < 0)
+        return -errno;
+    *ret_fd = count ? fd : -1;
+    if (n != 0 && n != (ssize_t)sizeof(*ret_status))
+        return -EBADMSG;
+    return n > 0;
+}
+
+int ctr_check_message(const void *data, uint64_t size, uint32_t fd_count)
+{
+    return message_check(data, (size_t)size, fd_count) < 0 ? -errno : 0;
+}
+
+uint32_t ctr_features(void)
+{
+    if (!features)
+        features = features_probe();
+    return features;
+}
+
+int ctr_open_in_root(int root_fd, const char *path, int flags, int no_symlinks)
+{
+    int fd;
+
+    (void)ctr_features();
+    fd = path_open(root_fd, path, flags, no_symlinks);
+    return fd < 0 ? -errno : fd;
+}
+
+int ctr_clone_tree(int fd, int recursive)
+{
+    int tree = sys_open_tree(
+        fd, "", (unsigned)(AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (recursive ? AT_RECURSIVE : 0)));
+
+    return tree < 0 ? -errno : tree;
+}
+
+int ctr_bpf(int command, void *attributes, uint32_t size)
+{
+    int result = (int)syscall(SYS_bpf, command, attributes, size);
+
+    return result < 0 ? -errno : result;
+}

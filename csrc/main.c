@@ -1,0 +1,15 @@
+/* One program, several roles, told apart by the name it is started with. */
+#include <string.h>
+#include <unistd.h>
+
+#include "init.h"
+#include "spawner.h"
+
+int main(int argc, char **argv)
+{
+    if (argc > 0 && strcmp(argv[0], "ctr-spawner") == 0)
+        spawner_role(argc, argv);
+    if (argc > 0 && strcmp(argv[0], "ctr-init") == 0)
+        init_role(argc, argv);
+    return 125;
+}

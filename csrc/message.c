@@ -1,0 +1,151 @@
+/* Checks a start request once, so that the rest of the program may read it without further care. */
+#include "message.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+
+struct checker {
+    const struct ctr_spec *spec;
+    uint32_t fd_count;
+    int bad;
+};
+
+/* Only these may be made anew for a container. */
+static const uint64_t allowed_namespaces = 0x00020000 /* NEWNS */ | 0x04000000 /* NEWUTS */ |
+                                           0x08000000 /* NEWIPC */ | 0x20000000 /* NEWPID */ |
+                                           0x40000000 /* NEWNET */;
+
+static void check_array(struct checker *c, struct ctr_array array, size_t item, uint32_t limit)
+{
+    size_t end;
+
+    if (array.count == 0)
+        return;
+    if (array.count > limit || array.offset < sizeof(struct ctr_spec) || array.offset % 8) {
+        c->bad = 1;
+        return;
+    }
+    end = (size_t)array.offset + (size_t)array.count * item;
+    if (end > c->spec->size)
+        c->bad = 1;
+}
+
+static void check_text(struct checker *c, uint32_t offset, int required)
+{
+    if (offset == 0 ? required : offset < sizeof(struct ctr_spec) || offset >= c->spec->size)
+        c->bad = 1;
+}
+
+static void check_texts(struct checker *c, struct ctr_array array, uint32_t limit)
+{
+    const uint32_t *offsets = message_array(c->spec, array);
+
+    check_array(c, array, sizeof(uint32_t), limit);
+    for (uint32_t i = 0; !c->bad && i < array.count; i++)
+        check_text(c, offsets[i], 1);
+}
+
+static void check_mounts(struct checker *c)
+{
+    const struct ctr_mount *m = message_array(c->spec, c->spec->mounts);
+
+    check_array(c, c->spec->mounts, sizeof(*m), 4096);
+    for (uint32_t i = 0; !c->bad && i < c->spec->mounts.count; i++, m++) {
+        check_text(c, m->target, 1);
+        check_text(c, m->type, m->kind == CTR_MOUNT_FILESYSTEM);
+        check_text(c, m->source, m->kind == CTR_MOUNT_BIND && m->fd < 0);
+        check_texts(c, m->options, 64);
+        if (m->kind != CTR_MOUNT_FILESYSTEM && m->kind != CTR_MOUNT_BIND)
+            c->bad = 1;
+        if (m->fd >= (int32_t)c->fd_count)
+            c->bad = 1;
+    }
+}
+
+static void check_nodes(struct checker *c)
+{
+    const struct ctr_node *n = message_array(c->spec, c->spec->nodes);
+
+    check_array(c, c->spec->nodes, sizeof(*n), 1024);
+    for (uint32_t i = 0; !c->bad && i < c->spec->nodes.count; i++, n++) {
+        check_text(c, n->name, 1);
+        check_text(c, n->target, n->kind == CTR_NODE_SYMLINK);
+        if (n->kind < CTR_NODE_CHAR || n->kind > CTR_NODE_SYMLINK)
+            c->bad = 1;
+    }
+}
+
+static void check_files(struct checker *c)
+{
+    const struct ctr_file *f = message_array(c->spec, c->spec->files);
+
+    check_array(c, c->spec->files, sizeof(*f), 64);
+    for (uint32_t i = 0; !c->bad && i < c->spec->files.count; i++, f++) {
+        check_text(c, f->target, 1);
+        check_array(c, f->content, 1, 1 << 20);
+    }
+}
+
+static void check_sysctls(struct checker *c)
+{
+    const struct ctr_pair *p = message_array(c->spec, c->spec->sysctls);
+
+    check_array(c, c->spec->sysctls, sizeof(*p), 256);
+    for (uint32_t i = 0; !c->bad && i < c->spec->sysctls.count; i++, p++) {
+        check_text(c, p->key, 1);
+        check_text(c, p->value, 1);
+    }
+}
+
+static void check_scalars(struct checker *c)
+{
+    const struct ctr_spec *s = c->spec;
+
+    check_text(c, s->staging, 1);
+    check_text(c, s->root_source, s->flags & CTR_SPEC_ROOT_BIND);
+    check_text(c, s->root_upper, !(s->flags & (CTR_SPEC_ROOT_BIND | CTR_SPEC_ROOT_MEMORY)));
+    check_text(c, s->root_work, s->root_upper != 0);
+    check_text(c, s->hostname, 0);
+    check_text(c, s->domainname, 0);
+    check_text(c, s->workdir, 1);
+    if (s->namespaces & ~allowed_namespaces || !(s->namespaces & 0x00020000) || !(s->namespaces & 0x20000000))
+        c->bad = 1;
+    if (s->join_count > c->fd_count || CTR_FD_FIRST_FREE + s->join_count > c->fd_count)
+        c->bad = 1;
+    if (s->flags & CTR_SPEC_CGROUP_FD && (s->cgroup_fd < 0 || s->cgroup_fd >= (int32_t)c->fd_count))
+        c->bad = 1;
+    if (s->uid == UINT32_MAX || s->gid == UINT32_MAX || s->args.count == 0 || s->programs.count == 0)
+        c->bad = 1;
+}
+
+int message_check(const void *data, size_t size, uint32_t fd_count)
+{
+    const struct ctr_spec *s = data;
+    struct checker c = {.spec = s, .fd_count = fd_count};
+
+    errno = EBADMSG;
+    if (size < sizeof(*s) + 1 || size > UINT32_MAX || fd_count < CTR_FD_FIRST_FREE || fd_count > CTR_MAX_FDS)
+        return -1;
+    if (s->magic != CTR_MAGIC || s->version != CTR_VERSION || s->size != size)
+        return -1;
+    if (((const char *)data)[size - 1] != '\0')
+        return -1;
+    check_scalars(&c);
+    check_texts(&c, s->root_lowers, 512);
+    check_texts(&c, s->root_options, 64);
+    check_texts(&c, s->scratch_options, 64);
+    check_mounts(&c);
+    check_nodes(&c);
+    check_files(&c);
+    check_sysctls(&c);
+    check_texts(&c, s->readonly_paths, 1024);
+    check_texts(&c, s->masked_paths, 1024);
+    check_array(&c, s->rlimits, sizeof(struct ctr_rlimit), 64);
+    check_array(&c, s->groups, sizeof(uint32_t), CTR_MAX_GROUPS);
+    check_array(&c, s->seccomp, 8, 4096);
+    check_texts(&c, s->args, CTR_MAX_STRINGS);
+    check_texts(&c, s->env, CTR_MAX_STRINGS);
+    check_texts(&c, s->programs, 256);
+    return c.bad ? -1 : 0;
+}

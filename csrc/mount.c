@@ -1,0 +1,222 @@
+/* Mounts by descriptor. */
+#define _GNU_SOURCE
+#include "mount.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/vfs.h>
+
+#include "ctr.h"
+#include "path.h"
+#include "sys.h"
+
+enum { PROC_PATH_SIZE = 40 };
+
+/* Only used before the root is changed, so /proc is the host's, which no container can have touched. */
+static void fd_path(char text[static PROC_PATH_SIZE], int fd)
+{
+    (void)snprintf(text, PROC_PATH_SIZE, "/proc/self/fd/%d", fd);
+}
+
+/* The mount(2) flags that mean the same as MOUNT_ATTR_*. */
+static unsigned long legacy_flags(uint32_t attributes)
+{
+    unsigned long flags = 0;
+
+    flags |= attributes & MOUNT_ATTR_RDONLY ? MS_RDONLY : 0;
+    flags |= attributes & MOUNT_ATTR_NOSUID ? MS_NOSUID : 0;
+    flags |= attributes & MOUNT_ATTR_NODEV ? MS_NODEV : 0;
+    flags |= attributes & MOUNT_ATTR_NOEXEC ? MS_NOEXEC : 0;
+    flags |= (attributes & MOUNT_ATTR__ATIME) == MOUNT_ATTR_NOATIME ? MS_NOATIME : 0;
+    flags |= (attributes & MOUNT_ATTR__ATIME) == MOUNT_ATTR_STRICTATIME ? MS_STRICTATIME : 0;
+    return flags;
+}
+
+static int set_option(int fs_fd, const char *option)
+{
+    char key[32];
+    const char *value = strchr(option, '=');
+    size_t n;
+
+    if (!value)
+        return sys_fsconfig(fs_fd, FSCONFIG_SET_FLAG, option, NULL, 0);
+    n = (size_t)(value - option);
+    if (n >= sizeof(key)) {
+        errno = EINVAL;
+        return -1;
+    }
+    memcpy(key, option, n);
+    key[n] = '\0';
+    return sys_fsconfig(fs_fd, FSCONFIG_SET_STRING, key, value + 1, 0);
+}
+
+int mount_create(const struct filesystem *fs)
+{
+    _cleanup_close_ int fs_fd = -1;
+
+    if (!(features & CTR_FEATURE_MOUNT_API)) {
+        errno = ENOSYS;
+        return -1;
+    }
+    fs_fd = sys_fsopen(fs->type);
+    if (fs_fd < 0)
+        return -1;
+    for (uint32_t i = 0; i < fs->option_count; i++)
+        if (set_option(fs_fd, fs->options[i]) < 0)
+            return -1;
+    if (sys_fsconfig(fs_fd, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+        return -1;
+    return sys_fsmount(fs_fd, fs->attributes);
+}
+
+int mount_attach(int mount_fd, int target_fd)
+{
+    return sys_move_mount(mount_fd, target_fd);
+}
+
+/* mount(2) takes the options as one text of at most a page. */
+static int mount_legacy(const struct filesystem *fs, int target_fd)
+{
+    char data[4096];
+    char target[PROC_PATH_SIZE];
+    size_t used = 0;
+
+    data[0] = '\0';
+    for (uint32_t i = 0; i < fs->option_count; i++) {
+        size_t n = strlen(fs->options[i]);
+
+        if (used + n + 2 > sizeof(data)) {
+            errno = E2BIG;
+            return -1;
+        }
+        if (used)
+            data[used++] = ',';
+        memcpy(data + used, fs->options[i], n + 1);
+        used += n;
+    }
+    fd_path(target, target_fd);
+    /* NULL instead of "": the kernel then need not copy a page of options. */
+    return mount(fs->type, target, fs->type, legacy_flags(fs->attributes), used ? data : NULL);
+}
+
+int mount_filesystem(const struct filesystem *fs, int target_fd)
+{
+    _cleanup_close_ int fd = mount_create(fs);
+
+    if (fd < 0 && errno == ENOSYS)
+        return mount_legacy(fs, target_fd) < 0 ? -1 : -2;
+    if (fd < 0 || mount_attach(fd, target_fd) < 0)
+        return -1;
+    return take_fd(&fd);
+}
+
+int mount_set_attributes(int mount_fd, uint32_t attributes, int recursive)
+{
+    struct mount_attr attr = {.attr_set = attributes, .propagation = MS_PRIVATE};
+
+    if (attributes & MOUNT_ATTR__ATIME)
+        attr.attr_clr = MOUNT_ATTR__ATIME;
+    return sys_mount_setattr(mount_fd, recursive ? AT_RECURSIVE : 0, &attr);
+}
+
+/* A bind remount replaces all flags of a mount, so the ones it has are read first and kept. */
+static int remount_legacy(int fd, uint32_t attributes)
+{
+    char path[PROC_PATH_SIZE];
+    struct statfs fs;
+    unsigned long flags = legacy_flags(attributes) | MS_BIND | MS_REMOUNT;
+
+    if (fstatfs(fd, &fs) < 0)
+        return -1;
+    /* ST_* and MS_* agree for these five bits; 0x20 says that the field is valid. */
+    flags |= (unsigned long)fs.f_flags & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC);
+    fd_path(path, fd);
+    return mount(NULL, path, NULL, flags, NULL);
+}
+
+/* mount(2) can only detect afterwards that the path was exchanged meanwhile. */
+static int check_same(int a, int b)
+{
+    struct stat x, y;
+
+    if (fstat(a, &x) < 0 || fstat(b, &y) < 0)
+        return -1;
+    if (x.st_dev == y.st_dev && x.st_ino == y.st_ino)
+        return 0;
+    errno = ESTALE;
+    return -1;
+}
+
+/* Binding by mount(2): the new mount lies over the target, so its root has to be found through the target's
+ * own path once more before flags can be set. */
+static int bind_legacy(int source_fd, int target_fd, uint32_t attributes, int recursive)
+{
+    char source[PROC_PATH_SIZE];
+    char target[PROC_PATH_SIZE];
+    char place[4096];
+    _cleanup_close_ int fd = -1;
+    ssize_t n;
+
+    fd_path(source, source_fd);
+    fd_path(target, target_fd);
+    if (mount(source, target, NULL, recursive ? MS_BIND | MS_REC : MS_BIND, NULL) < 0)
+        return -1;
+    n = readlink(target, place, sizeof(place) - 1);
+    if (n < 0)
+        return -1;
+    place[n] = '\0';
+    fd = open(place, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || check_same(fd, source_fd) < 0)
+        return -1;
+    fd_path(place, fd);
+    if (mount(NULL, place, NULL, recursive ? MS_PRIVATE | MS_REC : MS_PRIVATE, NULL) < 0)
+        return -1;
+    return attributes ? remount_legacy(fd, attributes) : 0;
+}
+
+int mount_bind(int source_fd, int target_fd, uint32_t attributes, int recursive)
+{
+    _cleanup_close_ int fd = -1;
+
+    /* Without mount_setattr the mounts below could not be made read-only with it: they stay out. */
+    if (attributes & MOUNT_ATTR_RDONLY && !(features & CTR_FEATURE_MOUNT_SETATTR))
+        recursive = 0;
+    if (!(features & CTR_FEATURE_MOUNT_API))
+        return bind_legacy(source_fd, target_fd, attributes, recursive);
+    fd = sys_open_tree(source_fd, "",
+                       (unsigned)(AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (recursive ? AT_RECURSIVE : 0)));
+    if (fd < 0)
+        return -1;
+    if (features & CTR_FEATURE_MOUNT_SETATTR) {
+        if (mount_set_attributes(fd, attributes, recursive) < 0)
+            return -1;
+        return mount_attach(fd, target_fd);
+    }
+    if (mount_attach(fd, target_fd) < 0)
+        return -1;
+    return attributes ? remount_legacy(fd, attributes) : 0;
+}
+
+int mount_attach_received(int mount_fd, int target_fd, uint32_t attributes, int recursive)
+{
+    char path[PROC_PATH_SIZE];
+
+    if (features & CTR_FEATURE_MOUNT_SETATTR)
+        return mount_set_attributes(mount_fd, attributes, recursive) < 0 ? -1 : mount_attach(mount_fd, target_fd);
+    if (mount_attach(mount_fd, target_fd) < 0)
+        return -1;
+    fd_path(path, mount_fd);
+    if (mount(NULL, path, NULL, recursive ? MS_PRIVATE | MS_REC : MS_PRIVATE, NULL) < 0)
+        return -1;
+    return attributes ? remount_legacy(mount_fd, attributes) : 0;
+}
+
+int mount_make_readonly(int fd, uint32_t attributes)
+{
+    struct mount_attr attr = {.attr_set = attributes | MOUNT_ATTR_RDONLY};
+
+    if (features & CTR_FEATURE_MOUNT_SETATTR)
+        return sys_mount_setattr(fd, 0, &attr);
+    return remount_legacy(fd, attributes | MOUNT_ATTR_RDONLY);
+}

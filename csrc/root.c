@@ -1,0 +1,322 @@
+/* The container's root file system: scratch space, the overlay, the mounts on it, and the switch to it. */
+#define _GNU_SOURCE
+#include <linux/magic.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/vfs.h>
+
+#include "child.h"
+#include "message.h"
+#include "mount.h"
+#include "path.h"
+#include "sys.h"
+
+#ifndef PROC_SUPER_MAGIC
+#define PROC_SUPER_MAGIC 0x9fa0
+#endif
+
+enum { MAX_OPTIONS = 64 };
+
+int step_mount_private(struct child *c)
+{
+    (void)c;
+    return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
+}
+
+static struct filesystem filesystem_of(const struct ctr_spec *spec, const char *type, struct ctr_array options,
+                                       uint32_t attributes, const char *texts[static MAX_OPTIONS])
+{
+    for (uint32_t i = 0; i < options.count; i++)
+        texts[i] = message_item(spec, options, i);
+    return (struct filesystem){type, texts, options.count, attributes};
+}
+
+/* A private tmpfs at the staging directory: the upper layer of a container kept in memory, the contents of
+ * small files, the empty directory that masks others. It has a name only in this namespace, and after the
+ * switch of the root it has none. */
+int step_scratch(struct child *c)
+{
+    const struct ctr_spec *s = c->spec;
+    const char *texts[MAX_OPTIONS];
+    struct filesystem fs = filesystem_of(s, "tmpfs", s->scratch_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, texts);
+    _cleanup_close_ int staging = open(message_text(s, s->staging), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd;
+
+    if (staging < 0)
+        return -1;
+    fd = mount_filesystem(&fs, staging);
+    if (fd == -2)
+        fd = open(message_text(s, s->staging), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    c->scratch_fd = fd;
+    if (mkdirat(fd, "empty", 0555) < 0)
+        return -1;
+    if (!(s->flags & CTR_SPEC_ROOT_MEMORY))
+        return 0;
+    return mkdirat(fd, "upper", 0755) < 0 || mkdirat(fd, "work", 0700) < 0 ? -1 : 0;
+}
+
+/* Upper and work directory of the overlay; in memory they lie in the scratch file system. */
+static int layer_path(const struct ctr_spec *s, uint32_t given, const char *name, char *ret_path, size_t size)
+{
+    int n = given ? snprintf(ret_path, size, "%s", message_text(s, given))
+                  : snprintf(ret_path, size, "%s/%s", message_text(s, s->staging), name);
+
+    if (n < 0 || (size_t)n >= size) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    return 0;
+}
+
+/* lowerdir+ takes one path each and has no limit but the number of layers; before Linux 6.5 all of them go
+ * into one text. */
+static int set_lowers(const struct ctr_spec *s, int fs_fd)
+{
+    char joined[4096];
+    size_t used = 0;
+
+    for (uint32_t i = 0; i < s->root_lowers.count; i++)
+        if (sys_fsconfig(fs_fd, FSCONFIG_SET_STRING, "lowerdir+", message_item(s, s->root_lowers, i), 0) < 0) {
+            if (errno != EINVAL || i > 0)
+                return -1;
+            break;
+        } else if (i + 1 == s->root_lowers.count) {
+            return 0;
+        }
+    for (uint32_t i = 0; i < s->root_lowers.count; i++) {
+        const char *p = message_item(s, s->root_lowers, i);
+
+        if (used)
+            joined[used++] = ':';
+        for (; *p; p++) {
+            if (used + 3 > sizeof(joined)) {
+                errno = E2BIG;
+                return -1;
+            }
+            if (*p == ':' || *p == '\\')
+                joined[used++] = '\\';
+            joined[used++] = *p;
+        }
+        joined[used] = '\0';
+    }
+    return sys_fsconfig(fs_fd, FSCONFIG_SET_STRING, "lowerdir", joined, 0);
+}
+
+static int create_overlay(const struct ctr_spec *s)
+{
+    char upper[4096];
+    char work[4096];
+    _cleanup_close_ int fs_fd = sys_fsopen("overlay");
+
+    if (fs_fd < 0 || set_lowers(s, fs_fd) < 0)
+        return -1;
+    if (layer_path(s, s->root_upper, "upper", upper, sizeof(upper)) < 0 ||
+        layer_path(s, s->root_work, "work", work, sizeof(work)) < 0)
+        return -1;
+    if (sys_fsconfig(fs_fd, FSCONFIG_SET_STRING, "upperdir", upper, 0) < 0 ||
+        sys_fsconfig(fs_fd, FSCONFIG_SET_STRING, "workdir", work, 0) < 0)
+        return -1;
+    for (uint32_t i = 0; i < s->root_options.count; i++)
+        if (sys_fsconfig(fs_fd, FSCONFIG_SET_FLAG, message_item(s, s->root_options, i), NULL, 0) < 0)
+            return -1;
+    if (sys_fsconfig(fs_fd, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+        return -1;
+    return sys_fsmount(fs_fd, 0);
+}
+
+/* Appends `key` and `value` to an option text of mount(2), with its two levels of escapes. */
+static int append_option(char *text, size_t size, const char *key, const char *value, int escape_colon)
+{
+    size_t used = strlen(text);
+    int n = snprintf(text + used, size - used, "%s%s", used && key[0] != ':' ? "," : "", key);
+
+    if (n < 0 || (size_t)n >= size - used)
+        goto too_long;
+    used += (size_t)n;
+    for (const char *p = value; *p; p++) {
+        if (used + 4 > size)
+            goto too_long;
+        if (*p == '\\' || *p == ',' || (escape_colon && *p == ':'))
+            text[used++] = '\\';
+        text[used++] = *p;
+    }
+    text[used] = '\0';
+    return 0;
+too_long:
+    errno = E2BIG;
+    return -1;
+}
+
+static int mount_overlay_legacy(const struct ctr_spec *s)
+{
+    char data[4096] = "";
+    char path[4096];
+
+    for (uint32_t i = 0; i < s->root_lowers.count; i++)
+        if (append_option(data, sizeof(data), i ? ":" : "lowerdir=", message_item(s, s->root_lowers, i), 1) < 0)
+            return -1;
+    if (layer_path(s, s->root_upper, "upper", path, sizeof(path)) < 0 ||
+        append_option(data, sizeof(data), "upperdir=", path, 0) < 0)
+        return -1;
+    if (layer_path(s, s->root_work, "work", path, sizeof(path)) < 0 ||
+        append_option(data, sizeof(data), "workdir=", path, 0) < 0)
+        return -1;
+    for (uint32_t i = 0; i < s->root_options.count; i++)
+        if (append_option(data, sizeof(data), message_item(s, s->root_options, i), "", 0) < 0)
+            return -1;
+    return mount("overlay", message_text(s, s->staging), "overlay", 0, data);
+}
+
+/* A copied tree is its own root: it is bound on itself to be a mount that pivot_root accepts. */
+static int bind_root(struct child *c)
+{
+    const struct ctr_spec *s = c->spec;
+    _cleanup_close_ int source = open(message_text(s, s->root_source), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    _cleanup_close_ int staging = open(message_text(s, s->staging), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (source < 0 || staging < 0)
+        return -1;
+    return mount_bind(source, staging, 0, 0);
+}
+
+/* Makes the root and attaches it over the scratch file system; opening the staging path then gives the root. */
+int step_root_create(struct child *c)
+{
+    const struct ctr_spec *s = c->spec;
+    const char *staging = message_text(s, s->staging);
+
+    if (s->flags & CTR_SPEC_ROOT_BIND) {
+        if (bind_root(c) < 0)
+            return -1;
+    } else if (features & CTR_FEATURE_MOUNT_API) {
+        _cleanup_close_ int fd = create_overlay(s);
+
+        if (fd < 0 || child_at(c, CTR_STEP_ROOT_ATTACH, 0) < 0 || mount_attach(fd, c->scratch_fd) < 0)
+            return -1;
+    } else if (mount_overlay_legacy(s) < 0) {
+        return -1;
+    }
+    if (child_at(c, CTR_STEP_ROOT_ATTACH, 0) < 0)
+        return -1;
+    c->root_fd = open(staging, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return c->root_fd < 0 ? -1 : 0;
+}
+
+/* What the caller asked to be mounted may not land on the kernel's own file systems, whatever link led there. */
+static int check_target(const struct ctr_mount *m, int target)
+{
+    struct statfs fs;
+
+    if (m->flags & CTR_MOUNT_NO_SYMLINKS)
+        return 0;
+    if (fstatfs(target, &fs) < 0)
+        return -1;
+    if (fs.f_type != PROC_SUPER_MAGIC && fs.f_type != SYSFS_MAGIC)
+        return 0;
+    errno = EPERM;
+    return -1;
+}
+
+/* The source of a bind: a tree that Python made, or a path that must still be the object that Python saw. */
+static int open_source(struct child *c, const struct ctr_mount *m)
+{
+    int fd = open(message_text(c->spec, m->source), O_PATH | O_CLOEXEC);
+    struct stat st;
+
+    if (fd < 0)
+        return -1;
+    if (fstat(fd, &st) == 0 && (uint64_t)st.st_dev == m->device && (uint64_t)st.st_ino == m->inode)
+        return fd;
+    (void)close(fd);
+    errno = ESTALE;
+    return -1;
+}
+
+static int mount_new(struct child *c, const struct ctr_mount *m, int target, int32_t i)
+{
+    const char *texts[MAX_OPTIONS];
+    struct filesystem fs =
+        filesystem_of(c->spec, message_text(c->spec, m->type), m->options, m->attributes, texts);
+    _cleanup_close_ int fd = mount_filesystem(&fs, target);
+
+    if (fd == -1)
+        return -1;
+    if (child_at(c, CTR_STEP_MOUNT_ATTACH, i) < 0)
+        return -1;
+    if (fd == -2)
+        fd = path_open(c->root_fd, message_text(c->spec, m->target), O_PATH | O_DIRECTORY, 1);
+    if (fd < 0)
+        return -1;
+    if (m->flags & CTR_MOUNT_PROC)
+        c->proc_fd = take_fd(&fd);
+    else if (m->flags & CTR_MOUNT_DEVICES) {
+        c->dev_fd = take_fd(&fd);
+        return make_devices(c);
+    }
+    return 0;
+}
+
+static int mount_one(struct child *c, const struct ctr_mount *m, int32_t i)
+{
+    const char *target_path = message_text(c->spec, m->target);
+    int directory = m->kind == CTR_MOUNT_FILESYSTEM || m->flags & CTR_MOUNT_SOURCE_IS_DIR;
+    int recursive = !!(m->flags & CTR_MOUNT_RECURSIVE);
+    _cleanup_close_ int source = -1;
+    _cleanup_close_ int target = -1;
+
+    if (child_at(c, CTR_STEP_MOUNT_SOURCE, i) < 0)
+        return -1;
+    if (m->kind == CTR_MOUNT_BIND && m->fd < 0) {
+        source = open_source(c, m);
+        if (source < 0)
+            return -1;
+    }
+    if (child_at(c, CTR_STEP_MOUNT_TARGET, i) < 0)
+        return -1;
+    target = path_make(c->root_fd, target_path, directory, !!(m->flags & CTR_MOUNT_NO_SYMLINKS));
+    if (target < 0 || check_target(m, target) < 0)
+        return -1;
+    if (child_at(c, CTR_STEP_MOUNT_CREATE, i) < 0)
+        return -1;
+    if (m->kind == CTR_MOUNT_FILESYSTEM)
+        return mount_new(c, m, target, i);
+    if (child_at(c, CTR_STEP_MOUNT_ATTACH, i) < 0)
+        return -1;
+    if (m->fd >= 0)
+        return mount_attach_received(c->fds[m->fd], target, m->attributes, recursive);
+    return mount_bind(source, target, m->attributes, recursive);
+}
+
+int step_mounts(struct child *c)
+{
+    const struct ctr_mount *m = message_array(c->spec, c->spec->mounts);
+
+    for (uint32_t i = 0; i < c->spec->mounts.count; i++)
+        if (mount_one(c, &m[i], (int32_t)i) < 0)
+            return -1;
+    return 0;
+}
+
+/* Last, because mount points had to be made in it. */
+int step_root_readonly(struct child *c)
+{
+    return c->spec->flags & CTR_SPEC_ROOT_READONLY ? mount_make_readonly(c->root_fd, 0) : 0;
+}
+
+/* pivot_root(".", ".") puts the old root over the new one, so that no directory for it is needed (man page). */
+int step_pivot(struct child *c)
+{
+    if (fchdir(c->root_fd) < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
+        return -1;
+    if (umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+        return -1;
+    close_fd(&c->root_fd);
+    close_fd(&c->scratch_fd);
+    close_fd(&c->proc_fd);
+    close_fd(&c->dev_fd);
+    return 0;
+}

@@ -1,0 +1,281 @@
+/* The spawner: process 1 of a PID namespace around all containers of one engine.
+ *
+ * It waits for requests, clones containers, reaps them and reports how they ended. When its owner dies it ends,
+ * and the kernel then kills everything in its namespace, whatever those processes did to their own signals.
+ * One loop, no allocation in it, no logging. */
+#define _GNU_SOURCE
+#include "spawner.h"
+
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+
+#include "channel.h"
+#include "child.h"
+#include "message.h"
+#include "path.h"
+#include "sys.h"
+
+#ifndef CLONE_INTO_CGROUP
+#define CLONE_INTO_CGROUP 0x200000000ULL
+#endif
+#ifndef CLONE_CLEAR_SIGHAND
+#define CLONE_CLEAR_SIGHAND 0x100000000ULL
+#endif
+
+struct container {
+    pid_t pid;
+    int status_fd;
+};
+
+static struct container table[CTR_MAX_CONTAINERS];
+static uint32_t table_used;
+
+struct spawner {
+    int control;
+    int owner;
+    int owner_is_pidfd;
+    int signals;
+    int program;
+};
+
+static void report_error(int fd, int32_t step)
+{
+    struct ctr_error error = {step, errno, 0};
+
+    (void)!write(fd, &error, sizeof(error));
+}
+
+static void report_exit(struct container *entry, int status, const struct rusage *usage)
+{
+    struct ctr_status record = {
+        .kind = CTR_STATUS_EXITED,
+        .code = WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+        .value = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status),
+        .user_us = (uint64_t)usage->ru_utime.tv_sec * 1000000 + (uint64_t)usage->ru_utime.tv_usec,
+        .system_us = (uint64_t)usage->ru_stime.tv_sec * 1000000 + (uint64_t)usage->ru_stime.tv_usec,
+        .max_rss_bytes = (uint64_t)usage->ru_maxrss * 1024,
+    };
+
+    (void)channel_send(entry->status_fd, &record, -1);
+    (void)close(entry->status_fd);
+    *entry = table[--table_used];
+}
+
+static void reap(void)
+{
+    struct rusage usage;
+    int status;
+    pid_t pid;
+
+    while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0)
+        for (uint32_t i = 0; i < table_used; i++)
+            if (table[i].pid == pid) {
+                report_exit(&table[i], status, &usage);
+                break;
+            }
+}
+
+/* clone(2) puts no process into a cgroup; then the child has to be in it by a join descriptor. */
+static pid_t clone_child(const struct child *c, int *ret_pidfd)
+{
+    struct clone_args args = {
+        .flags = c->spec->namespaces | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
+        .pidfd = (uint64_t)(uintptr_t)ret_pidfd,
+        .exit_signal = SIGCHLD,
+    };
+
+    if (c->spec->flags & CTR_SPEC_CGROUP_FD) {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = (uint64_t)c->fds[c->spec->cgroup_fd];
+    }
+    if (features & CTR_FEATURE_CLONE3)
+        return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    if (c->spec->flags & CTR_SPEC_CGROUP_FD) {
+        errno = ENOSYS;
+        return -1;
+    }
+    /* x86-64 and arm64 agree on the place of the third argument, which receives the pidfd. */
+    return (pid_t)syscall(SYS_clone, c->spec->namespaces | CLONE_PIDFD | SIGCHLD, NULL, ret_pidfd, NULL, NULL);
+}
+
+static int start(const struct spawner *s, struct child *c)
+{
+    _cleanup_close_ int pidfd = -1;
+    pid_t pid;
+
+    if (table_used == CTR_MAX_CONTAINERS) {
+        errno = EAGAIN;
+        return CTR_STEP_TABLE;
+    }
+    if (c->spec->fault_action == CTR_FAULT_FAIL && c->spec->fault_step <= CTR_STEP_CLONE) {
+        errno = c->spec->fault_errno;
+        return c->spec->fault_step;
+    }
+    c->program_fd = s->program;
+    pid = clone_child(c, &pidfd);
+    if (pid < 0)
+        return CTR_STEP_CLONE;
+    if (pid == 0)
+        child_main(c);
+    table[table_used++] = (struct container){pid, c->fds[CTR_FD_STATUS]};
+    (void)channel_send(c->fds[CTR_FD_STATUS], &(struct ctr_status){.kind = CTR_STATUS_STARTED, .pid = pid}, pidfd);
+    c->fds[CTR_FD_STATUS] = -1;
+    return 0;
+}
+
+static void *map_spec(int fd, size_t *ret_size)
+{
+    struct stat st;
+    void *data;
+
+    if (fstat(fd, &st) < 0)
+        return MAP_FAILED;
+    data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    *ret_size = (size_t)st.st_size;
+    return data;
+}
+
+/* Every way out of here closes what came with the request; what failed is said on the error pipe. */
+static void serve(const struct spawner *s, struct child *c)
+{
+    size_t size = 0;
+    void *data = MAP_FAILED;
+    int step = CTR_STEP_MESSAGE;
+
+    if (c->fd_count >= CTR_FD_FIRST_FREE) {
+        data = map_spec(c->fds[CTR_FD_SPEC], &size);
+        if (data != MAP_FAILED && message_check(data, size, c->fd_count) == 0) {
+            c->spec = data;
+            step = start(s, c);
+        }
+        if (step != 0)
+            report_error(c->fds[CTR_FD_ERROR], step);
+    }
+    for (uint32_t i = 0; i < c->fd_count; i++)
+        if (c->fds[i] >= 0)
+            (void)close(c->fds[i]);
+    if (data != MAP_FAILED)
+        (void)munmap(data, size);
+}
+
+/* 0 at the end of the requests: the owner has closed its side, or is gone. */
+static int receive(const struct spawner *s)
+{
+    struct child c = {.program_fd = -1, .root_fd = -1, .scratch_fd = -1, .proc_fd = -1, .dev_fd = -1, .tty_fd = -1};
+    uint32_t ignored;
+    ssize_t n = channel_receive_fds(s->control, &ignored, sizeof(ignored), c.fds, CTR_MAX_FDS, &c.fd_count);
+
+    if (n == 0)
+        return 0;
+    if (n > 0)
+        serve(s, &c);
+    return n > 0 || errno == EAGAIN || errno == EMSGSIZE || errno == EINTR;
+}
+
+/* Without pidfd_open the owner is a descriptor of its /proc directory, in which nothing opens once it is gone. */
+static int owner_is_alive(const struct spawner *s)
+{
+    _cleanup_close_ int fd = -1;
+
+    if (s->owner_is_pidfd || s->owner < 0)
+        return 1;
+    fd = openat(s->owner, "stat", O_RDONLY | O_CLOEXEC);
+    return fd >= 0;
+}
+
+static _Noreturn void run(const struct spawner *s)
+{
+    struct pollfd polls[3] = {
+        {.fd = s->control, .events = POLLIN},
+        {.fd = s->signals, .events = POLLIN},
+        {.fd = s->owner_is_pidfd ? s->owner : -1, .events = POLLIN},
+    };
+
+    for (;;) {
+        int n = poll(polls, 3, s->owner_is_pidfd ? -1 : 1000);
+
+        if (polls[2].revents || !owner_is_alive(s))
+            _exit(0);
+        if (n <= 0)
+            continue;
+        if (polls[1].revents) {
+            struct signalfd_siginfo info;
+
+            (void)!read(s->signals, &info, sizeof(info));
+            reap();
+        }
+        if (polls[0].revents && !receive(s))
+            _exit(0);
+    }
+}
+
+/* Standard streams that lead nowhere, so that no descriptor of a request is ever 0, 1 or 2. */
+static void detach_streams(void)
+{
+    int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    for (int i = 0; i < 3; i++)
+        if (fd >= 0 && fd != i)
+            (void)dup2(fd, i);
+    if (fd > 2)
+        (void)close(fd);
+}
+
+/* Signals that the owner ignores (Python ignores SIGPIPE) would stay ignored in every container. */
+static int set_signals(void)
+{
+    sigset_t set;
+
+    for (int sig = 1; sig < 65; sig++)
+        (void)signal(sig, SIG_DFL);
+    sigfillset(&set);
+    if (sigprocmask(SIG_SETMASK, &set, NULL) < 0)
+        return -1;
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+void spawner_role(int argc, char **argv)
+{
+    struct spawner s = {.owner = -1};
+    int keep[3];
+    unsigned join_count;
+
+    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    if (argc < 6)
+        _exit(125);
+    s.control = (int)strtol(argv[1], NULL, 10);
+    s.owner = (int)strtol(argv[2], NULL, 10);
+    s.owner_is_pidfd = argv[3][0] == 'p';
+    s.program = (int)strtol(argv[4], NULL, 10);
+    join_count = (unsigned)strtol(argv[5], NULL, 10);
+    for (unsigned i = 0; i < join_count && 6 + (int)i < argc; i++)
+        if (write((int)strtol(argv[6 + i], NULL, 10), "0", 1) != 1)
+            _exit(124);
+    for (int i = 0; i < 3; i++) {
+        keep[i] = i == 0 ? s.control : i == 1 ? s.owner : s.program;
+        if (keep[i] >= 0)
+            (void)fcntl(keep[i], F_SETFD, FD_CLOEXEC);
+    }
+    features = features_probe();
+    close_all_but(keep, 3);
+    detach_streams();
+    (void)umask(0);
+    (void)setsid();
+    if (chdir("/") < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+        _exit(123);
+    s.signals = set_signals();
+    if (s.signals < 0 || channel_send(s.control, &(struct ctr_status){.kind = CTR_STATUS_STARTED, .value = (int32_t)features}, -1) < 0)
+        _exit(122);
+    run(&s);
+}
