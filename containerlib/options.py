@@ -6,18 +6,28 @@ controllers) is checked where the host is known.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import posixpath
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from attrs import field, frozen
 
 from containerlib.errors import InvalidOption
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import attrs
 
-__all__ = ["DEFAULT_PIDS", "MINIMUM_MEMORY_BYTES", "UNLIMITED", "Resources"]
+__all__ = [
+    "DEFAULT_PIDS",
+    "MINIMUM_MEMORY_BYTES",
+    "UNLIMITED",
+    "Device",
+    "Mount",
+    "Resources",
+    "Rlimit",
+    "Security",
+]
 
 UNLIMITED: Final = -1
 """Where -1 is allowed it means "no limit"."""
@@ -34,7 +44,7 @@ _MAXIMUM_PERIOD_US: Final = 1_000_000
 
 def _check_range(
     low: int, high: int | None, remedy: str, *, or_unlimited: bool = False
-) -> Callable[[object, attrs.Attribute[int | None], int | None], None]:
+) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
     def check(_instance: object, attribute: attrs.Attribute[int | None], value: int | None) -> None:
         if value is None or (or_unlimited and value == UNLIMITED):
             return
@@ -42,6 +52,10 @@ def _check_range(
             raise InvalidOption(attribute.name, value, remedy)
 
     return check
+
+
+def _as_pairs(rates: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
+    return tuple(rates)
 
 
 def _check_device_rates(
@@ -56,7 +70,9 @@ def _check_device_rates(
             raise InvalidOption(attribute.name, (path, rate), "the rate must be 1 or more per second")
 
 
-def _check_unified(_instance: object, attribute: attrs.Attribute[Mapping[str, str]], values: Mapping[str, str]) -> None:
+def _check_unified(
+    _instance: object, attribute: attrs.Attribute[Mapping[str, str]], values: Mapping[str, str]
+) -> None:
     for name in values:
         controller, dot, rest = name.partition(".")
         if not (controller.isalnum() and dot and rest) or "/" in name or controller == "cgroup":
@@ -97,7 +113,9 @@ class Resources:
     )
     memory_swap_bytes: int | None = field(
         default=None,
-        validator=_check_range(1, None, "give memory and swap in total, or -1 for unlimited", or_unlimited=True),
+        validator=_check_range(
+            1, None, "give memory and swap in total, or -1 for unlimited", or_unlimited=True
+        ),
     )
     memory_reservation_bytes: int | None = field(
         default=None,
@@ -113,19 +131,31 @@ class Resources:
     )
     cpu_quota_us: int | None = field(
         default=None,
-        validator=_check_range(_MINIMUM_CPU_US, None, "give at least 1000, or -1 for no limit", or_unlimited=True),
+        validator=_check_range(
+            _MINIMUM_CPU_US, None, "give at least 1000, or -1 for no limit", or_unlimited=True
+        ),
     )
     cpu_period_us: int | None = field(
         default=None,
-        validator=_check_range(_MINIMUM_CPU_US, _MAXIMUM_PERIOD_US, "a period is 1000 to 1000000 microseconds"),
+        validator=_check_range(
+            _MINIMUM_CPU_US, _MAXIMUM_PERIOD_US, "a period is 1000 to 1000000 microseconds"
+        ),
     )
     cpuset_cpus: str | None = None
     cpuset_mems: str | None = None
     io_weight: int | None = field(default=None, validator=_check_range(10, 1000, "the weight is 10 to 1000"))
-    device_read_bps: tuple[tuple[str, int], ...] = field(default=(), converter=tuple, validator=_check_device_rates)
-    device_write_bps: tuple[tuple[str, int], ...] = field(default=(), converter=tuple, validator=_check_device_rates)
-    device_read_iops: tuple[tuple[str, int], ...] = field(default=(), converter=tuple, validator=_check_device_rates)
-    device_write_iops: tuple[tuple[str, int], ...] = field(default=(), converter=tuple, validator=_check_device_rates)
+    device_read_bps: tuple[tuple[str, int], ...] = field(
+        default=(), converter=_as_pairs, validator=_check_device_rates
+    )
+    device_write_bps: tuple[tuple[str, int], ...] = field(
+        default=(), converter=_as_pairs, validator=_check_device_rates
+    )
+    device_read_iops: tuple[tuple[str, int], ...] = field(
+        default=(), converter=_as_pairs, validator=_check_device_rates
+    )
+    device_write_iops: tuple[tuple[str, int], ...] = field(
+        default=(), converter=_as_pairs, validator=_check_device_rates
+    )
     oom_score_adj: int | None = field(default=None, validator=_check_range(-1000, 1000, "give -1000 to 1000"))
     unified: Mapping[str, str] = field(factory=dict, hash=False, validator=_check_unified)
 
@@ -156,3 +186,145 @@ class Resources:
             raise InvalidOption("cpus", self.cpus, "give at least 0.01")
         if self.cpu_quota_us is not None or self.cpu_period_us is not None:
             raise InvalidOption("cpus", self.cpus, "give either cpus, or cpu_quota_us and cpu_period_us")
+
+
+_KERNEL_TREES: Final = ("/proc", "/sys")
+
+
+def _check_target(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if not value.startswith("/") or "\0" in value:
+        raise InvalidOption(attribute.name, value, "give an absolute path inside the container")
+    normal = posixpath.normpath(value)
+    if normal in {"/", "//"}:
+        raise InvalidOption(attribute.name, value, "the root itself cannot be a mount target")
+    if ".." in value.split("/"):
+        raise InvalidOption(attribute.name, value, "write the path without '..'")
+    for tree in _KERNEL_TREES:
+        if normal == tree or normal.startswith(tree + "/"):
+            raise InvalidOption(attribute.name, value, f"nothing may be mounted on or below {tree}")
+
+
+@frozen(kw_only=True)
+class Mount:
+    """Something that a container finds at `target`. Made by `Mount.bind` and `Mount.tmpfs`.
+
+    Attributes:
+        kind: ``"bind"`` or ``"tmpfs"``.
+        target: Absolute path in the container; made if it is missing.
+        source: Host path of a bind mount.
+        read_only: Whether writing is refused, in everything mounted below as well.
+        size_bytes: Most bytes of a tmpfs; None for half of the host's memory.
+        mode: Permission bits of a tmpfs's root.
+        exec: Whether programs on a tmpfs may be executed.
+    """
+
+    kind: Literal["bind", "tmpfs"]
+    target: str = field(validator=_check_target)
+    source: str | None = None
+    read_only: bool = False
+    size_bytes: int | None = field(
+        default=None, validator=_check_range(4096, None, "a tmpfs has at least one page, 4096 bytes")
+    )
+    mode: int = field(default=0o1777, validator=_check_range(0, 0o7777, "permission bits are 0 to 0o7777"))
+    exec: bool = False
+
+    @classmethod
+    def bind(cls, source: str, target: str, *, read_only: bool = False) -> Mount:
+        """A file or directory of the host, seen in the container at `target`.
+
+        Mounts below the source come along; none that is made later goes either way (rprivate).
+
+        Args:
+            source: Absolute host path; it must exist when the container is started.
+            target: Absolute path in the container.
+            read_only: Refuse writing, recursively.
+
+        Raises:
+            InvalidOption: A path is not absolute, or the target is one that may not be mounted on.
+        """
+        text = str(source)
+        if not text.startswith("/") or "\0" in text:
+            raise InvalidOption("source", text, "give an absolute host path")
+        return cls(kind="bind", target=target, source=text, read_only=read_only)
+
+    @classmethod
+    def tmpfs(
+        cls,
+        target: str,
+        *,
+        size_bytes: int | None = None,
+        mode: int = 0o1777,
+        exec: bool = False,  # noqa: A002
+    ) -> Mount:
+        """An empty file system in memory, gone with the container; mounted nosuid, nodev and noexec.
+
+        Args:
+            target: Absolute path in the container.
+            size_bytes: Most bytes it may hold.
+            mode: Permission bits of its root directory.
+            exec: Leave out noexec.
+
+        Raises:
+            InvalidOption: A value is out of range, or the target may not be mounted on.
+        """
+        return cls(kind="tmpfs", target=target, size_bytes=size_bytes, mode=mode, exec=exec)
+
+
+@frozen(kw_only=True)
+class Rlimit:
+    """A resource limit of the first process, inherited by all others.
+
+    Attributes:
+        name: As in setrlimit(2) without the prefix, in lower case: ``"nofile"``, ``"core"``, ``"nproc"``.
+        soft: What holds; -1 for unlimited.
+        hard: How far the soft limit may be raised; -1 for unlimited.
+    """
+
+    name: str
+    soft: int = field(
+        validator=_check_range(0, None, "give 0 or more, or -1 for unlimited", or_unlimited=True)
+    )
+    hard: int = field(
+        validator=_check_range(0, None, "give 0 or more, or -1 for unlimited", or_unlimited=True)
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.hard != UNLIMITED and (self.soft == UNLIMITED or self.soft > self.hard):
+            raise InvalidOption("soft", self.soft, f"the soft limit is at most the hard one ({self.hard})")
+
+
+@frozen(kw_only=True)
+class Device:
+    """A device of the host that the container may use.
+
+    Attributes:
+        source: Host path of the device node.
+        target: Path below /dev in the container; None for the same as `source`.
+        access: Some of ``r``, ``w`` and ``m``.
+    """
+
+    source: str
+    target: str | None = None
+    access: str = "rwm"
+
+
+@frozen(kw_only=True)
+class Security:
+    """How far a container is shut in. The default is equal to Docker's or stricter.
+
+    Attributes:
+        cap_add: Capabilities to add to the default, with or without ``CAP_``; ``"ALL"`` for all.
+        cap_drop: Capabilities to take from the default.
+        no_new_privileges: Whether no program may gain privileges by its file's mode or capabilities.
+        seccomp: ``"default"``, ``"unconfined"``, or a profile as decoded JSON in the form of the OCI
+            runtime spec.
+    """
+
+    cap_add: tuple[str, ...] = field(default=(), converter=tuple)
+    cap_drop: tuple[str, ...] = field(default=(), converter=tuple)
+    no_new_privileges: bool = True
+    seccomp: Literal["default", "unconfined"] | Mapping[str, Any] = "default"
+
+    def __attrs_post_init__(self) -> None:
+        if isinstance(self.seccomp, str) and self.seccomp not in {"default", "unconfined"}:
+            raise InvalidOption("seccomp", self.seccomp, "give 'default', 'unconfined' or a decoded profile")

@@ -19,7 +19,6 @@ PROGRAM = "ctr-spawner"
 PROGRAM_SOURCES = (
     "main.c spawner.c init.c child.c root.c device.c view.c credential.c mount.c path.c message.c channel.c"
 ).split()
-EXTENSION_SOURCES = ["extension.c", "path.c", "message.c", "channel.c"]
 C_FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"]
 HARDENING = ["-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"]
 
@@ -71,11 +70,13 @@ else:
             generated = Path(self.build_temp) / "_ctr.c"
             emit_extension(generated)
             for extension in self.extensions:
-                extension.sources = [str(generated), *(str(HERE / name) for name in EXTENSION_SOURCES)]
+                extension.sources.append(str(generated))
                 extension.include_dirs.append(str(HERE))
                 extension.extra_compile_args += ["-std=gnu11", "-Wall", "-Wextra", "-fvisibility=hidden"]
-                extension.depends = [str(p) for p in HERE.glob("*.h")]
             super().run()
+            for extension in self.extensions:
+                # What is listed here afterwards goes into the source distribution; this file does not exist there.
+                extension.sources.remove(str(generated))
             target = Path(self.get_ext_fullpath("containerlib._native._ctr")).parent
             build_program(default_compiler(), target)
 

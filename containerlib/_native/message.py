@@ -31,8 +31,11 @@ class _Writer:
             return 0
         offset = self._offsets.get(value)
         if offset is None:
+            encoded = os.fsencode(value)
+            if 0 in encoded:
+                raise ValueError(f"embedded NUL in {value!r}")
             offset = self._offsets[value] = len(self.buffer)
-            self.buffer += os.fsencode(value)
+            self.buffer += encoded
             self.buffer.append(0)
         return offset
 

@@ -1,0 +1,110 @@
+"""Docker's engine as a Python library: images and containers in your own process.
+
+    import containerlib as cl
+
+    image = cl.default_engine().images.from_host()
+    print(cl.run(["sh", "-c", "echo hello from $(hostname)"], image=image).text)
+
+Importing this package does no I/O and loads nothing else; every name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from containerlib.api.container import Container, Containers
+    from containerlib.api.engine import Engine, EngineConfig, default_engine
+    from containerlib.api.image import Image, Images
+    from containerlib.api.options import RunOptions
+    from containerlib.api.process import Process
+    from containerlib.api.result import CompletedRun
+    from containerlib.api.run import Popen, run
+    from containerlib.container.state import ContainerState
+    from containerlib.container.streams import DEVNULL, PIPE, STDOUT
+    from containerlib.errors import (
+        BlobNotFound,
+        CgroupError,
+        CommandNotExecutable,
+        CommandNotFound,
+        ConflictError,
+        ContainerFailed,
+        ContainerlibError,
+        ContainerNotFound,
+        DigestMismatch,
+        EngineClosed,
+        ImageNotFound,
+        InvalidDigest,
+        InvalidInputError,
+        InvalidManifest,
+        InvalidOption,
+        InvalidReference,
+        InvalidState,
+        LayerError,
+        NameInUse,
+        NetworkNotFound,
+        NotFoundError,
+        OperationTimeout,
+        OutputLimitExceeded,
+        ResourceInUse,
+        SizeMismatch,
+        SnapshotNotFound,
+        SpawnError,
+        StoreCorrupted,
+        UnsafePath,
+        UnsupportedHost,
+        UnsupportedLayer,
+        VerificationError,
+        VolumeNotFound,
+    )
+    from containerlib.oci.image_config import Config as ImageDefaults
+    from containerlib.options import Device, Mount, Resources, Rlimit, Security
+    from containerlib.runtime.usage import ExitStatus, Usage
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "containerlib.api.container": ("Container", "Containers"),
+    "containerlib.api.engine": ("Engine", "EngineConfig", "default_engine"),
+    "containerlib.api.image": ("Image", "Images"),
+    "containerlib.api.options": ("RunOptions",),
+    "containerlib.api.process": ("Process",),
+    "containerlib.api.result": ("CompletedRun",),
+    "containerlib.api.run": ("Popen", "run"),
+    "containerlib.container.state": ("ContainerState",),
+    "containerlib.container.streams": ("DEVNULL", "PIPE", "STDOUT"),
+    "containerlib.errors": (
+        *("BlobNotFound", "CgroupError", "CommandNotExecutable", "CommandNotFound", "ConflictError"),
+        *("ContainerFailed", "ContainerNotFound", "ContainerlibError", "DigestMismatch", "EngineClosed"),
+        *("ImageNotFound", "InvalidDigest", "InvalidInputError", "InvalidManifest", "InvalidOption"),
+        *("InvalidReference", "InvalidState", "LayerError", "NameInUse", "NetworkNotFound", "NotFoundError"),
+        *("OperationTimeout", "OutputLimitExceeded", "ResourceInUse", "SizeMismatch", "SnapshotNotFound"),
+        *("SpawnError", "StoreCorrupted", "UnsafePath", "UnsupportedHost", "UnsupportedLayer"),
+        *("VerificationError", "VolumeNotFound"),
+    ),
+    "containerlib.oci.image_config": ("Config",),
+    "containerlib.options": ("Device", "Mount", "Resources", "Rlimit", "Security"),
+    "containerlib.runtime.usage": ("ExitStatus", "Usage"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_RENAMED = {"ImageDefaults": "Config"}
+
+__all__ = sorted(  # noqa: PLE0605 - one table for the names and for where they live
+    [*(name for name in _HOME if name not in _RENAMED.values()), *_RENAMED, "__version__"]
+)
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first used (PEP 562)."""
+    original = _RENAMED.get(name, name)
+    module = _HOME.get(original)
+    if module is None or (name not in _RENAMED and name in _RENAMED.values()):
+        raise AttributeError(f"module 'containerlib' has no attribute {name!r}")
+    import importlib  # noqa: PLC0415 - not needed by who only imports the package
+
+    value: object = getattr(importlib.import_module(module), original)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,1 @@
+"""Small building blocks without knowledge of containers: durable file writes, strict JSON, file locks."""

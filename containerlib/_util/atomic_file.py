@@ -1,0 +1,212 @@
+"""All durable file writes of the library: nothing is visible under its final name before it is complete.
+
+A file is written below a temporary name in the directory of its final name and then renamed. Faults can
+be injected here, because no other module calls `fsync` or renames a file that must survive a crash. Knows
+nothing of blobs or records: paths and bytes in, files out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+__all__ = [
+    "TEMPORARY_PREFIX",
+    "PendingFile",
+    "collect_temporary_files",
+    "make_directory",
+    "remove_file",
+    "rename_directory",
+    "sync_directory",
+    "sync_filesystem",
+    "temporary_name",
+    "write_atomic",
+]
+
+TEMPORARY_PREFIX = ".tmp-"
+"""Names with this prefix are unfinished; after a crash they may be deleted by anyone."""
+
+_CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def temporary_name() -> str:
+    """Return a file name that no one can guess and no one else uses."""
+    return f"{TEMPORARY_PREFIX}{os.getpid()}-{os.urandom(8).hex()}"
+
+
+def make_directory(path: str, mode: int = 0o700) -> None:
+    """Make `path` and its missing parents, each with exactly `mode` whatever the umask is.
+
+    A directory that exists is left as it is: its mode is its owner's decision.
+
+    Raises:
+        NotADirectoryError: A component of `path` exists and is not a directory.
+    """
+    try:
+        os.mkdir(path, mode)
+    except FileNotFoundError:
+        parent = os.path.dirname(path)
+        if parent in {"", path}:
+            raise
+        make_directory(parent, mode)
+        make_directory(path, mode)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise NotADirectoryError(f"{path!r} exists and is not a directory") from None
+    else:
+        os.chmod(path, mode)
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in directory `path` durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_filesystem() -> None:
+    """Make everything written so far durable, for trees too large to sync file by file."""
+    # The standard library has no syncfs(2), which would spare the other file systems of the host.
+    os.sync()
+
+
+def rename_directory(source: str, target: str, *, durable: bool) -> bool:
+    """Give the directory `source` its final name, or say that another one has it already.
+
+    Returns:
+        True if the rename happened; False if `target` exists, in which case `source` is untouched.
+    """
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
+            return False
+        raise
+    if durable:
+        sync_directory(os.path.dirname(target))
+    return True
+
+
+def remove_file(path: str) -> bool:
+    """Remove the file at `path`; return whether it was there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def write_atomic(path: str, data: bytes, *, durable: bool) -> None:
+    """Replace the file at `path` by one that holds `data`, mode 0600, in one step.
+
+    Readers see the old content or the new, never a part. The directory is made if it is missing.
+
+    Args:
+        path: Final name.
+        data: The whole content.
+        durable: Whether content and name must survive a power loss once this returns.
+
+    Cost: one create, one write, one rename; two syncs more if durable.
+    """
+    with PendingFile(os.path.dirname(path)) as pending:
+        pending.write(data)
+        pending.commit(path, durable=durable)
+
+
+def collect_temporary_files(directory: str) -> int:
+    """Remove the unfinished files of dead processes in `directory`; return how many there were."""
+    count = 0
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return 0
+    for name in names:
+        if name.startswith(TEMPORARY_PREFIX):
+            with contextlib.suppress(FileNotFoundError):
+                count += _collect(os.path.join(directory, name))
+    return count
+
+
+def _collect(path: str) -> bool:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(path)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+class PendingFile:
+    """A file being written, invisible until `commit`.
+
+    Leaving the context without a commit removes it. A crash leaves a file with `TEMPORARY_PREFIX`; while its
+    writer lives it is locked, so `collect_temporary_files` can tell.
+    """
+
+    __slots__ = ("_fd", "_path")
+
+    def __init__(self, directory: str) -> None:
+        self._fd = -1
+        self._path = ""
+        while self._fd < 0:
+            self._path = os.path.join(directory, temporary_name())
+            try:
+                fd = os.open(self._path, _CREATE_FLAGS, 0o600)
+            except FileNotFoundError:
+                make_directory(directory)
+                continue
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                self._fd = fd
+            else:
+                os.close(fd)  # collected between the two calls
+        os.fchmod(self._fd, 0o600)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Append all of `data`; return its length, as file objects do."""
+        written = os.write(self._fd, data)
+        if written < len(data):
+            rest = memoryview(data)[written:]
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        return len(data)
+
+    def commit(self, path: str, *, durable: bool) -> None:
+        """Give the file its final name `path`, in the directory it was opened in; replaces what is there."""
+        if durable:
+            os.fsync(self._fd)
+        os.rename(self._path, path)
+        self._close()
+        if durable:
+            sync_directory(os.path.dirname(path))
+
+    def discard(self) -> None:
+        """Remove the file unless it was committed; safe to call again."""
+        if self._fd >= 0:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+            self._close()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        os.close(fd)

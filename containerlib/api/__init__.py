@@ -1,0 +1,3 @@
+"""Public handles: an engine and an id, no logic."""
+
+__all__: list[str] = []

@@ -1,0 +1,239 @@
+"""Containers as the caller sees them: handles that hold nothing but an entry of the engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO, Unpack
+
+from containerlib.container import create, kill, remove, start, wait
+from containerlib.runtime import config
+from containerlib.runtime.signals import parse_signal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from containerlib.api.image import Image
+    from containerlib.api.options import RunOptions
+    from containerlib.container.entry import ContainerEntry
+    from containerlib.container.session import Session
+    from containerlib.container.state import ContainerState
+    from containerlib.container.streams import Input, Output
+    from containerlib.runtime.usage import ExitStatus
+
+__all__ = ["Container", "Containers"]
+
+
+class Container:
+    """One container of this engine. As a context manager it removes the container, running or not."""
+
+    def __init__(self, entry: ContainerEntry) -> None:
+        self._entry = entry
+
+    def __repr__(self) -> str:
+        return f"<Container {self.name} {self.id[:12]} {self.state}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Container) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove(force=True)
+
+    @property
+    def entry(self) -> ContainerEntry:
+        """The container as the engine's inner parts know it."""
+        return self._entry
+
+    @property
+    def id(self) -> str:
+        """64 hexadecimal digits."""
+        return self._entry.id
+
+    @property
+    def name(self) -> str:
+        """Its name within this engine."""
+        return self._entry.name
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The image's labels and its own."""
+        return self._entry.config.labels
+
+    @property
+    def state(self) -> ContainerState:
+        """Where it stands at this moment."""
+        return self._entry.refresh()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of its first process, as this process sees it; None unless it runs."""
+        process = self._entry.process
+        return None if process is None else process.pid
+
+    @property
+    def exit_status(self) -> ExitStatus | None:
+        """How it ended; None before the end."""
+        self._entry.refresh()
+        return self._entry.exit_status
+
+    @property
+    def stdin(self) -> BinaryIO | None:
+        """Where to write its standard input, if it was started with ``stdin=PIPE``."""
+        return None if self._entry.streams is None else self._entry.streams.stdin
+
+    @property
+    def stdout(self) -> BinaryIO | None:
+        """Its standard output, if it was started with ``stdout=PIPE``."""
+        return None if self._entry.streams is None else self._entry.streams.stdout
+
+    @property
+    def stderr(self) -> BinaryIO | None:
+        """Its standard error, if it was started with ``stderr=PIPE``."""
+        return None if self._entry.streams is None else self._entry.streams.stderr
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when it ends, for poll(2) and event loops; -1 before the start."""
+        process = self._entry.process
+        return -1 if process is None else process.fileno()
+
+    def take_console(self) -> int:
+        """The master side of its terminal, if it was started with ``tty=True``; the caller closes it.
+
+        Raises:
+            InvalidState: It has no terminal, or the terminal was taken already.
+        """
+        return start.take_console(self._entry)
+
+    def start(self, *, stdin: Input = None, stdout: Output = None, stderr: Output = None) -> None:
+        """Start it, and return when its command was executed. After a failure it is as before.
+
+        Args:
+            stdin: `PIPE`, `DEVNULL`, bytes, a descriptor or file; None to inherit.
+            stdout: `PIPE`, `DEVNULL`, a descriptor or file; None to inherit.
+            stderr: The same, or `STDOUT`.
+
+        Raises:
+            InvalidState: It is running or removed.
+            CommandNotFound: The command does not exist in the container.
+            CommandNotExecutable: The command cannot be executed.
+            InvalidOption: A value does not fit the image, or no host could honour it.
+            UnsupportedHost: This host cannot honour a value.
+            SpawnError: The kernel refused a step.
+        """
+        start.start(self._entry, stdin=stdin, stdout=stdout, stderr=stderr)
+
+    def wait(self, *, timeout_s: float | None = None) -> ExitStatus:
+        """Wait for its end. It goes on if `timeout_s` seconds are not enough.
+
+        Raises:
+            OperationTimeout: It still runs.
+            InvalidState: It was never started.
+        """
+        return wait.wait(self._entry, timeout_s=timeout_s)
+
+    def kill(self, signal: int | str = "KILL") -> None:
+        """Send a signal to its first process; SIGKILL ends every process in it.
+
+        Raises:
+            InvalidState: It is not running.
+            InvalidOption: There is no such signal.
+        """
+        kill.kill(self._entry, parse_signal(signal))
+
+    def stop(self, *, timeout_s: float | None = None) -> ExitStatus | None:
+        """Send its stop signal, wait up to `timeout_s` seconds (its own default if None), then kill it.
+
+        Stopping a container that is not running does nothing.
+        """
+        if timeout_s is None:
+            timeout_s = self._entry.config.stop_timeout_s
+        return kill.stop(self._entry, timeout_s=timeout_s)
+
+    def remove(self, *, force: bool = False) -> None:
+        """Remove it and its layer; `force` kills it first. Removing it again does nothing.
+
+        Raises:
+            InvalidState: It is running and `force` is not set.
+        """
+        remove.remove(self._entry, force=force)
+
+
+class Containers:
+    """The containers of an engine."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def create(
+        self, image: Image, command: Sequence[str] | None = None, **options: Unpack[RunOptions]
+    ) -> Container:
+        """Make a container without starting it.
+
+        Args:
+            image: What it is made of.
+            command: Replaces the image's command.
+            options: See `RunOptions`.
+
+        Raises:
+            InvalidOption: A value that no host could honour; nothing was made.
+            NameInUse: Another container of this engine has the name.
+        """
+        merged = config.merge(image.record.config.config, command=command, **options)
+        return Container(create.create(self._session, image.record, merged))
+
+    def run(
+        self,
+        image: Image,
+        command: Sequence[str] | None = None,
+        *,
+        stdin: Input = None,
+        stdout: Output = None,
+        stderr: Output = None,
+        **options: Unpack[RunOptions],
+    ) -> Container:
+        """Make a container and start it. If it cannot be started, nothing of it is left.
+
+        Args:
+            image: What it is made of.
+            command: Replaces the image's command.
+            stdin: See `Container.start`.
+            stdout: See `Container.start`.
+            stderr: See `Container.start`.
+            options: See `RunOptions`.
+        """
+        container = self.create(image, command, **options)
+        try:
+            container.start(stdin=stdin, stdout=stdout, stderr=stderr)
+        except BaseException:
+            container.remove(force=True)
+            raise
+        return container
+
+    def get(self, key: str) -> Container:
+        """The container with this id, name, or beginning of an id.
+
+        Raises:
+            ContainerNotFound: There is none, or several.
+        """
+        return Container(self._session.find(key))
+
+    def list(self) -> list[Container]:
+        """All containers of this engine, oldest first."""
+        return [Container(entry) for entry in self._session.entries()]
+
+    def prune(self) -> list[str]:
+        """Remove every container that does not run, and return their ids."""
+        removed = []
+        for container in self.list():
+            if container.state in {"created", "exited"}:
+                container.remove()
+                removed.append(container.id)
+        return removed

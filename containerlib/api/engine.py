@@ -1,0 +1,152 @@
+"""The engine: one store, one set of containers, in this process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from containerlib.api.container import Containers
+from containerlib.api.image import Images
+from containerlib.container.session import Session
+from containerlib.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from containerlib.runtime.runner import RootKind
+
+__all__ = ["Engine", "EngineConfig", "default_engine"]
+
+
+@frozen(kw_only=True)
+class EngineConfig:
+    """Settings of an engine.
+
+    Attributes:
+        root_kind: How root file systems are made: ``"overlay"``, ``"copy"``, or ``"auto"`` for overlay with
+            copying as the fallback.
+        start_timeout_s: How long the kernel may take for all steps of a container's start.
+    """
+
+    root_kind: RootKind = "auto"
+    start_timeout_s: float = 60.0
+
+    def __attrs_post_init__(self) -> None:
+        if self.root_kind not in {"auto", "overlay", "copy"}:
+            raise InvalidOption("root_kind", self.root_kind, "give 'auto', 'overlay' or 'copy'")
+        if not self.start_timeout_s > 0:
+            raise InvalidOption("start_timeout_s", self.start_timeout_s, "give more than 0 seconds")
+
+
+def _default_root() -> str:
+    if os.geteuid() == 0:
+        return "/var/lib/containerlib"
+    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return f"{data}/containerlib"
+
+
+def _default_run_root() -> str:
+    if os.geteuid() == 0:
+        return "/run/containerlib"
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return f"{runtime}/containerlib" if runtime else f"/tmp/containerlib-{os.getuid()}"  # noqa: S108
+
+
+class Engine:
+    """Images and containers in this process; no daemon, no socket.
+
+    Making one does no I/O. As a context manager it ends all its containers. Any number of engines, in any
+    number of processes, may use one store.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        run_root: str | os.PathLike[str] | None = None,
+        config: EngineConfig | None = None,
+    ) -> None:
+        """Prepare an engine.
+
+        Args:
+            root: Directory of images and of other state that lasts; ``CONTAINERLIB_ROOT`` or
+                /var/lib/containerlib (below the user's data directory without root) if None.
+            run_root: Directory of state that a reboot may take; ``CONTAINERLIB_RUN_ROOT`` or
+                /run/containerlib if None.
+            config: Settings.
+        """
+        self._config = config or EngineConfig()
+        chosen_root = os.fspath(root or os.environ.get("CONTAINERLIB_ROOT") or _default_root())
+        chosen_run_root = os.fspath(run_root or os.environ.get("CONTAINERLIB_RUN_ROOT") or _default_run_root())
+        for option, path in (("root", chosen_root), ("run_root", chosen_run_root)):
+            if not path.startswith("/") or "\0" in path:
+                raise InvalidOption(option, path, "give an absolute path")
+        self._session = Session(
+            chosen_root,
+            chosen_run_root,
+            root_kind=self._config.root_kind,
+            start_timeout_s=self._config.start_timeout_s,
+        )
+
+    def __repr__(self) -> str:
+        state = "open" if self._session.is_open else "closed"
+        return f"<Engine {self.root} {state}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `close` has not been called."""
+        return self._session.is_open
+
+    @property
+    def root(self) -> str:
+        """Directory of lasting state."""
+        return self._session.stores.layout.root
+
+    @property
+    def run_root(self) -> str:
+        """Directory of state that a reboot may take."""
+        return self._session.stores.layout.run_root
+
+    @property
+    def images(self) -> Images:
+        """The images of the store."""
+        return Images(self._session)
+
+    @property
+    def containers(self) -> Containers:
+        """The containers of this engine."""
+        return Containers(self._session)
+
+    def info(self) -> dict[str, Any]:
+        """Facts about this engine and the host it runs on, as plain values."""
+        from containerlib.api.doctor import describe  # noqa: PLC0415 - needed by few, and probes the host
+
+        return describe(self._session)
+
+    def close(self) -> None:
+        """End and remove all containers of this engine, and its spawner. Calling it again does nothing."""
+        self._session.close()
+
+
+_default: Engine | None = None
+_default_lock = threading.Lock()
+
+
+def default_engine() -> Engine:
+    """The engine that `run` and `Popen` use, made on first use; a closed one is replaced."""
+    global _default  # noqa: PLW0603 - the one process-wide object, made on demand
+    with _default_lock:
+        if _default is None or not _default.is_open:
+            _default = Engine()
+        return _default

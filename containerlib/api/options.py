@@ -1,0 +1,70 @@
+"""The keyword arguments that every way to run a container takes, once, with their types."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from containerlib.options import Device, Mount, Resources, Rlimit, Security
+
+__all__ = ["RunOptions"]
+
+
+class RunOptions(TypedDict, total=False):
+    """Options of one container; what is left out has the image's or Docker's default.
+
+    Attributes:
+        entrypoint: Replaces the image's entrypoint, and discards the image's command.
+        env: Variables over the image's, as a mapping or as ``NAME=VALUE`` texts. Nothing comes from the host.
+        workdir: Absolute path of an existing directory in the container.
+        user: Name, uid, ``uid:gid`` or ``name:group``.
+        group_add: Further groups, names or numbers.
+        hostname: Host name; the first 12 digits of the id if left out.
+        domainname: NIS domain name.
+        read_only: Mount the root file system read-only.
+        mounts: See `Mount.bind` and `Mount.tmpfs`.
+        devices: Devices of the host.
+        network: ``"none"`` for a network of its own with loopback only (the default), or ``"host"``.
+        resources: Limits.
+        security: Capabilities, system call filter, privileges.
+        sysctls: Kernel settings of the container's own namespaces.
+        rlimits: Resource limits of its processes.
+        shm_size_bytes: Size of /dev/shm; 64 MiB if left out.
+        tty: Give it a terminal instead of three streams.
+        console_size: Columns and rows of the terminal.
+        init: Put a process that reaps orphans and passes signals on before the command.
+        labels: Over the image's.
+        name: Name within this engine; one is made up if left out.
+        stop_signal: What `stop` sends first, such as ``"TERM"``.
+        stop_timeout_s: How long `stop` waits before it kills, in seconds; 10 if left out.
+        layer: Where the container's own layer lives: ``"memory"`` (gone when it ends) or ``"disk"``.
+        lifetime: ``"process"``: it ends with this process, however that ends.
+    """
+
+    entrypoint: Sequence[str] | None
+    env: Mapping[str, str] | Sequence[str] | None
+    workdir: str | None
+    user: str | None
+    group_add: Sequence[str]
+    hostname: str | None
+    domainname: str | None
+    read_only: bool
+    mounts: Sequence[Mount]
+    devices: Sequence[Device]
+    network: Literal["none", "host"]
+    resources: Resources
+    security: Security
+    sysctls: Mapping[str, str]
+    rlimits: Sequence[Rlimit]
+    shm_size_bytes: int
+    tty: bool
+    console_size: tuple[int, int]
+    init: bool
+    labels: Mapping[str, str]
+    name: str | None
+    stop_signal: int | str
+    stop_timeout_s: float
+    layer: Literal["memory", "disk"]
+    lifetime: Literal["process"]

@@ -1,0 +1,115 @@
+"""One container of an open engine: what it is, and where it stands."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+from containerlib._util import strict_json
+from containerlib._util.remove_tree import remove_tree
+from containerlib.container.state import ContainerState
+
+if TYPE_CHECKING:
+    from containerlib.container.session import Session
+    from containerlib.container.streams import Streams
+    from containerlib.image.image_record import ImageRecord
+    from containerlib.runtime.config import ContainerConfig
+    from containerlib.runtime.process import RunningProcess
+    from containerlib.runtime.runner import Layers
+    from containerlib.runtime.usage import ExitStatus
+
+__all__ = ["ContainerEntry"]
+
+
+@define(eq=False)
+class ContainerEntry:
+    """One container. Verbs change it under its lock."""
+
+    session: Session
+    id: str
+    name: str
+    image: ImageRecord
+    config: ContainerConfig
+    layers: Layers
+    state: ContainerState = ContainerState.CREATED
+    process: RunningProcess | None = None
+    streams: Streams | None = None
+    exit_status: ExitStatus | None = None
+    created_at: float = field(factory=time.time)
+    lock: threading.RLock = field(factory=threading.RLock)
+
+    @property
+    def record_path(self) -> str:
+        """The file by which other processes see this container."""
+        return f"{self.session.directory}/containers/{self.id}"
+
+    def write_record(self) -> None:
+        """Tell other processes where this container stands.
+
+        Not by rename: a reader that meets a half-written record skips it, and a mark that no process holds
+        is not read at all.
+        """
+        document = {
+            "id": self.id,
+            "name": self.name,
+            "image": self.image.references[0] if self.image.references else str(self.image.id),
+            "command": list(self.config.args),
+            "state": str(self.state),
+            "created_at": int(self.created_at),
+            "pid": self.process.pid if self.process is not None else None,
+            "exit_code": self.exit_status.exit_code if self.exit_status is not None else None,
+            "labels": dict(self.config.labels),
+        }
+        fd = os.open(self.record_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.write(fd, strict_json.dumps(document))
+        finally:
+            os.close(fd)
+
+    def refresh(self) -> ContainerState:
+        """The present state; learns of an end that nobody has waited for."""
+        process = self.process
+        if self.state == ContainerState.RUNNING and process is not None:
+            process.poll()
+        return self.state
+
+    def on_exit(self, process: RunningProcess) -> None:
+        """Take note of the end. Called once by whoever learns of it."""
+        with self.lock:
+            self.exit_status = process.poll()
+            self.state = ContainerState.EXITED
+            if self.config.remove:
+                self.discard()
+            else:
+                with contextlib.suppress(OSError):
+                    self.write_record()
+
+    def discard(self) -> None:
+        """Remove everything that belongs to this container. It must not be running."""
+        self.state = ContainerState.REMOVED
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.record_path)
+        if self.layers.directory is not None:
+            remove_tree(self.layers.directory)
+        copied = self.session.runner.copy_directory(self.id, self.layers)
+        if os.path.isdir(copied):
+            remove_tree(copied)
+        self.session.drop(self)
+
+    def settle_and_remove(self) -> None:
+        """Kill it if it runs, learn how it ended, and remove it. For closing the engine."""
+        process = self.process
+        if process is not None and self.state == ContainerState.RUNNING:
+            process.signal(signal.SIGKILL)
+            process.lost()
+        if self.streams is not None:
+            self.streams.close_inner()
+        if self.state != ContainerState.REMOVED:
+            with self.lock:
+                self.discard()

@@ -1,0 +1,51 @@
+"""Ending a container: by one signal, or politely first."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+from containerlib.container.state import ContainerState, check_state
+from containerlib.container.wait import wait
+from containerlib.errors import OperationTimeout
+
+if TYPE_CHECKING:
+    from containerlib.container.entry import ContainerEntry
+    from containerlib.runtime.usage import ExitStatus
+
+__all__ = ["kill", "stop"]
+
+
+def kill(entry: ContainerEntry, number: int) -> None:
+    """Send a signal to the container's first process.
+
+    SIGKILL ends every process of the container. Other signals reach only a process that handles them: the
+    kernel gives the first process of a PID namespace no default action, unless the container has `init`.
+
+    Raises:
+        InvalidState: The container is not running.
+    """
+    check_state("kill", entry.refresh(), entry.name)
+    if entry.process is not None:
+        entry.process.signal(number)
+
+
+def stop(entry: ContainerEntry, *, timeout_s: float) -> ExitStatus | None:
+    """Send the stop signal, wait, and kill what is left.
+
+    A container that is not running is not an error.
+
+    Args:
+        entry: The container.
+        timeout_s: How long the command may take to end by itself, in seconds.
+    """
+    if entry.refresh() != ContainerState.RUNNING:
+        return entry.exit_status
+    if entry.process is not None:
+        entry.process.signal(entry.config.stop_signal)
+    try:
+        return wait(entry, timeout_s=timeout_s)
+    except OperationTimeout:
+        if entry.process is not None:
+            entry.process.signal(signal.SIGKILL)
+        return wait(entry)

@@ -1,0 +1,129 @@
+"""Collects what engines that died have left: control groups, copied trees, container layers, their marks.
+
+Mounts, namespaces and processes are not here: the kernel has ended those with the spawner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING
+
+from containerlib._util import file_lock, strict_json
+from containerlib._util.remove_tree import remove_tree
+from containerlib.errors import InvalidInputError
+from containerlib.store.lease import Holder
+
+if TYPE_CHECKING:
+    from containerlib.store.layout import Layout
+
+__all__ = ["is_alive", "live_engines", "recover"]
+
+_MARK_LIMIT = 4096
+_MAKING_S = 60.0
+
+
+def _list(path: str) -> list[str]:
+    try:
+        return sorted(os.listdir(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _read_mark(path: str) -> dict[str, object]:
+    try:
+        with open(path, "rb") as file:
+            return strict_json.loads_object(file.read(_MARK_LIMIT), limit=_MARK_LIMIT)
+    except (OSError, InvalidInputError):
+        return {}
+
+
+def _process_is_gone(mark: dict[str, object]) -> bool:
+    """Whether the process that made the mark has certainly ended.
+
+    A forked child keeps its parent's lock, so the lock alone would keep a dead engine alive.
+    """
+    pid = mark.get("pid")
+    if mark.get("boot_id") != Holder.current().boot_id or not isinstance(pid, int):
+        return True
+    if mark.get("pid_namespace") != os.stat("/proc/self/ns/pid").st_ino:
+        return False
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return fields[0] in {b"Z", b"X"} or int(fields[19]) != mark.get("start_ticks")
+
+
+def is_alive(directory: str) -> bool:
+    """Whether the engine with this run-time directory is running."""
+    path = f"{directory}/alive"
+    if not os.path.exists(path):
+        return False
+    try:
+        fd = file_lock.acquire(path, blocking=False)
+    except FileNotFoundError:
+        return False
+    if fd is not None:
+        os.close(fd)
+        return False
+    return not _process_is_gone(_read_mark(path))
+
+
+def live_engines(layout: Layout) -> list[str]:
+    """Run-time directories of the running engines of a store."""
+    engines = f"{layout.run_root}/engines"
+    return [f"{engines}/{name}" for name in _list(engines) if is_alive(f"{engines}/{name}")]
+
+
+def _collect_engines(layout: Layout) -> None:
+    engines = f"{layout.run_root}/engines"
+    for name in _list(engines):
+        directory = f"{engines}/{name}"
+        wanted = _is_in_the_making(directory) if name.startswith(".new-") else is_alive(directory)
+        if not wanted:
+            with contextlib.suppress(OSError):
+                remove_tree(directory)
+
+
+def _is_in_the_making(directory: str) -> bool:
+    """Whether a mark without a lock yet may still get one: it takes its maker less than a second."""
+    try:
+        return time.time() - os.stat(directory).st_mtime < _MAKING_S
+    except OSError:
+        return True
+
+
+def _collect_layers(layout: Layout) -> None:
+    """Layers of containers whose engine is gone; a container names its engine in a file."""
+    alive = {os.path.basename(path) for path in live_engines(layout)}
+    for name in _list(layout.containers):
+        directory = f"{layout.containers}/{name}"
+        try:
+            with open(f"{directory}/engine", encoding="ascii") as file:
+                engine = file.read(64)
+        except OSError:
+            continue
+        if engine not in alive:
+            with contextlib.suppress(OSError):
+                remove_tree(directory)
+
+
+def recover(layout: Layout) -> None:
+    """Remove what dead engines of this store left. Safe to run in several processes at once.
+
+    Cost: a few directory listings when there is nothing to do.
+    """
+    from containerlib.runtime.cgroup_host import CgroupHost  # noqa: PLC0415 - only here, once per engine
+    from containerlib.runtime.cgroup_recovery import collect_orphans  # noqa: PLC0415
+
+    engines = f"{layout.run_root}/engines"
+    known = set(_list(engines))
+    dead = {name for name in known if not name.startswith(".") and not is_alive(f"{engines}/{name}")}
+    if dead:
+        # Control groups of engines of other stores carry ids that are not ours to judge.
+        collect_orphans(CgroupHost.probe(), lambda engine_id: engine_id not in dead)
+    _collect_layers(layout)
+    _collect_engines(layout)

@@ -1,0 +1,42 @@
+"""Removing a container and its layer."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from typing import TYPE_CHECKING
+
+from containerlib.container.state import ContainerState, check_state
+from containerlib.container.wait import wait
+from containerlib.errors import InvalidState
+
+if TYPE_CHECKING:
+    from containerlib.container.entry import ContainerEntry
+
+__all__ = ["remove"]
+
+
+def remove(entry: ContainerEntry, *, force: bool = False) -> None:
+    """Remove the container. One that is removed already is not an error.
+
+    Args:
+        entry: The container.
+        force: Kill it first if it is running.
+
+    Raises:
+        InvalidState: It is running and `force` is not set.
+    """
+    if entry.refresh() == ContainerState.REMOVED:
+        return
+    if entry.state == ContainerState.RUNNING and force and entry.process is not None:
+        entry.process.signal(signal.SIGKILL)
+        # Whoever else learns of the end first may remove it meanwhile.
+        with contextlib.suppress(InvalidState):
+            wait(entry)
+    with entry.lock:
+        if entry.state == ContainerState.REMOVED:
+            return
+        check_state("remove", entry.state, entry.name, "stop it first, or use force=True")
+        if entry.streams is not None:
+            entry.streams.close_outer()
+        entry.discard()

@@ -1,0 +1,203 @@
+"""What one engine holds while it is open: its stores, its runner, its containers, its mark on the disk.
+
+The mark is a directory below the run root with a locked file in it. Whoever opens the store later sees from
+the lock whether the engine lives, and collects what a dead one left.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from containerlib._util import file_lock, strict_json
+from containerlib._util.atomic_file import make_directory
+from containerlib._util.remove_tree import remove_tree
+from containerlib.container.recovery import recover
+from containerlib.errors import ContainerNotFound, EngineClosed, NameInUse
+from containerlib.oci.digest import chain_ids
+from containerlib.runtime.runner import RootKind, Runner
+from containerlib.store.lease import Holder
+from containerlib.store.stores import Stores
+
+if TYPE_CHECKING:
+    from containerlib.container.entry import ContainerEntry
+    from containerlib.image.image_record import ImageRecord
+    from containerlib.store.lease import Lease
+
+__all__ = ["Session"]
+
+_MIN_PREFIX = 4
+
+
+class Session:
+    """An open engine. Nothing is made on disk and no process is started before the first container."""
+
+    def __init__(self, root: str, run_root: str, *, root_kind: RootKind, start_timeout_s: float) -> None:
+        """Prepare.
+
+        Args:
+            root: Directory of lasting state.
+            run_root: Directory of state that a reboot may take.
+            root_kind: How root file systems are made, see `Runner`.
+            start_timeout_s: See `Runner`.
+        """
+        self.stores = Stores.open(root, run_root)
+        self._root_kind = root_kind
+        self._start_timeout_s = start_timeout_s
+        self._lock = threading.RLock()
+        self._closed = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self.pid = os.getpid()
+        self.engine_id = os.urandom(8).hex()
+        self.directory = f"{self.stores.layout.run_root}/engines/{self.engine_id}"
+        self.runner = Runner(
+            self.engine_id,
+            self.directory,
+            root_kind=self._root_kind,
+            start_timeout_s=self._start_timeout_s,
+        )
+        self._entries: dict[str, ContainerEntry] = {}
+        self._mark_fd = -1
+        self._undo = contextlib.ExitStack()
+        self._lease: Lease | None = None
+        self._held: set[str] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `close` has not been called."""
+        return not self._closed
+
+    def enter(self) -> Runner:
+        """Make sure that the engine has its mark, and give its runner.
+
+        In a forked child this starts afresh: the parent's containers stay the parent's.
+
+        Raises:
+            EngineClosed: The engine was closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise EngineClosed("this engine is closed; open a new one")
+            if self.pid != os.getpid():
+                self._forget()
+                self._reset()
+            if self._mark_fd < 0:
+                self._mark()
+            return self.runner
+
+    def _forget(self) -> None:
+        """In a forked child: drop the parent's objects without a trace outside this process."""
+        for entry in self._entries.values():
+            if entry.process is not None:
+                entry.process.abandon()
+        if self._mark_fd >= 0:
+            os.close(self._mark_fd)
+        self._undo.pop_all()
+
+    def _mark(self) -> None:
+        recover(self.stores.layout)
+        engines = os.path.dirname(self.directory)
+        make_directory(engines)
+        # Renamed only when it is locked, so that nobody ever sees a mark that looks dead.
+        fresh = f"{engines}/.new-{self.engine_id}"
+        make_directory(fresh)
+        fd = file_lock.acquire(f"{fresh}/alive", blocking=False)
+        if fd is None:
+            raise EngineClosed(f"the mark of engine {self.engine_id} is held by somebody else")
+        holder = Holder.current()
+        os.write(
+            fd,
+            strict_json.dumps(
+                {
+                    "pid": holder.pid,
+                    "start_ticks": holder.start_ticks,
+                    "boot_id": holder.boot_id,
+                    "pid_namespace": os.stat("/proc/self/ns/pid").st_ino,
+                }
+            ),
+        )
+        for name in ("staging", "containers", "copies"):
+            os.mkdir(f"{fresh}/{name}", 0o700)
+        os.rename(fresh, self.directory)
+        self._mark_fd = fd
+        atexit.register(self.close)
+
+    def add(self, entry: ContainerEntry) -> None:
+        """Enter a new container.
+
+        Raises:
+            NameInUse: Another container of this engine has the name.
+        """
+        with self._lock:
+            if any(other.name == entry.name for other in self._entries.values()):
+                raise NameInUse(f"container name {entry.name!r} is in use; remove that container or choose another")
+            self._entries[entry.id] = entry
+
+    def hold(self, image: ImageRecord) -> None:
+        """Keep the content of `image` from being collected while this engine is open."""
+        with self._lock:
+            if image.chain_id is None or image.chain_id in self._held:
+                return
+            if self._lease is None:
+                self._lease = self._undo.enter_context(self.stores.leases.acquire("engine"))
+            self._lease.protect([image.digest, image.id, *chain_ids(image.config.diff_ids)])
+            self._held.add(image.chain_id)
+
+    def containers_of(self, image_id: str) -> list[str]:
+        """Names of the containers that are made of this image."""
+        return [entry.name for entry in self.entries() if str(entry.image.id) == image_id]
+
+    def drop(self, entry: ContainerEntry) -> None:
+        """Take a removed container out."""
+        with self._lock:
+            self._entries.pop(entry.id, None)
+
+    def entries(self) -> list[ContainerEntry]:
+        """All containers of this engine, oldest first."""
+        with self._lock:
+            return list(self._entries.values())
+
+    def find(self, key: str) -> ContainerEntry:
+        """The container with this id, name, or unambiguous beginning of an id (4 digits or more).
+
+        Raises:
+            ContainerNotFound: None, or several.
+        """
+        with self._lock:
+            found = self._entries.get(key)
+            if found is not None:
+                return found
+            matches = [entry for entry in self._entries.values() if entry.name == key]
+            if not matches and len(key) >= _MIN_PREFIX:
+                matches = [entry for entry in self._entries.values() if entry.id.startswith(key)]
+        if len(matches) == 1:
+            return matches[0]
+        what = "is the beginning of several ids" if matches else "does not exist in this engine"
+        raise ContainerNotFound(f"container {key!r} {what}")
+
+    def close(self) -> None:
+        """Kill and remove every container, and give up the mark. Calling it again does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            atexit.unregister(self.close)
+            if self.pid != os.getpid():
+                self._forget()
+                return
+            entries = list(self._entries.values())
+        self.runner.stop()
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                entry.settle_and_remove()
+        self.runner.close()
+        self._undo.close()
+        if self._mark_fd >= 0:
+            remove_tree(self.directory)
+            os.close(self._mark_fd)
+            self._mark_fd = -1

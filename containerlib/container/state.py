@@ -1,0 +1,44 @@
+"""The states of a container, and which verb is allowed in which. Values only."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from containerlib.errors import InvalidState
+
+__all__ = ["ContainerState", "check_state"]
+
+
+class ContainerState(StrEnum):
+    """Where a container is in its life."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    EXITED = "exited"
+    REMOVED = "removed"
+
+
+_ALLOWED = {
+    "start": (ContainerState.CREATED, ContainerState.EXITED),
+    "kill": (ContainerState.RUNNING,),
+    "wait": (ContainerState.RUNNING, ContainerState.EXITED),
+    "remove": (ContainerState.CREATED, ContainerState.EXITED),
+}
+
+
+def check_state(verb: str, actual: ContainerState, name: str, remedy: str = "") -> None:
+    """Refuse `verb` in a state that does not allow it.
+
+    Raises:
+        InvalidState: Names the verb, both states and the remedy.
+    """
+    allowed = _ALLOWED[verb]
+    if actual in allowed:
+        return
+    expected = " or ".join(allowed)
+    hint = f"; {remedy}" if remedy else ""
+    raise InvalidState(
+        f"cannot {verb} container {name!r}: it is {actual}, not {expected}{hint}",
+        expected=expected,
+        actual=str(actual),
+    )

@@ -1,0 +1,1 @@
+"""Operations on whole images; knows the store, never a container."""

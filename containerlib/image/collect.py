@@ -1,0 +1,155 @@
+"""Deleting content that nothing relies on any more.
+
+Everything that a reference leads to stays, and everything that a live lease protects. The collection lock is
+held exclusively while it is found out what that is and while the rest is deleted; operations take it, shared,
+only for the moment in which they begin to rely on something.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import attrs
+
+from containerlib._util import file_lock
+from containerlib._util.atomic_file import collect_temporary_files
+from containerlib.errors import BlobNotFound, InvalidManifest, SizeMismatch, StoreCorrupted
+from containerlib.oci.digest import Digest, chain_ids
+from containerlib.oci.image_config import MAX_CONFIG_BYTES, ImageConfig
+from containerlib.oci.manifest import MAX_MANIFEST_BYTES, Index, parse_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from containerlib.oci.descriptor import Descriptor
+    from containerlib.oci.digest import ChainId
+    from containerlib.store.stores import Stores
+
+__all__ = ["Collected", "collect", "sweep"]
+
+_MAX_INDEX_DEPTH = 4
+_MAX_DESCRIPTORS = 10_000
+
+
+@attrs.frozen
+class Collected:
+    """What was deleted.
+
+    Attributes:
+        blobs: Number of blobs.
+        snapshots: Number of snapshots.
+        freed_bytes: Size of both together.
+        stale: Number of leftovers of dead processes.
+    """
+
+    blobs: int = 0
+    snapshots: int = 0
+    freed_bytes: int = 0
+    stale: int = 0
+
+
+def collect(stores: Stores, *, keep: Iterable[ChainId] = ()) -> Collected:
+    """Delete all content that no reference and no lease needs, and what dead processes left behind.
+
+    Args:
+        stores: The stores.
+        keep: Chain ids of snapshots that are used beyond references, by containers.
+    """
+    with file_lock.locked(stores.layout.collection_lock):
+        swept = sweep(stores, keep=keep)
+    stale = stores.content.collect_stale() + stores.snapshots.collect_stale(stores.leases)
+    stale += collect_temporary_files(stores.layout.references)
+    _collect_locks(stores)
+    return attrs.evolve(swept, stale=stale)
+
+
+def sweep(stores: Stores, *, keep: Iterable[ChainId] = ()) -> Collected:
+    """Do the part of `collect` for which the caller holds the collection lock exclusively."""
+    # The leases first: what sets its reference and drops its lease meanwhile is then found by the reference.
+    needed = _Needed(stores, stores.leases.protected() | set(keep))
+    for target in stores.references.list().values():
+        needed.add_image(target)
+    snapshots = _unneeded_snapshots(stores, needed.digests)
+    blobs = [blob for blob in stores.content.list() if blob.digest not in needed.digests]
+    freed = sum(blob.size for blob in blobs)
+    for name in snapshots:
+        freed += stores.snapshots.get(name).size_bytes
+        stores.snapshots.remove(name)
+    for blob in blobs:
+        stores.content.delete(blob.digest)
+    return Collected(len(blobs), len(snapshots), freed)
+
+
+class _Needed:
+    """The digests that something leads to."""
+
+    def __init__(self, stores: Stores, digests: set[Digest]) -> None:
+        self._stores = stores
+        self.digests = digests
+        # What is protected by name only was perhaps reached from nowhere yet, so it is walked all the same.
+        self._walked: set[Digest] = set()
+
+    def add_image(self, target: Descriptor, depth: int = 0) -> None:
+        """Add a manifest or index and all that it leads to and that is in the store."""
+        self.digests.add(target.digest)
+        if target.digest in self._walked or depth > _MAX_INDEX_DEPTH or len(self._walked) > _MAX_DESCRIPTORS:
+            return
+        self._walked.add(target.digest)
+        try:
+            document = parse_manifest(
+                self._stores.content.read(target.digest, limit=MAX_MANIFEST_BYTES), target.media_type
+            )
+        except (BlobNotFound, InvalidManifest, SizeMismatch, StoreCorrupted):
+            return  # a damaged image leads nowhere; what it shares with others is found through them
+        if isinstance(document, Index):
+            for child in document.manifests:
+                self.add_image(child, depth + 1)
+            return
+        self.digests.update(layer.digest for layer in document.layers)
+        self._add_config(document.config)
+
+    def _add_config(self, target: Descriptor) -> None:
+        self.digests.add(target.digest)
+        try:
+            config = ImageConfig.parse(self._stores.content.read(target.digest, limit=MAX_CONFIG_BYTES))
+        except (BlobNotFound, InvalidManifest, SizeMismatch, StoreCorrupted):
+            return
+        self.digests.update(chain_ids(config.diff_ids))
+
+
+def _unneeded_snapshots(stores: Stores, needed: set[Digest]) -> list[ChainId]:
+    """Return snapshots that are neither needed nor below a needed one, those on top first."""
+    existing = {name: stores.snapshots.get(name) for name in stores.snapshots.list()}
+    kept: set[Digest] = set()
+    for name in existing:
+        if name in needed:
+            below: ChainId | None = name
+            while below is not None and below not in kept and below in existing:
+                kept.add(below)
+                below = existing[below].parent
+    unneeded = {name for name in existing if name not in kept}
+
+    def depth(name: ChainId) -> int:
+        count, parent = 0, existing[name].parent
+        while parent in unneeded and count <= len(existing):
+            count, parent = count + 1, existing[parent].parent
+        return count
+
+    return sorted(unneeded, key=depth, reverse=True)
+
+
+def _collect_locks(stores: Stores) -> None:
+    """Remove lock files that nobody holds; whoever waits for one notices and makes it anew."""
+    try:
+        names = os.listdir(stores.layout.locks)
+    except FileNotFoundError:
+        return
+    for name in names:
+        path = f"{stores.layout.locks}/{name}"
+        if path == stores.layout.collection_lock:
+            continue
+        fd = file_lock.acquire(path, blocking=False)
+        if fd is not None:
+            os.unlink(path)
+            os.close(fd)

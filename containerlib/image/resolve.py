@@ -1,0 +1,242 @@
+"""Finding, naming and removing the images of the store.
+
+An image is asked for as people write it: by reference, by image id or manifest digest, or by the beginning of
+either.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+
+from containerlib._util import file_lock
+from containerlib.errors import (
+    BlobNotFound,
+    ImageNotFound,
+    InvalidManifest,
+    InvalidReference,
+    ResourceInUse,
+    SnapshotNotFound,
+)
+from containerlib.image.collect import Collected, collect, sweep
+from containerlib.image.image_record import ImageRecord, load_image, load_manifest
+from containerlib.image.naming import is_anonymous, names_of, point, release
+from containerlib.oci.reference import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from containerlib.oci.digest import ChainId, Digest
+    from containerlib.store.stores import Stores
+
+__all__ = [
+    "Removed",
+    "get_image",
+    "list_images",
+    "prune_images",
+    "remove_image",
+    "tag_image",
+    "untag_image",
+]
+
+_ID_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})")
+
+
+@attrs.frozen
+class Removed:
+    """What removing an image did: the names it lost, the ids of images deleted, the bytes freed."""
+
+    untagged: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+    freed_bytes: int = 0
+
+
+def get_image(stores: Stores, name: str) -> ImageRecord:
+    """Return the image called `name`.
+
+    Args:
+        stores: The stores.
+        name: A reference, ``sha256:`` and an id or manifest digest, or at least four hexadecimal digits
+            that begin exactly one of these.
+
+    Raises:
+        ImageNotFound: There is no such image.
+        InvalidReference: `name` is neither, or begins several ids.
+    """
+    digest = _find(stores, name)
+    try:
+        return load_image(stores, digest, names_of(stores, digest))
+    except (BlobNotFound, SnapshotNotFound) as error:
+        raise ImageNotFound(f"image {name!r} is not complete: {error}; pull or make it again") from None
+
+
+def list_images(stores: Stores) -> list[ImageRecord]:
+    """Return every complete image, those with names first, in the order of their names."""
+    names: dict[Digest, list[str]] = {}
+    for name, target in stores.references.list().items():
+        names.setdefault(target.digest, []).extend([] if is_anonymous(name) else [name])
+    images: list[ImageRecord] = []
+    for digest, references in names.items():
+        try:
+            images.append(load_image(stores, digest, tuple(references)))
+        except (BlobNotFound, SnapshotNotFound, InvalidManifest):
+            continue  # being removed, or for another platform
+    return sorted(images, key=lambda image: (not image.references, image.references, image.id))
+
+
+def tag_image(stores: Stores, name: str, reference: str) -> ImageRecord:
+    """Give the image called `name` one more name; an image that had it keeps existing without it.
+
+    Raises:
+        ImageNotFound: There is no image called `name`.
+        InvalidReference: `reference` is not a name with a tag.
+    """
+    target = Reference.parse(reference)
+    if target.digest is not None:
+        raise InvalidReference(f"{reference!r}: a tag cannot hold a digest")
+    with file_lock.locked(stores.layout.collection_lock, shared=True):
+        image = get_image(stores, name)
+        point(stores, target.canonical, image.manifest.descriptor)
+    return attrs.evolve(image, references=names_of(stores, image.digest))
+
+
+def untag_image(stores: Stores, reference: str) -> None:
+    """Take a name away from its image, which stays even without any name.
+
+    Raises:
+        ImageNotFound: No image has this name.
+    """
+    if not release(stores, Reference.parse(reference).canonical):
+        raise ImageNotFound(f"no image is called {reference!r}")
+
+
+def remove_image(
+    stores: Stores, name: str, *, in_use: Callable[[str], list[str]] | None = None, force: bool = False
+) -> Removed:
+    """Remove a name of an image, and the image itself with the last name.
+
+    Content that other images share stays.
+
+    Args:
+        stores: The stores.
+        name: As for `get_image`. By a reference only that name goes if there are others; by id the whole
+            image goes.
+        in_use: Given an image id, returns the containers that use the image.
+        force: Whether an image with several names may be removed by its id.
+
+    Raises:
+        ImageNotFound: There is no such image.
+        ResourceInUse: A container uses the image, or it has several names and `force` is not given.
+    """
+    with file_lock.locked(stores.layout.collection_lock):
+        digest = _find(stores, name)
+        names = names_of(stores, digest)
+        own = _own_name(stores, name)
+        if own is not None and len(names) > 1:
+            stores.references.remove(own)
+            return Removed(untagged=(own,))
+        if len(names) > 1 and not force:
+            raise ResourceInUse(
+                f"image {name!r} has the names {', '.join(names)}: remove these, or use force"
+            )
+        image_id = _image_id(stores, digest)
+        users = in_use(image_id) if in_use is not None and image_id is not None else []
+        if users:
+            raise ResourceInUse(f"image {name!r} is used by {', '.join(users)}: remove these first")
+        for reference in (*names, digest):
+            stores.references.remove(reference)
+        swept = sweep(stores)
+    return Removed(names, (image_id or digest,), swept.freed_bytes)
+
+
+def prune_images(
+    stores: Stores, *, in_use: Callable[[str], list[str]] | None = None, keep: Iterable[ChainId] = ()
+) -> Collected:
+    """Remove images without a name that no container uses, and all content that nothing needs.
+
+    Args:
+        stores: The stores.
+        in_use: Given an image id, returns the containers that use the image.
+        keep: Chain ids of snapshots that containers use.
+    """
+    with file_lock.locked(stores.layout.collection_lock):
+        protected = stores.leases.protected()
+        targets = stores.references.list()
+        named = {target.digest for name, target in targets.items() if not is_anonymous(name)}
+        for name, target in targets.items():
+            needed = target.digest in named or target.digest in protected
+            if is_anonymous(name) and not needed and _is_unused(stores, target.digest, in_use):
+                stores.references.remove(name)
+    return collect(stores, keep=keep)
+
+
+def _find(stores: Stores, name: str) -> Digest:
+    """Return the digest of the manifest of the image called `name`."""
+    match = _ID_PREFIX.fullmatch(name)
+    reference = None if match is not None and name.startswith("sha256:") else _reference(name, match)
+    if reference is not None:
+        found = _by_reference(stores, reference)
+        if found is not None:
+            return found
+    if match is None:
+        raise ImageNotFound(f"no image is called {name!r}")
+    return _by_prefix(stores, name, match[1])
+
+
+def _reference(name: str, match: re.Match[str] | None) -> Reference | None:
+    try:
+        return Reference.parse(name)
+    except InvalidReference:
+        if match is None:
+            raise
+        return None
+
+
+def _by_reference(stores: Stores, reference: Reference) -> Digest | None:
+    target = stores.references.get(reference.canonical)
+    if target is not None:
+        return target.digest
+    if reference.digest is None:
+        return None
+    # A tag beside a digest says nothing; any name of the same repository with this content will do.
+    for name, candidate in stores.references.list().items():
+        matches = candidate.digest == reference.digest and not is_anonymous(name)
+        if matches and Reference.parse(name).name == reference.name:
+            return candidate.digest
+    return None
+
+
+def _by_prefix(stores: Stores, name: str, prefix: str) -> Digest:
+    found: dict[Digest, Digest] = {}
+    for digest in {target.digest for target in stores.references.list().values()}:
+        image_id = _image_id(stores, digest)
+        if digest.hex.startswith(prefix) or (image_id is not None and image_id.hex.startswith(prefix)):
+            found[image_id or digest] = digest
+    if not found:
+        raise ImageNotFound(f"no image is called {name!r}, and no image id begins so")
+    if len(found) > 1:
+        raise InvalidReference(f"{name!r} is the beginning of {len(found)} image ids: use more digits")
+    return next(iter(found.values()))
+
+
+def _image_id(stores: Stores, digest: Digest) -> Digest | None:
+    try:
+        return load_manifest(stores, digest).config.digest
+    except (BlobNotFound, InvalidManifest):
+        return None
+
+
+def _own_name(stores: Stores, name: str) -> str | None:
+    """Return the entry of the reference store that `name` spells, if it spells one."""
+    try:
+        canonical = Reference.parse(name).canonical
+    except InvalidReference:
+        return None
+    return canonical if stores.references.get(canonical) is not None else None
+
+
+def _is_unused(stores: Stores, digest: Digest, in_use: Callable[[str], list[str]] | None) -> bool:
+    image_id = _image_id(stores, digest)
+    return in_use is None or image_id is None or not in_use(image_id)

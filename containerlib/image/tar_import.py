@@ -1,0 +1,79 @@
+"""An image made of an archive of a root file system, compressed or not.
+
+The layer is the uncompressed archive byte for byte, whatever follows its end mark included, so the same input
+gives the same image and a compressed copy of it does too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, BinaryIO
+
+from containerlib.errors import InvalidInputError
+from containerlib.image.assemble import complete_image
+from containerlib.image.unpack import UnpackPolicy
+from containerlib.layer.compression import decompressed
+from containerlib.oci.reference import Reference
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from containerlib.image.image_record import ImageRecord
+    from containerlib.oci.image_config import Config
+    from containerlib.oci.platform import Platform
+    from containerlib.store.stores import Stores
+
+__all__ = ["from_tar"]
+
+_BUFFER_BYTES = 1 << 20
+
+
+def from_tar(
+    stores: Stores,
+    source: str | BinaryIO,
+    *,
+    config: Config | None = None,
+    reference: str | None = None,
+    platform: Platform | None = None,
+    policy: UnpackPolicy | None = None,
+) -> ImageRecord:
+    """Make an image of the archive `source`.
+
+    Args:
+        stores: Where the image goes.
+        source: Path of the archive, or a binary stream, which is read to its end and not closed. Plain, or
+            compressed by gzip, zstd, bzip2 or xz.
+        config: Defaults for containers of the image.
+        reference: Name for the image.
+        platform: What it runs on; this host if None.
+        policy: What the archive may hold.
+
+    Raises:
+        LayerError: The archive is damaged, over a limit or could harm the host; nothing is left of it.
+        InvalidInputError: `source` is not a file.
+    """
+    policy = policy or UnpackPolicy()
+    if reference is not None:
+        Reference.parse(reference)
+    with (
+        stores.leases.acquire("import archive") as lease,
+        _opened(source) as stream,
+        stores.content.writer() as writer,
+    ):
+        plain = decompressed(stream, limits=policy.decompression)
+        while chunk := plain.read(_BUFFER_BYTES):
+            writer.write(chunk)
+        lease.protect([writer.digest])
+        blob = writer.commit()
+        return complete_image(
+            stores, lease, [blob], config=config, reference=reference, platform=platform, policy=policy
+        )
+
+
+def _opened(source: str | BinaryIO) -> AbstractContextManager[BinaryIO]:
+    if not isinstance(source, str):
+        return contextlib.nullcontext(source)
+    try:
+        return open(source, "rb", buffering=_BUFFER_BYTES)
+    except (FileNotFoundError, IsADirectoryError):
+        raise InvalidInputError(f"{source!r} is not a file") from None

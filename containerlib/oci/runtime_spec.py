@@ -1,0 +1,132 @@
+"""The OCI runtime specification's configuration as values: what was asked, in the field's own words.
+
+The contract between whoever decides (options, an image, somebody else's config.json) and `runtime.lower`,
+which turns it into what C executes. Pure values; nothing is resolved or checked against a host here.
+
+Source: OCI runtime-spec 1.2, config.md and config-linux.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "OCI_VERSION",
+    "Capabilities",
+    "DeviceNode",
+    "Linux",
+    "Process",
+    "PosixRlimit",
+    "Root",
+    "Spec",
+    "SpecMount",
+    "User",
+]
+
+OCI_VERSION = "1.2.0"
+
+
+@frozen(kw_only=True)
+class User:
+    """``process.user``."""
+
+    uid: int = 0
+    gid: int = 0
+    additional_gids: tuple[int, ...] = ()
+    umask: int = 0o022
+
+
+@frozen(kw_only=True)
+class Capabilities:
+    """``process.capabilities``: five sets of names with their prefix."""
+
+    bounding: frozenset[str] = frozenset()
+    effective: frozenset[str] = frozenset()
+    permitted: frozenset[str] = frozenset()
+    inheritable: frozenset[str] = frozenset()
+    ambient: frozenset[str] = frozenset()
+
+
+@frozen(kw_only=True)
+class PosixRlimit:
+    """One of ``process.rlimits``, named ``RLIMIT_NOFILE`` and the like."""
+
+    type: str
+    soft: int
+    hard: int
+
+
+@frozen(kw_only=True)
+class Process:
+    """``process``."""
+
+    args: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    cwd: str = "/"
+    user: User = User()
+    terminal: bool = False
+    console_size: tuple[int, int] = (0, 0)
+    capabilities: Capabilities = Capabilities()
+    rlimits: tuple[PosixRlimit, ...] = ()
+    no_new_privileges: bool = False
+    oom_score_adj: int | None = None
+
+
+@frozen(kw_only=True)
+class Root:
+    """``root``."""
+
+    path: str
+    readonly: bool = False
+
+
+@frozen(kw_only=True)
+class SpecMount:
+    """One of ``mounts``."""
+
+    destination: str
+    type: str
+    source: str = ""
+    options: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class DeviceNode:
+    """One of ``linux.devices``: a node to make below /dev."""
+
+    path: str
+    type: str
+    major: int
+    minor: int
+    file_mode: int = 0o666
+    uid: int = 0
+    gid: int = 0
+
+
+@frozen(kw_only=True)
+class Linux:
+    """``linux``. Control groups and the filter are prepared by their own modules from the same options."""
+
+    namespaces: frozenset[str] = frozenset()
+    devices: tuple[DeviceNode, ...] = ()
+    masked_paths: tuple[str, ...] = ()
+    readonly_paths: tuple[str, ...] = ()
+    sysctl: Mapping[str, str] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class Spec:
+    """A whole configuration."""
+
+    process: Process
+    root: Root
+    hostname: str = ""
+    domainname: str = ""
+    mounts: tuple[SpecMount, ...] = ()
+    linux: Linux = Linux()
+    annotations: Mapping[str, Any] = field(factory=dict)

@@ -1,0 +1,192 @@
+"""What one container shall be: every option once, checked, merged with what the image says.
+
+In: the caller's options and an image's `Config`. Out: a `ContainerConfig`, the only form in which anything
+below this line sees options.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+from attrs import field, frozen
+
+from containerlib.errors import InvalidOption
+from containerlib.oci.image_config import DEFAULT_PATH
+from containerlib.options import Resources, Security
+from containerlib.runtime.defaults import SHM_SIZE_BYTES, STOP_TIMEOUT_S
+from containerlib.runtime.signals import parse_signal
+from containerlib.runtime.user import UserRequest, parse_user
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from containerlib.oci.image_config import Config
+    from containerlib.options import Device, Mount, Rlimit
+
+__all__ = ["ContainerConfig", "merge", "parse_env"]
+
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?)*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
+_MAX_HOSTNAME = 64
+
+
+@frozen(kw_only=True)
+class ContainerConfig:
+    """One container, as asked for. See the collection's `create` for the meaning of the fields."""
+
+    args: tuple[str, ...]
+    env: Mapping[str, str] = field(factory=dict)
+    workdir: str = "/"
+    user: UserRequest = field(factory=lambda: parse_user(""))
+    group_add: tuple[str, ...] = ()
+    hostname: str | None = None
+    domainname: str | None = None
+    read_only: bool = False
+    mounts: tuple[Mount, ...] = ()
+    devices: tuple[Device, ...] = ()
+    network: Literal["none", "host"] = "none"
+    resources: Resources = field(factory=Resources)
+    security: Security = field(factory=Security)
+    sysctls: Mapping[str, str] = field(factory=dict)
+    rlimits: tuple[Rlimit, ...] = ()
+    shm_size_bytes: int = SHM_SIZE_BYTES
+    tty: bool = False
+    console_size: tuple[int, int] = (0, 0)
+    init: bool = False
+    labels: Mapping[str, str] = field(factory=dict)
+    name: str | None = None
+    stop_signal: int = 15
+    stop_timeout_s: float = STOP_TIMEOUT_S
+    remove: bool = False
+    layer: Literal["memory", "disk"] = "disk"
+    fault: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+def parse_env(env: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:
+    """Environment variables from a mapping or from ``NAME=VALUE`` texts.
+
+    A text without ``=`` is an error: nothing is ever taken from the host's environment.
+
+    Raises:
+        InvalidOption: A name is empty or has a ``=`` or control character, or a value has a NUL.
+    """
+    if env is None:
+        return {}
+    if isinstance(env, str):
+        raise InvalidOption("env", env, "give a mapping, or a list of 'NAME=VALUE' texts")
+    if hasattr(env, "items"):
+        pairs = list(env.items())
+    else:
+        pairs = [_split_entry(entry) for entry in env]
+    for name, value in pairs:
+        if not name or "=" in name or any(c < " " for c in name):
+            raise InvalidOption("env", name, "a variable's name is not empty and has no '=' or control character")
+        if "\0" in value:
+            raise InvalidOption("env", f"{name}={value}", "a value cannot hold a NUL character")
+    return dict(pairs)
+
+
+def _split_entry(entry: str) -> tuple[str, str]:
+    name, equals, value = entry.partition("=")
+    if not equals:
+        raise InvalidOption("env", entry, "write NAME=VALUE; the host's environment is not passed on")
+    return name, value
+
+
+def _command(image: Config, command: Sequence[str] | None, entrypoint: Sequence[str] | None) -> tuple[str, ...]:
+    """Docker's rule: an entrypoint given by the caller also discards the image's command."""
+    for option, value in (("command", command), ("entrypoint", entrypoint)):
+        if isinstance(value, str):
+            raise InvalidOption(option, value, "give a list of arguments; for a shell: ['sh', '-c', text]")
+    start = entrypoint if entrypoint is not None else image.entrypoint or ()
+    rest = command if command is not None else (image.cmd or ()) if entrypoint is None else ()
+    args = (*start, *rest)
+    if not args or not args[0]:
+        raise InvalidOption("command", list(args), "the image has no default command; name one")
+    for argument in args:
+        if not isinstance(argument, str) or "\0" in argument:
+            raise InvalidOption("command", argument, "arguments are texts without NUL characters")
+    return args
+
+
+def _workdir(image: Config, workdir: str | None) -> str:
+    path = workdir if workdir is not None else image.working_dir or "/"
+    if not path.startswith("/") or "\0" in path:
+        raise InvalidOption("workdir", path, "give an absolute path in the container")
+    return path
+
+
+def _check_names(name: str | None, hostname: str | None, domainname: str | None) -> None:
+    if name is not None and not _NAME.fullmatch(name):
+        raise InvalidOption("name", name, "use letters, digits, '_', '.', '-'; begin with a letter or digit")
+    for option, value in (("hostname", hostname), ("domainname", domainname)):
+        if value is not None and (len(value) > _MAX_HOSTNAME or not _HOSTNAME.fullmatch(value)):
+            raise InvalidOption(option, value, "use letters, digits, '-' and '.', at most 64 characters")
+
+
+def _check_targets(mounts: Sequence[Mount]) -> None:
+    seen: set[str] = set()
+    for mount in mounts:
+        target = mount.target.rstrip("/")
+        if target in seen:
+            raise InvalidOption("mounts", mount.target, "two mounts have this target")
+        seen.add(target)
+
+
+def merge(  # noqa: PLR0913 - one keyword per option, each of its own type
+    image: Config,
+    *,
+    command: Sequence[str] | None = None,
+    entrypoint: Sequence[str] | None = None,
+    env: Mapping[str, str] | Sequence[str] | None = None,
+    workdir: str | None = None,
+    user: str | None = None,
+    name: str | None = None,
+    hostname: str | None = None,
+    domainname: str | None = None,
+    network: str = "none",
+    mounts: Sequence[Mount] = (),
+    labels: Mapping[str, str] | None = None,
+    sysctls: Mapping[str, str] | None = None,
+    group_add: Sequence[str] = (),
+    devices: Sequence[Device] = (),
+    rlimits: Sequence[Rlimit] = (),
+    stop_signal: int | str | None = None,
+    lifetime: str = "process",
+    **rest: Any,
+) -> ContainerConfig:
+    """Check the options and complete them with the image's defaults.
+
+    Args:
+        image: Defaults of the image.
+        rest: The fields of `ContainerConfig` that need neither merging nor checking of their own.
+
+    Raises:
+        InvalidOption: A value that no host could honour; nothing was changed.
+    """
+    _check_names(name, hostname, domainname)
+    _check_targets(mounts)
+    if lifetime != "process":
+        raise InvalidOption("lifetime", lifetime, "only 'process' is known: a container ends with this process")
+    if network not in {"none", "host"}:
+        raise InvalidOption("network", network, "give 'none' or 'host'; there are no other networks yet")
+    merged_env = {"PATH": DEFAULT_PATH, **parse_env(image.env), **parse_env(env)}
+    return ContainerConfig(
+        args=_command(image, command, entrypoint),
+        env=merged_env,
+        workdir=_workdir(image, workdir),
+        user=parse_user(user if user is not None else image.user),
+        name=name,
+        hostname=hostname,
+        domainname=domainname,
+        network="host" if network == "host" else "none",
+        mounts=tuple(mounts),
+        labels={**image.labels, **(labels or {})},
+        sysctls=dict(sysctls or {}),
+        group_add=tuple(group_add),
+        devices=tuple(devices),
+        rlimits=tuple(rlimits),
+        stop_signal=parse_signal(stop_signal if stop_signal is not None else image.stop_signal or "TERM"),
+        **rest,
+    )

@@ -1,0 +1,39 @@
+"""The small files that every container gets from us: /etc/hosts, /etc/hostname, /etc/resolv.conf."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from containerlib.runtime.config import ContainerConfig
+
+__all__ = ["small_files"]
+
+_LOOPBACK = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+_LIMIT = 1 << 20
+
+
+def _host_file(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_LIMIT)
+    except OSError:
+        return b""
+
+
+def small_files(config: ContainerConfig, hostname: str) -> dict[str, bytes]:
+    """Content by path in the container, without those on or below one of the caller's mounts.
+
+    With the host's network the host's own names and resolvers are right; with none there is nobody to ask.
+    """
+    if config.network == "host":
+        hosts, resolvers = _host_file("/etc/hosts"), _host_file("/etc/resolv.conf")
+    else:
+        names = f"{hostname}.{config.domainname}\t{hostname}" if config.domainname else hostname
+        hosts, resolvers = f"{_LOOPBACK}127.0.1.1\t{names}\n".encode(), b""
+    files = {"/etc/hosts": hosts, "/etc/hostname": f"{hostname}\n".encode(), "/etc/resolv.conf": resolvers}
+    covered = {posixpath.normpath(mount.target) for mount in config.mounts}
+    return {
+        path: content for path, content in files.items() if path not in covered and "/etc" not in covered
+    }

@@ -1,0 +1,241 @@
+"""Lowers an OCI runtime spec to the flat values that C executes. Pure.
+
+In: a `Spec`, where its bind sources and its root are, the compiled filter. Out: a `NativeSpec`. Texts of the
+specification become numbers here; a text that means nothing is an error, never skipped.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from containerlib._native.ffi import lib
+from containerlib._native.spec import NativeFile, NativeMount, NativeNode, NativeRlimit, NativeSpec
+from containerlib.errors import InvalidOption
+from containerlib.runtime import capability
+from containerlib.runtime.defaults import DEVICE_LINKS
+from containerlib.runtime.host import RLIMIT_NUMBERS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from containerlib.oci.runtime_spec import DeviceNode, Spec, SpecMount
+
+__all__ = ["BindSource", "RootPlan", "lower"]
+
+_NAMESPACE_FLAGS = {
+    "mount": 0x00020000,
+    "uts": 0x04000000,
+    "ipc": 0x08000000,
+    "pid": 0x20000000,
+    "network": 0x40000000,
+}
+
+# MOUNT_ATTR_* of linux/mount.h.
+_ATTRIBUTES = {
+    "ro": 0x1,
+    "nosuid": 0x2,
+    "nodev": 0x4,
+    "noexec": 0x8,
+    "noatime": 0x10,
+    "strictatime": 0x20,
+    "nodiratime": 0x80,
+}
+_NO_ATTRIBUTES = frozenset({"rw", "suid", "dev", "exec", "relatime", "bind", "rprivate", "private"})
+
+# Only these are mounted where an image could have put a symbolic link that leads out of the way.
+_KERNEL_TYPES = frozenset({"proc", "sysfs", "devpts", "mqueue", "cgroup2"})
+
+_RLIM_INFINITY = 2**64 - 1
+
+
+@frozen(kw_only=True)
+class BindSource:
+    """The source of a bind mount, opened: an unattached copy by index, or the path and what it was."""
+
+    is_directory: bool
+    fd_index: int = -1
+    device: int = 0
+    inode: int = 0
+
+
+@frozen(kw_only=True)
+class RootPlan:
+    """How the root file system comes about.
+
+    Attributes:
+        lowers: Layer directories, top-most first; empty for a copied tree.
+        upper: Directory of the container layer; None to keep it in memory.
+        work: Overlay's work directory beside `upper`.
+        copied: A complete tree of the container's own, instead of an overlay.
+        staging: Directory over which the root is assembled, in the container's mount namespace only.
+    """
+
+    staging: str
+    lowers: tuple[str, ...] = ()
+    upper: str | None = None
+    work: str | None = None
+    copied: str | None = None
+
+
+def _split_options(mount: SpecMount) -> tuple[int, tuple[str, ...], int]:
+    """Attribute bits, options of the file system, and flags, from the texts of one mount."""
+    attributes = 0
+    flags = 0
+    rest: list[str] = []
+    for option in mount.options:
+        if option in _ATTRIBUTES:
+            attributes |= _ATTRIBUTES[option]
+        elif option == "rbind":
+            flags |= lib.CTR_MOUNT_RECURSIVE
+        elif option not in _NO_ATTRIBUTES:
+            rest.append(option)
+    if mount.type == "bind" and rest:
+        raise InvalidOption("mounts", rest[0], f"is not an option of a bind mount (on {mount.destination})")
+    return attributes, tuple(rest), flags
+
+
+def _lower_mount(mount: SpecMount, source: BindSource | None) -> NativeMount:
+    attributes, options, flags = _split_options(mount)
+    if source is not None:
+        return NativeMount(
+            kind=lib.CTR_MOUNT_BIND,
+            target=mount.destination,
+            source=mount.source,
+            attributes=attributes,
+            flags=flags | (lib.CTR_MOUNT_SOURCE_IS_DIR if source.is_directory else 0),
+            fd=source.fd_index,
+            device=source.device,
+            inode=source.inode,
+        )
+    target = posixpath.normpath(mount.destination)
+    if mount.type in _KERNEL_TYPES or target == "/dev" or target.startswith("/dev/"):
+        flags |= lib.CTR_MOUNT_NO_SYMLINKS
+    if target == "/proc":
+        flags |= lib.CTR_MOUNT_PROC
+    if target == "/dev":
+        flags |= lib.CTR_MOUNT_DEVICES
+    return NativeMount(
+        kind=lib.CTR_MOUNT_FILESYSTEM,
+        target=mount.destination,
+        type=mount.type,
+        options=options,
+        attributes=attributes,
+        flags=flags,
+    )
+
+
+def _lower_device(device: DeviceNode) -> NativeNode:
+    return NativeNode(
+        kind=lib.CTR_NODE_BLOCK if device.type == "b" else lib.CTR_NODE_CHAR,
+        name=posixpath.relpath(device.path, "/dev"),
+        mode=device.file_mode,
+        major=device.major,
+        minor=device.minor,
+        uid=device.uid,
+        gid=device.gid,
+    )
+
+
+_LINKS = tuple(NativeNode(kind=lib.CTR_NODE_SYMLINK, name=name, target=target) for name, target in DEVICE_LINKS)
+
+
+def _lower_rlimits(spec: Spec) -> tuple[NativeRlimit, ...]:
+    return tuple(
+        NativeRlimit(
+            resource=RLIMIT_NUMBERS[limit.type.removeprefix("RLIMIT_").lower()],
+            soft=limit.soft if limit.soft >= 0 else _RLIM_INFINITY,
+            hard=limit.hard if limit.hard >= 0 else _RLIM_INFINITY,
+        )
+        for limit in spec.process.rlimits
+    )
+
+
+def _programs(args: Sequence[str], env: Sequence[str]) -> tuple[str, ...]:
+    """The files to try: the command itself if it has a slash, else its name in each directory of PATH."""
+    command = args[0]
+    if "/" in command:
+        return (command,)
+    path = next((entry.removeprefix("PATH=") for entry in env if entry.startswith("PATH=")), "")
+    # An empty entry means the working directory; nobody wants to execute from there by accident.
+    found = tuple(f"{directory.rstrip('/')}/{command}" for directory in path.split(":") if directory.startswith("/"))
+    return found or (f"/{command}",)
+
+
+def _flags(spec: Spec, root: RootPlan, *, init: bool) -> int:
+    chosen = (
+        ("network" in spec.linux.namespaces, lib.CTR_SPEC_LOOPBACK),
+        ("cgroup" in spec.linux.namespaces, lib.CTR_SPEC_CGROUP_NAMESPACE),
+        (spec.process.no_new_privileges, lib.CTR_SPEC_NO_NEW_PRIVS),
+        (init, lib.CTR_SPEC_INIT),
+        (spec.process.terminal, lib.CTR_SPEC_CONSOLE),
+        (spec.root.readonly, lib.CTR_SPEC_ROOT_READONLY),
+        (root.copied is not None, lib.CTR_SPEC_ROOT_BIND),
+        (root.copied is None and root.upper is None, lib.CTR_SPEC_ROOT_MEMORY),
+        (spec.process.oom_score_adj is not None, lib.CTR_SPEC_OOM_SCORE),
+    )
+    return sum(flag for wanted, flag in chosen if wanted)
+
+
+def lower(
+    spec: Spec,
+    *,
+    root: RootPlan,
+    sources: Mapping[str, BindSource],
+    files: Mapping[str, bytes],
+    seccomp: bytes,
+    init: bool,
+    fault: tuple[int, int, int, int] = (0, 0, 0, 0),
+) -> NativeSpec:
+    """The native spec for `spec`.
+
+    Args:
+        spec: What to start.
+        root: How its root file system comes about.
+        sources: Opened source of each bind mount, by its destination.
+        files: Small files to bind, content by path in the container.
+        seccomp: Compiled filter; empty for none.
+        init: Whether process 1 is our reaper.
+        fault: For tests: action, step, errno, index.
+
+    Raises:
+        InvalidOption: A mount has an option that means nothing.
+    """
+    process, linux = spec.process, spec.linux
+    return NativeSpec(
+        flags=_flags(spec, root, init=init),
+        namespaces=sum(flag for name, flag in _NAMESPACE_FLAGS.items() if name in linux.namespaces),
+        staging=root.staging,
+        root_source=root.copied,
+        root_upper=root.upper,
+        root_work=root.work,
+        root_lowers=root.lowers,
+        root_options=() if root.copied else ("volatile",),
+        scratch_options=("mode=0755",),
+        mounts=tuple(_lower_mount(mount, sources.get(mount.destination)) for mount in spec.mounts),
+        nodes=(*(_lower_device(device) for device in linux.devices), *_LINKS),
+        files=tuple(NativeFile(target=target, content=content) for target, content in files.items()),
+        sysctls=tuple((name.replace(".", "/"), value) for name, value in linux.sysctl.items()),
+        readonly_paths=tuple(path.lstrip("/") for path in linux.readonly_paths),
+        masked_paths=tuple(dict.fromkeys(path.lstrip("/") for path in linux.masked_paths)),
+        rlimits=_lower_rlimits(spec),
+        groups=process.user.additional_gids,
+        seccomp=seccomp,
+        args=process.args,
+        env=process.env,
+        programs=_programs(process.args, process.env),
+        hostname=spec.hostname or None,
+        domainname=spec.domainname or None,
+        workdir=process.cwd,
+        capabilities=capability.mask(process.capabilities.bounding),
+        ambient=capability.mask(process.capabilities.ambient),
+        uid=process.user.uid,
+        gid=process.user.gid,
+        umask=process.user.umask,
+        oom_score_adj=process.oom_score_adj or 0,
+        console_rows=process.console_size[1],
+        console_columns=process.console_size[0],
+        fault=fault,
+    )

@@ -1,0 +1,283 @@
+"""Starts containers for one engine: opens what has to be opened, builds the spec, asks the spawner.
+
+In: a `ContainerConfig`, layer directories, standard streams. Out: a `RunningProcess`. Knows no images and no
+names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from typing import TYPE_CHECKING, Literal
+
+from attrs import frozen
+
+from containerlib._native.spawn import Spawner, SpawnRequest
+from containerlib.errors import InvalidInputError, InvalidOption, SpawnError
+from containerlib.runtime import seccomp, spec
+from containerlib.runtime.bind import Binds, open_binds, open_devices
+from containerlib.runtime.cgroup import EngineCgroup
+from containerlib.runtime.cgroup_host import CgroupHost
+from containerlib.runtime.copy_root import copy_root
+from containerlib.runtime.device_rules import DEFAULT_RULES
+from containerlib.runtime.files import small_files
+from containerlib.runtime.host import HostFacts
+from containerlib.runtime.lower import RootPlan, lower
+from containerlib.runtime.process import RunningProcess
+from containerlib.runtime.user import resolve_user
+from containerlib.store.view import read_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from containerlib._native.spec import NativeSpec
+    from containerlib.runtime.cgroup_container import ContainerCgroup
+    from containerlib.runtime.config import ContainerConfig
+    from containerlib.runtime.user import ResolvedUser
+
+__all__ = ["Layers", "RootKind", "Runner"]
+
+RootKind = Literal["auto", "overlay", "copy"]
+
+_PASSWD_LIMIT = 10 << 20
+_CACHED_STACKS = 64
+
+
+@frozen(kw_only=True)
+class Layers:
+    """Where a container's root file system comes from.
+
+    Attributes:
+        lowers: Directories of the image's layers, top-most first.
+        directory: Where the container keeps its own layer; None to keep it in memory.
+    """
+
+    lowers: tuple[str, ...]
+    directory: str | None = None
+
+
+class Runner:
+    """The part of an engine that runs processes. Nothing is started or made before the first container."""
+
+    def __init__(
+        self, engine_id: str, directory: str, *, root_kind: RootKind = "auto", start_timeout_s: float = 60.0
+    ) -> None:
+        """Prepare, without touching the disk.
+
+        Args:
+            engine_id: Names the engine's control groups.
+            directory: The engine's run-time directory; exists when the first container starts.
+            root_kind: ``"overlay"``, ``"copy"``, or ``"auto"`` for overlay with copying as the fallback.
+            start_timeout_s: How long the kernel may take for all steps of a start.
+        """
+        self._engine_id = engine_id
+        self._staging = f"{directory}/staging"
+        self._copies = f"{directory}/copies"
+        self._root_kind = root_kind
+        self._start_timeout_s = start_timeout_s
+        self._lock = threading.Lock()
+        self._spawner: Spawner | None = None
+        self._cgroup: EngineCgroup | None = None
+        self._host: HostFacts | None = None
+        self._accounts: dict[tuple[str, ...], tuple[bytes | None, bytes | None]] = {}
+
+    @property
+    def host(self) -> HostFacts:
+        """Facts about the host, read on first use."""
+        if self._host is None:
+            self._host = HostFacts.probe()
+        return self._host
+
+    @property
+    def spawner_pidfd(self) -> int | None:
+        """The spawner's pidfd, once there is one."""
+        return None if self._spawner is None else self._spawner.pidfd
+
+    def _ensure_spawner(self) -> tuple[Spawner, EngineCgroup]:
+        with self._lock:
+            if self._cgroup is None:
+                self._cgroup = EngineCgroup.create(CgroupHost.probe(), self._engine_id)
+            if self._spawner is None:
+                os.makedirs(self._staging, mode=0o700, exist_ok=True)
+                fds = self._cgroup.spawner_join_fds()
+                try:
+                    self._spawner = Spawner(fds)
+                finally:
+                    for fd in fds:
+                        os.close(fd)
+            return self._spawner, self._cgroup
+
+    def _resolve_user(self, config: ContainerConfig, layers: Layers) -> ResolvedUser:
+        stack = layers.lowers
+        if layers.directory is not None:
+            stack = (f"{layers.directory}/upper", *stack)
+        found = self._accounts.get(stack)
+        if found is None:
+            found = (_account_file(stack, "/etc/passwd"), _account_file(stack, "/etc/group"))
+            if layers.directory is None:
+                if len(self._accounts) >= _CACHED_STACKS:
+                    self._accounts.clear()
+                self._accounts[stack] = found
+        return resolve_user(config.user, passwd=found[0], group=found[1], group_add=config.group_add)
+
+    def _filter(self, config: ContainerConfig, capabilities: frozenset[str]) -> bytes:
+        profile = config.security.seccomp
+        if profile == "unconfined":
+            return b""
+        architecture = self.host.architecture
+        if isinstance(profile, str):
+            return seccomp.load_default(architecture, capabilities)
+        return seccomp.compile_profile(profile, capabilities=capabilities, arch=architecture)
+
+    def _root_plan(self, container_id: str, layers: Layers, *, copied: bool) -> RootPlan:
+        if not copied:
+            if layers.directory is None:
+                return RootPlan(staging=self._staging, lowers=layers.lowers)
+            return RootPlan(
+                staging=self._staging,
+                lowers=layers.lowers,
+                upper=f"{layers.directory}/upper",
+                work=f"{layers.directory}/work",
+            )
+        place = self.copy_directory(container_id, layers)
+        if not os.path.isdir(place):
+            os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+            copy_root(layers.lowers, place)
+        return RootPlan(staging=self._staging, copied=place)
+
+    def copy_directory(self, container_id: str, layers: Layers) -> str:
+        """Where the copied root of a container lies, if it has one."""
+        return f"{layers.directory}/root" if layers.directory is not None else f"{self._copies}/{container_id}"
+
+    def start(
+        self,
+        container_id: str,
+        config: ContainerConfig,
+        layers: Layers,
+        stdio: tuple[int, int, int],
+        on_exit: Callable[[RunningProcess], None],
+    ) -> RunningProcess:
+        """Start a container, and return when its command was executed.
+
+        After a failure nothing of it is left.
+
+        Args:
+            container_id: Its id; host name and control groups are named after it.
+            config: What it shall be.
+            layers: Its root file system.
+            stdio: Descriptors of its standard streams; stay the caller's.
+            on_exit: Called once when the end is learnt.
+
+        Raises:
+            InvalidOption: A value that no host could honour, or that does not fit the image.
+            UnsupportedHost: One that this host cannot.
+            SpawnError: The kernel refused a step.
+            OperationTimeout: The steps took too long.
+            EngineClosed: The engine was closed meanwhile.
+
+        Cost: one message to the spawner and about 40 system calls in the new process.
+        """
+        try:
+            copied = self._root_kind == "copy"
+            return self._start(container_id, config, layers, stdio, on_exit, copied=copied)
+        except SpawnError as error:
+            if self._root_kind != "auto" or error.step != "root_create" or config.fault[0]:
+                raise
+        return self._start(container_id, config, layers, stdio, on_exit, copied=True)
+
+    def _start(
+        self,
+        container_id: str,
+        config: ContainerConfig,
+        layers: Layers,
+        stdio: tuple[int, int, int],
+        on_exit: Callable[[RunningProcess], None],
+        *,
+        copied: bool,
+    ) -> RunningProcess:
+        hostname = config.hostname or container_id[:12]
+        nodes, rules = open_devices(config.devices)
+        user = self._resolve_user(config, layers)
+        built = spec.build(config, user=user, host=self.host, root="/", hostname=hostname, devices=nodes)
+        program = self._filter(config, built.process.capabilities.bounding)
+        with contextlib.ExitStack() as undo:
+            binds = open_binds(config.mounts)
+            undo.callback(binds.close)
+            spawner, engine_cgroup = self._ensure_spawner()
+            native = lower(
+                built,
+                root=self._root_plan(container_id, layers, copied=copied),
+                sources=binds.sources,
+                files=small_files(config, hostname),
+                seccomp=program,
+                init=config.init,
+                fault=config.fault,
+            )
+            cgroup = engine_cgroup.make(
+                container_id, config.resources, devices=(*DEFAULT_RULES, *rules) if rules else DEFAULT_RULES
+            )
+            failed = undo.enter_context(contextlib.ExitStack())
+            failed.callback(_discard, cgroup)
+            process = self._spawn(spawner, native, cgroup, binds, stdio, on_exit)
+            failed.pop_all()
+            cgroup.close()
+            return process
+
+    def _spawn(
+        self,
+        spawner: Spawner,
+        native: NativeSpec,
+        cgroup: ContainerCgroup,
+        binds: Binds,
+        stdio: tuple[int, int, int],
+        on_exit: Callable[[RunningProcess], None],
+    ) -> RunningProcess:
+        request = SpawnRequest(
+            spec=native,
+            stdio=stdio,
+            join_fds=cgroup.join_fds,
+            cgroup_fd=cgroup.cgroup2_fd,
+            mount_fds=binds.fds,
+        )
+        try:
+            channel = spawner.spawn(request)
+        except ValueError as error:
+            raise InvalidOption("text", str(error), "no option may hold a NUL character") from None
+        try:
+            channel.finish_start(native, self._start_timeout_s)
+        except BaseException:
+            channel.kill()
+            while channel.exit is None:
+                channel.receive()
+            channel.close()
+            raise
+        return RunningProcess(channel, cgroup, on_exit)
+
+    def stop(self) -> None:
+        """End every container at once. Their ends can still be read; nothing can be started any more."""
+        with self._lock:
+            if self._spawner is not None:
+                self._spawner.close()
+
+    def close(self) -> None:
+        """Remove what was made for the containers, which must have been settled. Can be called again."""
+        self.stop()
+        with self._lock:
+            cgroup, self._cgroup = self._cgroup, None
+        if cgroup is not None:
+            cgroup.retry_removals()
+            cgroup.close()
+
+
+def _account_file(stack: Sequence[str], path: str) -> bytes | None:
+    try:
+        return read_file(stack, path, limit=_PASSWD_LIMIT)
+    except InvalidInputError:
+        # A pipe, a device or a huge file is as good as none: names are then not found, numbers work.
+        return None
+
+
+def _discard(cgroup: ContainerCgroup) -> None:
+    cgroup.close()
+    cgroup.remove()

@@ -1,0 +1,193 @@
+"""Builds the OCI runtime spec of a container from its configuration. Pure: no disk, no kernel.
+
+In: `ContainerConfig`, the resolved user, facts about the host. Out: a `Spec`. Everything that a host cannot
+honour is refused here, before anything was made.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import TYPE_CHECKING
+
+from containerlib.errors import InvalidOption, UnsupportedHost
+from containerlib.oci.runtime_spec import (
+    Capabilities,
+    DeviceNode,
+    Linux,
+    PosixRlimit,
+    Process,
+    Root,
+    Spec,
+    SpecMount,
+    User,
+)
+from containerlib.runtime import capability, defaults
+from containerlib.runtime.host import RLIMIT_NUMBERS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from containerlib.options import Mount, Rlimit
+    from containerlib.runtime.config import ContainerConfig
+    from containerlib.runtime.host import HostFacts
+    from containerlib.runtime.user import ResolvedUser
+
+__all__ = ["build"]
+
+_SYSCTL = re.compile(r"[a-z0-9_]+([./][A-Za-z0-9_@:-]+)+")
+_UNLIMITED = -1
+
+
+def _environment(config: ContainerConfig, user: ResolvedUser, hostname: str) -> tuple[str, ...]:
+    env = {"PATH": config.env["PATH"], "HOSTNAME": hostname}
+    if config.tty:
+        env["TERM"] = "xterm"
+    env["HOME"] = user.home
+    env.update(config.env)
+    return tuple(f"{name}={value}" for name, value in env.items())
+
+
+def _capabilities(config: ContainerConfig, user: ResolvedUser, host: HostFacts) -> Capabilities:
+    security = config.security
+    names = capability.apply(capability.DEFAULT_CAPABILITIES, security.cap_add, security.cap_drop)
+    missing = names - host.capabilities
+    asked = {capability.parse_capability(text, option="cap_add") for text in security.cap_add}
+    refused = missing & asked
+    if refused:
+        raise UnsupportedHost(
+            f"capability {', '.join(sorted(refused))}",
+            needed="a process that has it itself",
+            found="this process without it",
+        )
+    names -= missing
+    held = names if user.uid == 0 else frozenset[str]()
+    return Capabilities(bounding=names, effective=held, permitted=held)
+
+
+def _rlimits(config: ContainerConfig, host: HostFacts) -> tuple[PosixRlimit, ...]:
+    chosen: dict[str, PosixRlimit] = {}
+    for name, soft, hard in defaults.RLIMITS:
+        most = host.hard_limits.get(name, _UNLIMITED)
+        if most != _UNLIMITED and not host.can_raise_limits:
+            hard = min(hard, most)  # noqa: PLW2901 - the default asks for no more than the host has
+        chosen[name] = PosixRlimit(type=name, soft=min(soft, hard), hard=hard)
+    for limit in config.rlimits:
+        chosen[limit.name] = _asked_rlimit(limit, host)
+    return tuple(chosen.values())
+
+
+def _asked_rlimit(limit: Rlimit, host: HostFacts) -> PosixRlimit:
+    if limit.name not in RLIMIT_NUMBERS:
+        names = ", ".join(sorted(RLIMIT_NUMBERS))
+        raise InvalidOption("rlimits", limit.name, f"there is no such limit; there are {names}")
+    most = host.hard_limits[limit.name]
+    above = most != _UNLIMITED and (limit.hard == _UNLIMITED or limit.hard > most)
+    if above and not host.can_raise_limits:
+        raise UnsupportedHost(
+            f"rlimit {limit.name}={limit.hard}",
+            needed="CAP_SYS_RESOURCE, to raise a hard limit",
+            found=f"a hard limit of {most} and no such capability",
+        )
+    return PosixRlimit(type=limit.name, soft=limit.soft, hard=limit.hard)
+
+
+def _sysctls(config: ContainerConfig) -> dict[str, str]:
+    own_network = config.network != "host"
+    chosen = dict(defaults.USERLAND_SYSCTLS) if own_network else {}
+    for name, value in config.sysctls.items():
+        namespace = next((ns for prefix, ns in defaults.SYSCTL_NAMESPACES.items() if name.startswith(prefix)), None)
+        if not _SYSCTL.fullmatch(name) or namespace is None:
+            allowed = ", ".join(f"{prefix}*" for prefix in defaults.SYSCTL_NAMESPACES)
+            raise InvalidOption("sysctls", name, f"is not a setting of a namespace; allowed are {allowed}")
+        if namespace == "network" and not own_network:
+            raise InvalidOption("sysctls", name, "would change the host, whose network this container uses")
+        if "\n" in value or "\0" in value:
+            raise InvalidOption("sysctls", f"{name}={value}", "a value is one line")
+        chosen[name] = value
+    return chosen
+
+
+def _user_mount(mount: Mount) -> SpecMount:
+    if mount.kind == "bind":
+        options = ["rbind", "rprivate", *(["ro"] if mount.read_only else [])]
+        return SpecMount(
+            destination=mount.target, type="bind", source=mount.source or "", options=tuple(options)
+        )
+    options = ["nosuid", "nodev", f"mode={mount.mode:o}"]
+    if not mount.exec:
+        options.append("noexec")
+    if mount.read_only:
+        options.append("ro")
+    if mount.size_bytes is not None:
+        options.append(f"size={mount.size_bytes}")
+    return SpecMount(destination=mount.target, type="tmpfs", source="tmpfs", options=tuple(options))
+
+
+def _mounts(config: ContainerConfig) -> tuple[SpecMount, ...]:
+    """The default mounts, those that the caller replaces left out, then the caller's by depth."""
+    taken = {posixpath.normpath(mount.target) for mount in config.mounts}
+    shm = SpecMount(
+        destination="/dev/shm",  # noqa: S108 - a path in the container
+        type="tmpfs",
+        source="shm",
+        options=("nosuid", "noexec", "nodev", "mode=1777", f"size={config.shm_size_bytes}"),
+    )
+    base = [mount for mount in (*defaults.MOUNTS, shm) if mount.destination not in taken]
+    if "/dev" in taken:
+        raise InvalidOption("mounts", "/dev", "is always the container's own; mount single files below it")
+    own = sorted(config.mounts, key=lambda mount: mount.target.rstrip("/").count("/"))
+    return (*base, *(_user_mount(mount) for mount in own))
+
+
+def build(
+    config: ContainerConfig,
+    *,
+    user: ResolvedUser,
+    host: HostFacts,
+    root: str,
+    hostname: str,
+    devices: Sequence[DeviceNode] = (),
+) -> Spec:
+    """The OCI runtime spec for `config`.
+
+    Args:
+        config: What was asked for, merged with the image.
+        user: The user, looked up in the image.
+        host: What can be had here.
+        root: Name of the root file system, for `root.path`.
+        hostname: Host name in the container.
+        devices: Host devices that were asked for, as nodes.
+
+    Raises:
+        InvalidOption: A value that no host could honour.
+        UnsupportedHost: One that this host cannot.
+    """
+    process = Process(
+        args=config.args,
+        env=_environment(config, user, hostname),
+        cwd=config.workdir,
+        user=User(uid=user.uid, gid=user.gid, additional_gids=user.groups),
+        terminal=config.tty,
+        console_size=config.console_size,
+        capabilities=_capabilities(config, user, host),
+        rlimits=_rlimits(config, host),
+        no_new_privileges=config.security.no_new_privileges,
+        oom_score_adj=config.resources.oom_score_adj,
+    )
+    namespaces = defaults.NAMESPACES if config.network != "host" else defaults.NAMESPACES - {"network"}
+    linux = Linux(
+        namespaces=namespaces,
+        devices=(*defaults.DEVICES, *devices),
+        masked_paths=(*defaults.MASKED_PATHS, *host.thermal_paths),
+        readonly_paths=defaults.READONLY_PATHS,
+        sysctl=_sysctls(config),
+    )
+    return Spec(
+        process=process,
+        root=Root(path=root, readonly=config.read_only),
+        hostname=hostname,
+        domainname=config.domainname or "",
+        mounts=_mounts(config),
+        linux=linux,
+    )

@@ -1,0 +1,1 @@
+"""What lies on disk, and nothing about where it came from."""

@@ -1,0 +1,224 @@
+"""The content store: immutable blobs under the digest of their bytes.
+
+A blob is written as a stream that is hashed and measured on the way; it gets its name only if both digest
+and size are what was promised. So nothing is visible before it is complete, and what is visible is right.
+Does not know what a blob means.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING, BinaryIO
+
+import attrs
+
+from containerlib._util.atomic_file import (
+    TEMPORARY_PREFIX,
+    PendingFile,
+    collect_temporary_files,
+    remove_file,
+)
+from containerlib.errors import BlobNotFound, DigestMismatch, SizeMismatch, StoreCorrupted
+from containerlib.oci.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Self
+
+    from containerlib.oci.descriptor import Descriptor
+    from containerlib.store.layout import Layout
+
+__all__ = ["Blob", "BlobWriter", "ContentStore"]
+
+_CHUNK_BYTES = 1 << 20
+_ALGORITHMS = ("sha256", "sha512")
+
+
+@attrs.frozen
+class Blob:
+    """What was stored: its digest and its size in bytes."""
+
+    digest: Digest
+    size: int
+
+
+class BlobWriter:
+    """One blob being written; a context manager whose end without `commit` leaves nothing.
+
+    Looks enough like a binary file for code that only writes.
+    """
+
+    def __init__(
+        self, layout: Layout, *, digest: Digest | None, size: int | None, limit: int | None, durable: bool
+    ) -> None:
+        algorithm = digest.algorithm if digest is not None else "sha256"
+        self._layout = layout
+        self._algorithm = algorithm
+        self._expected_digest = digest
+        self._expected_size = size
+        self._limit = size if size is not None else limit
+        self._durable = durable
+        self._hash = hashlib.new(algorithm)
+        self._pending = PendingFile(layout.blob_directory(algorithm))
+        self.size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pending.discard()
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Append `data`.
+
+        Raises:
+            SizeMismatch: The blob is now longer than promised or allowed.
+        """
+        self.size += len(data)
+        if self._limit is not None and self.size > self._limit:
+            raise SizeMismatch(self._what, expected=self._limit, actual=self.size)
+        self._hash.update(data)
+        return self._pending.write(data)
+
+    def commit(self) -> Blob:
+        """Verify and publish; a blob that exists already is not an error.
+
+        Raises:
+            SizeMismatch: The blob is shorter than promised.
+            DigestMismatch: The bytes hash to another digest than promised.
+        """
+        if self._expected_size is not None and self.size != self._expected_size:
+            raise SizeMismatch(self._what, expected=self._expected_size, actual=self.size)
+        digest = self.digest
+        if self._expected_digest is not None and digest != self._expected_digest:
+            raise DigestMismatch("blob", expected=self._expected_digest, actual=digest)
+        self._pending.commit(self._layout.blob(digest), durable=self._durable)
+        return Blob(digest, self.size)
+
+    @property
+    def digest(self) -> Digest:
+        """Digest of what was written so far; nothing is stored under it before `commit`."""
+        return Digest(f"{self._algorithm}:{self._hash.hexdigest()}")
+
+    @property
+    def _what(self) -> str:
+        return f"blob {self._expected_digest}" if self._expected_digest is not None else "blob"
+
+
+@attrs.frozen
+class ContentStore:
+    """Blobs below one directory, safe for any number of processes and threads.
+
+    Attributes:
+        layout: Where the blobs lie.
+        durable: Whether a blob must survive a power loss once `commit` returns.
+    """
+
+    layout: Layout
+    durable: bool = True
+
+    def writer(
+        self, *, digest: Digest | None = None, size: int | None = None, limit: int | None = None
+    ) -> BlobWriter:
+        """Begin a blob.
+
+        Args:
+            digest: The promised digest; None accepts any content and names it by sha256.
+            size: The promised size in bytes.
+            limit: Most bytes that are accepted when no size was promised.
+        """
+        return BlobWriter(self.layout, digest=digest, size=size, limit=limit, durable=self.durable)
+
+    def put(self, data: bytes, *, digest: Digest | None = None) -> Blob:
+        """Store `data`, verifying it against `digest` if one is given."""
+        with self.writer(digest=digest, size=len(data)) as writer:
+            writer.write(data)
+            return writer.commit()
+
+    def put_stream(
+        self,
+        stream: BinaryIO,
+        *,
+        digest: Digest | None = None,
+        size: int | None = None,
+        limit: int | None = None,
+    ) -> Blob:
+        """Store what `stream` yields up to its end; arguments as for `writer`."""
+        with self.writer(digest=digest, size=size, limit=limit) as writer:
+            while chunk := stream.read(_CHUNK_BYTES):
+                writer.write(chunk)
+            return writer.commit()
+
+    def exists(self, digest: Digest) -> bool:
+        """Say whether the blob is here."""
+        return os.path.exists(self.layout.blob(digest))
+
+    def size(self, digest: Digest) -> int:
+        """Return the size in bytes of a blob, which must exist."""
+        try:
+            return os.stat(self.layout.blob(digest), follow_symlinks=False).st_size
+        except FileNotFoundError:
+            raise BlobNotFound(f"no blob {digest}") from None
+
+    def open(self, digest: Digest, *, buffer_bytes: int = _CHUNK_BYTES) -> BinaryIO:
+        """Open a blob for reading. The bytes were verified when they were stored, not again here.
+
+        Raises:
+            BlobNotFound: There is no such blob.
+        """
+        try:
+            fd = os.open(self.layout.blob(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise BlobNotFound(f"no blob {digest}") from None
+        return open(fd, "rb", buffering=buffer_bytes)
+
+    def read(self, digest: Digest, *, limit: int) -> bytes:
+        """Return a whole small blob, verified again.
+
+        Raises:
+            BlobNotFound: There is no such blob.
+            SizeMismatch: It is larger than `limit` bytes.
+            StoreCorrupted: The file no longer holds what it is named after.
+        """
+        with self.open(digest, buffer_bytes=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise SizeMismatch(f"blob {digest}", expected=limit, actual=size)
+            data = file.read(size + 1)
+        if Digest.of(data, digest.algorithm) != digest:
+            raise StoreCorrupted(self.layout.blob(digest), "content does not match its digest; pull it again")
+        return data
+
+    def read_descriptor(self, descriptor: Descriptor, *, limit: int) -> bytes:
+        """Return the content `descriptor` points at, which must have the size it says."""
+        data = self.read(descriptor.digest, limit=limit)
+        if len(data) != descriptor.size:
+            raise SizeMismatch(f"blob {descriptor.digest}", expected=descriptor.size, actual=len(data))
+        return data
+
+    def delete(self, digest: Digest) -> bool:
+        """Remove a blob; return whether it was there."""
+        return remove_file(self.layout.blob(digest))
+
+    def list(self) -> Iterator[Blob]:
+        """Yield every blob."""
+        for algorithm in _ALGORITHMS:
+            for entry in _files(self.layout.blob_directory(algorithm)):
+                if not entry.name.startswith(TEMPORARY_PREFIX):
+                    yield Blob(Digest(f"{algorithm}:{entry.name}"), entry.stat(follow_symlinks=False).st_size)
+
+    def collect_stale(self) -> int:
+        """Remove blobs whose writer died before the commit; return how many there were."""
+        return sum(collect_temporary_files(self.layout.blob_directory(name)) for name in _ALGORITHMS)
+
+
+def _files(directory: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as listing:
+            return list(listing)
+    except FileNotFoundError:
+        return []

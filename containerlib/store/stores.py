@@ -1,0 +1,43 @@
+"""The handles to all stores of one root, opened together and passed around as one value."""
+
+from __future__ import annotations
+
+import attrs
+
+from containerlib.store.content import ContentStore
+from containerlib.store.layout import Layout
+from containerlib.store.lease import LeaseStore
+from containerlib.store.reference import ReferenceStore
+from containerlib.store.snapshot import SnapshotStore
+
+__all__ = ["Stores"]
+
+
+@attrs.frozen
+class Stores:
+    """Content, snapshots, references and leases below one root. Holds no descriptor and needs no closing."""
+
+    layout: Layout
+    content: ContentStore
+    snapshots: SnapshotStore
+    references: ReferenceStore
+    leases: LeaseStore
+
+    @classmethod
+    def open(cls, root: str, run_root: str, *, durable: bool = True) -> Stores:
+        """Return the stores below `root`; nothing is made on disk before the first write.
+
+        Args:
+            root: Directory of lasting state.
+            run_root: Directory of state that a reboot may take.
+            durable: Whether what was committed must survive a power loss. Without it only the death of
+                processes is survived, and nothing is ever synced.
+        """
+        layout = Layout(root, run_root)
+        return cls(
+            layout=layout,
+            content=ContentStore(layout, durable),
+            snapshots=SnapshotStore(layout, durable),
+            references=ReferenceStore(layout, durable),
+            leases=LeaseStore(layout),
+        )

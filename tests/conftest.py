@@ -1,0 +1,16 @@
+"""Plug-ins of the test suite; see their own descriptions.
+
+They are found because the pytest configuration puts this directory on the import path.
+"""
+
+from __future__ import annotations
+
+pytest_plugins = [
+    "pytester",
+    "support.checkout",
+    "support.enosys",
+    "support.capabilities",
+    "support.leaks",
+    "support.engine",
+    "support.documents",
+]
