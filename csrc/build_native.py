@@ -16,9 +16,20 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PROGRAM = "ctr-spawner"
-PROGRAM_SOURCES = (
-    "main.c spawner.c init.c child.c root.c device.c view.c credential.c mount.c path.c message.c channel.c"
-).split()
+PROGRAM_SOURCES = [
+    "main.c",
+    "spawner.c",
+    "init.c",
+    "child.c",
+    "root.c",
+    "device.c",
+    "view.c",
+    "credential.c",
+    "mount.c",
+    "path.c",
+    "message.c",
+    "channel.c",
+]
 C_FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"]
 HARDENING = ["-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"]
 

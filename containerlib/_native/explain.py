@@ -82,7 +82,9 @@ def _explain_exec(spec: NativeSpec, number: int) -> SpawnError:
     command = spec.args[0]
     if number in {errno.ENOENT, errno.ENOTDIR}:
         where = "in the container's PATH" if "/" not in command else "in the container"
-        return CommandNotFound(f"command {command!r} not found {where}", step="exec", errno=number, detail=command)
+        return CommandNotFound(
+            f"command {command!r} not found {where}", step="exec", errno=number, detail=command
+        )
     if number == errno.ELIBACC:
         return CommandNotFound(
             f"command {command!r} exists, but its interpreter or loader is not in the container",
@@ -121,7 +123,9 @@ def explain(spec: NativeSpec, step: int, number: int, index: int) -> Containerli
     }:
         return _explain_exec(spec, number)
     if name == "workdir" and number in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
-        return InvalidOption("workdir", spec.workdir, "is not a directory in the container; make it or name another")
+        return InvalidOption(
+            "workdir", spec.workdir, "is not a directory in the container; make it or name another"
+        )
     detail = _detail(spec, name, index)
     what = f"{name.replace('_', ' ')} {detail}".rstrip()
     hint = _HINTS.get((name, number))

@@ -1,7 +1,7 @@
 """The Python side of the spawner: start it, send it requests, read what it reports.
 
-In: a `NativeSpec` and descriptors. Out: a `Channel` of one container. Steps and numbers become words here and in
-`_native.explain`; nothing else in the package talks to C about processes.
+In: a `NativeSpec` and descriptors. Out: a `Channel` of one container. Steps and
+numbers become words in `_native.explain`; nothing else in the package talks to C about processes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from containerlib._native.spec import NativeSpec
 
-__all__ = ["Channel", "Exit", "Spawner", "SpawnRequest"]
+__all__ = ["Channel", "Exit", "SpawnRequest", "Spawner"]
 
 _ERROR_SIZE = ffi.sizeof("struct ctr_error")
 _WALL = 0x40000000  # __WALL of wait(2): the spawner gives its parent no SIGCHLD, so plain waits do not see it
@@ -101,7 +101,7 @@ class Channel:
         return self._status_fd
 
     def receive(self) -> None:
-        """Read one report. Blocks until there is one; the end of the reports without an exit is `Exit(None)`."""
+        """Read one report; blocks until there is one. The end of them without an exit is `Exit(None)`."""
         with self._lock:
             if self.exit is not None:
                 return
@@ -237,9 +237,7 @@ class Spawner:
         owner, is_pidfd = _open_owner()
         pidfd = ffi.new("int *", -1)
         error = ffi.new("struct ctr_error *")
-        result = lib.ctr_launch(
-            program, theirs, owner, is_pidfd, list(join_fds), len(join_fds), pidfd, error
-        )
+        result = lib.ctr_launch(program, theirs, owner, is_pidfd, list(join_fds), len(join_fds), pidfd, error)
         _close_all([theirs, program, owner])
         self.pidfd: int = pidfd[0]
         self._control = ours
@@ -277,7 +275,9 @@ class Spawner:
         Raises:
             EngineClosed: The spawner is gone or was closed.
         """
-        message = encode(request.spec, join_count=len(request.join_fds), cgroup_fd=request.cgroup_fd is not None)
+        message = encode(
+            request.spec, join_count=len(request.join_fds), cgroup_fd=request.cgroup_fd is not None
+        )
         status_ours, status_theirs = _new_pair()
         error_ours, error_theirs = os.pipe2(os.O_CLOEXEC)
         spec_fd = os.memfd_create("ctr-spec", os.MFD_CLOEXEC)

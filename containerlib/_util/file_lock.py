@@ -1,7 +1,8 @@
 """Advisory locks on files, between threads and processes alike.
 
-A lock is a `flock` on an open file of its own, so the kernel drops it when the holder dies. A lock file may
-be unlinked by its holder: `acquire` notices that the locked file has lost its name and tries again.
+A lock is a `flock` on an open file of its own, so the kernel drops it when the holder dies. Its holder may
+unlink a lock file as the last thing it does under the lock: `acquire` notices that the file it locked has
+lost its name and tries again.
 """
 
 from __future__ import annotations

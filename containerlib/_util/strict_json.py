@@ -91,21 +91,25 @@ def _float(text: str) -> float:
 def _check(top: object) -> None:
     """Refuse nesting below `MAX_DEPTH` and text that cannot be written as UTF-8."""
     level: list[object] = [top]
-    for _ in range(MAX_DEPTH + 1):
+    depth = 0
+    while level:
         below: list[object] = []
+        holds_containers = False
         for value in level:
             if isinstance(value, str):
                 _check_text(value)
             elif isinstance(value, dict):
+                holds_containers = True
                 for key in value:
                     _check_text(key)
                 below.extend(value.values())
             elif isinstance(value, list):
+                holds_containers = True
                 below.extend(value)
-        if not below:
-            return
+        if holds_containers and depth == MAX_DEPTH:
+            raise _RefusedError(f"nested more than {MAX_DEPTH} levels deep")
         level = below
-    raise _RefusedError(f"nested more than {MAX_DEPTH} levels deep")
+        depth += 1
 
 
 def _check_text(text: str) -> None:

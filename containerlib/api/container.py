@@ -100,7 +100,7 @@ class Container:
         return None if self._entry.streams is None else self._entry.streams.stderr
 
     def fileno(self) -> int:
-        """A descriptor that becomes readable when it ends, for poll(2) and event loops; -1 before the start."""
+        """A descriptor that becomes readable when it ends, for poll(2) and event loops; -1 before."""
         process = self._entry.process
         return -1 if process is None else process.fileno()
 
@@ -225,15 +225,15 @@ class Containers:
         """
         return Container(self._session.find(key))
 
-    def list(self) -> list[Container]:
-        """All containers of this engine, oldest first."""
-        return [Container(entry) for entry in self._session.entries()]
-
     def prune(self) -> list[str]:
         """Remove every container that does not run, and return their ids."""
         removed = []
-        for container in self.list():
+        for container in map(Container, self._session.entries()):
             if container.state in {"created", "exited"}:
                 container.remove()
                 removed.append(container.id)
         return removed
+
+    def list(self) -> list[Container]:
+        """All containers of this engine, oldest first."""
+        return [Container(entry) for entry in self._session.entries()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from containerlib.api.doctor import Finding
     from containerlib.runtime.runner import RootKind
 
 __all__ = ["Engine", "EngineConfig", "default_engine"]
@@ -80,7 +81,9 @@ class Engine:
         """
         self._config = config or EngineConfig()
         chosen_root = os.fspath(root or os.environ.get("CONTAINERLIB_ROOT") or _default_root())
-        chosen_run_root = os.fspath(run_root or os.environ.get("CONTAINERLIB_RUN_ROOT") or _default_run_root())
+        chosen_run_root = os.fspath(
+            run_root or os.environ.get("CONTAINERLIB_RUN_ROOT") or _default_run_root()
+        )
         for option, path in (("root", chosen_root), ("run_root", chosen_run_root)):
             if not path.startswith("/") or "\0" in path:
                 raise InvalidOption(option, path, "give an absolute path")
@@ -128,11 +131,14 @@ class Engine:
         """The containers of this engine."""
         return Containers(self._session)
 
-    def info(self) -> dict[str, Any]:
-        """Facts about this engine and the host it runs on, as plain values."""
-        from containerlib.api.doctor import describe  # noqa: PLC0415 - needed by few, and probes the host
+    def doctor(self) -> list[Finding]:
+        """What this host can and cannot give containers, what that costs, and the remedies.
 
-        return describe(self._session)
+        Cost: some ten milliseconds; starts a container to be sure that one starts.
+        """
+        from containerlib.api.doctor import examine  # noqa: PLC0415 - needed by few, and probes the host
+
+        return examine(self)
 
     def close(self) -> None:
         """End and remove all containers of this engine, and its spawner. Calling it again does nothing."""

@@ -127,7 +127,9 @@ class Image:
             OperationTimeout: It took longer; the error has what was captured.
             ContainerFailed: With `check`, the exit code is not 0.
             OutputLimitExceeded: It wrote more than `output_limit_bytes`.
-            CommandNotFound, CommandNotExecutable, InvalidOption, UnsupportedHost, SpawnError: It was not started.
+            SpawnError: It was not started; `CommandNotFound` and `CommandNotExecutable` are kinds of it.
+            InvalidOption: A value does not fit the image, or no host could honour it.
+            UnsupportedHost: This host cannot honour a value.
         """
         container, status, out, err = run_to_end(
             self,
@@ -223,7 +225,9 @@ class Images:
             InvalidInputError: It is not a directory, or holds what an image cannot.
         """
         return self._wrap(
-            directory.from_directory(self._session.stores, os.fspath(path), config=config, reference=reference)
+            directory.from_directory(
+                self._session.stores, os.fspath(path), config=config, reference=reference
+            )
         )
 
     def from_tar(

@@ -65,7 +65,9 @@ class Process:
     def __del__(self) -> None:
         container = getattr(self, "_container", None)
         if container is not None and container.state == "running":
-            warnings.warn(f"container {container.name} is still running", ResourceWarning, source=self, stacklevel=2)
+            warnings.warn(
+                f"container {container.name} is still running", ResourceWarning, source=self, stacklevel=2
+            )
 
     @property
     def container(self) -> Container:

@@ -63,4 +63,6 @@ class CompletedRun:
         else:
             reason = f"exited with {self.exit_code}"
         message = f"command {self.args[0]!r} {reason}" + (f": {tail}" if tail else "")
-        raise ContainerFailed(message, exit_code=-1 if self.exit_code is None else self.exit_code, stderr_tail=tail)
+        raise ContainerFailed(
+            message, exit_code=-1 if self.exit_code is None else self.exit_code, stderr_tail=tail
+        )

@@ -66,7 +66,9 @@ class ContainerEntry:
             "exit_code": self.exit_status.exit_code if self.exit_status is not None else None,
             "labels": dict(self.config.labels),
         }
-        fd = os.open(self.record_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = os.open(
+            self.record_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
         try:
             os.write(fd, strict_json.dumps(document))
         finally:

@@ -7,13 +7,73 @@ import os
 __all__ = ["new_id", "new_name"]
 
 _FIRST = (
-    "amber bold brave bright calm clever cosy crisp eager fair fancy gentle happy jolly keen kind "
-    "lively lucky merry mild neat noble proud quick quiet shiny swift tidy vivid warm wise witty"
-).split()
+    "amber",
+    "bold",
+    "brave",
+    "bright",
+    "calm",
+    "clever",
+    "cosy",
+    "crisp",
+    "eager",
+    "fair",
+    "fancy",
+    "gentle",
+    "happy",
+    "jolly",
+    "keen",
+    "kind",
+    "lively",
+    "lucky",
+    "merry",
+    "mild",
+    "neat",
+    "noble",
+    "proud",
+    "quick",
+    "quiet",
+    "shiny",
+    "swift",
+    "tidy",
+    "vivid",
+    "warm",
+    "wise",
+    "witty",
+)
 _SECOND = (
-    "badger bear beaver bison crane deer dolphin eagle falcon finch fox gecko hare heron ibis koala "
-    "lark lynx marten mole newt otter owl panda puffin raven robin seal stork tern wolf wren"
-).split()
+    "badger",
+    "bear",
+    "beaver",
+    "bison",
+    "crane",
+    "deer",
+    "dolphin",
+    "eagle",
+    "falcon",
+    "finch",
+    "fox",
+    "gecko",
+    "hare",
+    "heron",
+    "ibis",
+    "koala",
+    "lark",
+    "lynx",
+    "marten",
+    "mole",
+    "newt",
+    "otter",
+    "owl",
+    "panda",
+    "puffin",
+    "raven",
+    "robin",
+    "seal",
+    "stork",
+    "tern",
+    "wolf",
+    "wren",
+)
 
 
 def new_id() -> str:

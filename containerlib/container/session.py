@@ -135,7 +135,9 @@ class Session:
         """
         with self._lock:
             if any(other.name == entry.name for other in self._entries.values()):
-                raise NameInUse(f"container name {entry.name!r} is in use; remove that container or choose another")
+                raise NameInUse(
+                    f"container name {entry.name!r} is in use; remove that container or choose another"
+                )
             self._entries[entry.id] = entry
 
     def hold(self, image: ImageRecord) -> None:

@@ -25,7 +25,9 @@ def _renew_work(entry: ContainerEntry) -> None:
         os.mkdir(f"{directory}/work", 0o700)
 
 
-def start(entry: ContainerEntry, *, stdin: Input = None, stdout: Output = None, stderr: Output = None) -> Streams:
+def start(
+    entry: ContainerEntry, *, stdin: Input = None, stdout: Output = None, stderr: Output = None
+) -> Streams:
     """Start the container, and return when its command was executed.
 
     After a failure the container is as before. A container whose layer is in memory begins anew.
@@ -64,6 +66,8 @@ def take_console(entry: ContainerEntry) -> int:
     """
     if entry.process is None or not entry.config.tty:
         raise InvalidState(
-            f"container {entry.name!r} has no terminal; start it with tty=True", expected="tty", actual="no tty"
+            f"container {entry.name!r} has no terminal; start it with tty=True",
+            expected="tty",
+            actual="no tty",
         )
     return entry.process.take_console()

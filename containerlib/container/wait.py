@@ -33,7 +33,9 @@ def wait(entry: ContainerEntry, *, timeout_s: float | None = None) -> ExitStatus
     process = entry.process
     status = None if process is None else process.wait(timeout_s)
     if status is None and timeout_s is not None:
-        raise OperationTimeout(f"container {entry.name!r} is still running after {timeout_s} s", timeout_s=timeout_s)
+        raise OperationTimeout(
+            f"container {entry.name!r} is still running after {timeout_s} s", timeout_s=timeout_s
+        )
     if status is None:
         raise InvalidState(
             f"container {entry.name!r} has no process", expected="running", actual=str(ContainerState.EXITED)

@@ -16,7 +16,7 @@ from attrs import define, field
 from containerlib._native.path import clone_tree, kernel_features
 from containerlib.errors import InvalidOption, UnsupportedHost
 from containerlib.oci.runtime_spec import DeviceNode
-from containerlib.runtime.device_rules import DeviceRule
+from containerlib.runtime.device_rules import DeviceKind, DeviceRule
 from containerlib.runtime.lower import BindSource
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def open_devices(devices: Sequence[Device]) -> tuple[list[DeviceNode], list[Devi
             raise InvalidOption("devices", device.source, (error.strerror or "").lower()) from None
         if not (stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)):
             raise InvalidOption("devices", device.source, "is not a device; use a bind mount")
-        kind = "b" if stat.S_ISBLK(info.st_mode) else "c"
+        kind: DeviceKind = "b" if stat.S_ISBLK(info.st_mode) else "c"
         major, minor = os.major(info.st_rdev), os.minor(info.st_rdev)
         nodes.append(
             DeviceNode(

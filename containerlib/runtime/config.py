@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ContainerConfig", "merge", "parse_env"]
 
-_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?)*")
+_HOSTNAME = re.compile(
+    r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?)*"
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _MAX_HOSTNAME = 64
 
@@ -81,7 +83,9 @@ def parse_env(env: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:
         pairs = [_split_entry(entry) for entry in env]
     for name, value in pairs:
         if not name or "=" in name or any(c < " " for c in name):
-            raise InvalidOption("env", name, "a variable's name is not empty and has no '=' or control character")
+            raise InvalidOption(
+                "env", name, "a variable's name is not empty and has no '=' or control character"
+            )
         if "\0" in value:
             raise InvalidOption("env", f"{name}={value}", "a value cannot hold a NUL character")
     return dict(pairs)
@@ -94,7 +98,9 @@ def _split_entry(entry: str) -> tuple[str, str]:
     return name, value
 
 
-def _command(image: Config, command: Sequence[str] | None, entrypoint: Sequence[str] | None) -> tuple[str, ...]:
+def _command(
+    image: Config, command: Sequence[str] | None, entrypoint: Sequence[str] | None
+) -> tuple[str, ...]:
     """Docker's rule: an entrypoint given by the caller also discards the image's command."""
     for option, value in (("command", command), ("entrypoint", entrypoint)):
         if isinstance(value, str):
@@ -105,7 +111,7 @@ def _command(image: Config, command: Sequence[str] | None, entrypoint: Sequence[
     if not args or not args[0]:
         raise InvalidOption("command", list(args), "the image has no default command; name one")
     for argument in args:
-        if not isinstance(argument, str) or "\0" in argument:
+        if "\0" in argument:
             raise InvalidOption("command", argument, "arguments are texts without NUL characters")
     return args
 
@@ -134,7 +140,7 @@ def _check_targets(mounts: Sequence[Mount]) -> None:
         seen.add(target)
 
 
-def merge(  # noqa: PLR0913 - one keyword per option, each of its own type
+def merge(
     image: Config,
     *,
     command: Sequence[str] | None = None,
@@ -168,7 +174,9 @@ def merge(  # noqa: PLR0913 - one keyword per option, each of its own type
     _check_names(name, hostname, domainname)
     _check_targets(mounts)
     if lifetime != "process":
-        raise InvalidOption("lifetime", lifetime, "only 'process' is known: a container ends with this process")
+        raise InvalidOption(
+            "lifetime", lifetime, "only 'process' is known: a container ends with this process"
+        )
     if network not in {"none", "host"}:
         raise InvalidOption("network", network, "give 'none' or 'host'; there are no other networks yet")
     merged_env = {"PATH": DEFAULT_PATH, **parse_env(image.env), **parse_env(env)}

@@ -34,6 +34,4 @@ def small_files(config: ContainerConfig, hostname: str) -> dict[str, bytes]:
         hosts, resolvers = f"{_LOOPBACK}127.0.1.1\t{names}\n".encode(), b""
     files = {"/etc/hosts": hosts, "/etc/hostname": f"{hostname}\n".encode(), "/etc/resolv.conf": resolvers}
     covered = {posixpath.normpath(mount.target) for mount in config.mounts}
-    return {
-        path: content for path, content in files.items() if path not in covered and "/etc" not in covered
-    }
+    return {path: content for path, content in files.items() if path not in covered and "/etc" not in covered}

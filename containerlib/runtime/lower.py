@@ -139,7 +139,9 @@ def _lower_device(device: DeviceNode) -> NativeNode:
     )
 
 
-_LINKS = tuple(NativeNode(kind=lib.CTR_NODE_SYMLINK, name=name, target=target) for name, target in DEVICE_LINKS)
+_LINKS = tuple(
+    NativeNode(kind=lib.CTR_NODE_SYMLINK, name=name, target=target) for name, target in DEVICE_LINKS
+)
 
 
 def _lower_rlimits(spec: Spec) -> tuple[NativeRlimit, ...]:
@@ -160,7 +162,9 @@ def _programs(args: Sequence[str], env: Sequence[str]) -> tuple[str, ...]:
         return (command,)
     path = next((entry.removeprefix("PATH=") for entry in env if entry.startswith("PATH=")), "")
     # An empty entry means the working directory; nobody wants to execute from there by accident.
-    found = tuple(f"{directory.rstrip('/')}/{command}" for directory in path.split(":") if directory.startswith("/"))
+    found = tuple(
+        f"{directory.rstrip('/')}/{command}" for directory in path.split(":") if directory.startswith("/")
+    )
     return found or (f"/{command}",)
 
 

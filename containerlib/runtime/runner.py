@@ -148,7 +148,9 @@ class Runner:
 
     def copy_directory(self, container_id: str, layers: Layers) -> str:
         """Where the copied root of a container lies, if it has one."""
-        return f"{layers.directory}/root" if layers.directory is not None else f"{self._copies}/{container_id}"
+        return (
+            f"{layers.directory}/root" if layers.directory is not None else f"{self._copies}/{container_id}"
+        )
 
     def start(
         self,

@@ -96,7 +96,9 @@ def _sysctls(config: ContainerConfig) -> dict[str, str]:
     own_network = config.network != "host"
     chosen = dict(defaults.USERLAND_SYSCTLS) if own_network else {}
     for name, value in config.sysctls.items():
-        namespace = next((ns for prefix, ns in defaults.SYSCTL_NAMESPACES.items() if name.startswith(prefix)), None)
+        namespace = next(
+            (ns for prefix, ns in defaults.SYSCTL_NAMESPACES.items() if name.startswith(prefix)), None
+        )
         if not _SYSCTL.fullmatch(name) or namespace is None:
             allowed = ", ".join(f"{prefix}*" for prefix in defaults.SYSCTL_NAMESPACES)
             raise InvalidOption("sysctls", name, f"is not a setting of a namespace; allowed are {allowed}")

