@@ -77,7 +77,7 @@ static void close_between(int first, int last)
 
 void close_all_but(const int *keep, uint32_t count)
 {
-    int sorted[CTR_MAX_FDS + 2];
+    int sorted[CTR_MAX_FDS + 3];
     uint32_t n = 0;
     int next = 3;
 
@@ -101,11 +101,12 @@ void close_all_but(const int *keep, uint32_t count)
 /* Other containers' sockets must not be seen from inside this one. */
 static int step_close_inherited(struct child *c)
 {
-    int keep[CTR_MAX_FDS + 1];
+    int keep[CTR_MAX_FDS + 2];
 
     memcpy(keep, c->fds, sizeof(int) * c->fd_count);
     keep[c->fd_count] = c->program_fd;
-    close_all_but(keep, c->fd_count + 1);
+    keep[c->fd_count + 1] = c->network_fd;
+    close_all_but(keep, c->fd_count + 2);
     return 0;
 }
 
@@ -136,18 +137,23 @@ static int step_keyring(struct child *c)
     return 0;
 }
 
+/* Into the namespace made in advance, if there is one; else clone has made one. */
+static int step_network(struct child *c)
+{
+    return c->network_fd < 0 ? 0 : setns(c->network_fd, CLONE_NEWNET);
+}
+
+int loopback_up(void)
+{
+    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+    _cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    return fd < 0 ? -1 : ioctl(fd, SIOCSIFFLAGS, &request);
+}
+
 static int step_loopback(struct child *c)
 {
-    struct ifreq request = {.ifr_name = "lo"};
-    _cleanup_close_ int fd = -1;
-
-    if (!(c->spec->flags & CTR_SPEC_LOOPBACK))
-        return 0;
-    fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -1;
-    request.ifr_flags = IFF_UP | IFF_RUNNING;
-    return ioctl(fd, SIOCSIFFLAGS, &request);
+    return c->network_fd < 0 && c->spec->flags & CTR_SPEC_LOOPBACK ? loopback_up() : 0;
 }
 
 static int step_hostname(struct child *c)
@@ -169,9 +175,8 @@ static int step_signals(struct child *c)
 {
     sigset_t none;
 
+    /* The spawner has every signal at its default already. */
     (void)c;
-    for (int sig = 1; sig < 65; sig++)
-        (void)signal(sig, SIG_DFL);
     sigemptyset(&none);
     return sigprocmask(SIG_SETMASK, &none, NULL);
 }
@@ -282,6 +287,7 @@ static const struct step isolate_steps[] = {
     {CTR_STEP_CLOSE_INHERITED, step_close_inherited},
     {CTR_STEP_CGROUP_JOIN, step_cgroup_join},
     {CTR_STEP_CGROUP_NAMESPACE, step_cgroup_namespace},
+    {CTR_STEP_NETWORK, step_network},
     {CTR_STEP_KEYRING, step_keyring},
     {CTR_STEP_MOUNT_PRIVATE, step_mount_private},
     {CTR_STEP_SCRATCH, step_scratch},

@@ -10,6 +10,7 @@ struct child {
     int fds[CTR_MAX_FDS];
     uint32_t fd_count;
     int program_fd; /* our own sealed program, for the init role */
+    int network_fd; /* a network namespace made in advance, with loopback up */
     int root_fd;
     int scratch_fd;
     int proc_fd;
@@ -18,6 +19,13 @@ struct child {
     int32_t step;
     int32_t index;
 };
+
+#define CHILD_BLANK                                                                                              \
+    (struct child)                                                                                               \
+    {                                                                                                            \
+        .program_fd = -1, .network_fd = -1, .root_fd = -1, .scratch_fd = -1, .proc_fd = -1, .dev_fd = -1,       \
+        .tty_fd = -1                                                                                             \
+    }
 
 /* One row of a list of steps. */
 struct step {
@@ -36,6 +44,9 @@ _Noreturn void child_fail(struct child *c);
 
 /* Everything up to and including exec; never returns. */
 _Noreturn void child_main(struct child *c);
+
+/* Sets the loopback device of this thread's network namespace up. 0 or -1. */
+int loopback_up(void);
 
 /* Closes everything from 3 up but the `count` descriptors in `keep`. */
 void close_all_but(const int *keep, uint32_t count);

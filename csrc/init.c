@@ -97,7 +97,7 @@ static _Noreturn void run_reaper(pid_t payload, const sigset_t *all)
 
 void init_role(int argc, char **argv)
 {
-    struct child c = {.program_fd = -1, .root_fd = -1, .scratch_fd = -1, .proc_fd = -1, .dev_fd = -1, .tty_fd = -1};
+    struct child c = CHILD_BLANK;
     sigset_t all;
     pid_t payload;
 

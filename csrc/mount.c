@@ -188,14 +188,15 @@ int mount_bind(int source_fd, int target_fd, uint32_t attributes, int recursive)
                        (unsigned)(AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (recursive ? AT_RECURSIVE : 0)));
     if (fd < 0)
         return -1;
+    /* Everything in this namespace is private, so a copy without attributes is as it shall be. */
+    if (!attributes)
+        return mount_attach(fd, target_fd);
     if (features & CTR_FEATURE_MOUNT_SETATTR) {
         if (mount_set_attributes(fd, attributes, recursive) < 0)
             return -1;
         return mount_attach(fd, target_fd);
     }
-    if (mount_attach(fd, target_fd) < 0)
-        return -1;
-    return attributes ? remount_legacy(fd, attributes) : 0;
+    return mount_attach(fd, target_fd) < 0 ? -1 : remount_legacy(fd, attributes);
 }
 
 int mount_attach_received(int mount_fd, int target_fd, uint32_t attributes, int recursive)

@@ -9,7 +9,7 @@
 #include "sys.h"
 
 /* The kernel gives EAGAIN when a rename happened during a walk that has "..": retry a bounded number of times. */
-enum { MAX_RETRIES = 128, MAX_LINKS = 40 };
+enum { MAX_RETRIES = 128, MAX_LINKS = 40, MAX_DEPTH = 256 };
 
 unsigned features;
 
@@ -207,58 +207,70 @@ int path_open(int root, const char *path, int flags, int no_symlinks)
     return fd;
 }
 
-/* Makes the component `name` below `dir`. Another process making it at the same time is not an error. */
+/* Makes the component `name` below `dir` and opens it. Another process making it at the same time is no error. */
 static int make_component(int dir, const char *name, int directory)
 {
-    _cleanup_close_ int fd = -1;
+    int fd;
 
-    if (directory)
-        return mkdirat(dir, name, 0755) < 0 && errno != EEXIST ? -1 : 0;
-    fd = openat(dir, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644);
-    return fd < 0 && errno != EEXIST ? -1 : 0;
+    if (directory) {
+        if (mkdirat(dir, name, 0755) < 0 && errno != EEXIST)
+            return -1;
+    } else {
+        fd = openat(dir, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644);
+        if (fd < 0 && errno != EEXIST)
+            return -1;
+        close_fd(&fd);
+    }
+    return openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+}
+
+/* path_make for the first `length` bytes of `path`, which it may change while it runs. */
+static int make_path(int root, char *path, size_t length, int directory, int no_symlinks, int depth)
+{
+    _cleanup_close_ int parent = -1;
+    _cleanup_close_ int fd = -1;
+    struct stat st;
+    size_t start = length;
+    char after = path[length];
+
+    path[length] = '\0';
+    fd = path_open(root, path, O_PATH, no_symlinks);
+    while (start > 0 && path[start - 1] != '/')
+        start--;
+    if (fd >= 0 || errno != ENOENT || start == length || depth > MAX_DEPTH)
+        goto done;
+    /* ".." of what is missing leads nowhere. */
+    if (strcmp(path + start, "..") == 0 || strcmp(path + start, ".") == 0)
+        goto done;
+    size_t before = start;
+    while (before > 0 && path[before - 1] == '/')
+        before--;
+    parent = before == 0 ? path_open(root, "/", O_PATH | O_DIRECTORY, 0)
+                         : make_path(root, path, before, 1, no_symlinks, depth + 1);
+    if (parent < 0)
+        goto done;
+    fd = make_component(parent, path + start, directory);
+    /* What stands there after all is a dangling link, or something that came this moment: resolve it. */
+    if (fd >= 0 && (fstat(fd, &st) < 0 || S_ISLNK(st.st_mode))) {
+        close_fd(&fd);
+        fd = path_open(root, path, O_PATH, no_symlinks);
+    }
+done:
+    path[length] = after;
+    return take_fd(&fd);
 }
 
 int path_make(int root, const char *path, int directory, int no_symlinks)
 {
-    char prefix[PATH_MAX];
+    char copy[PATH_MAX];
     size_t length = strlen(path);
-    size_t at = 0;
-    int fd = path_open(root, path, O_PATH, no_symlinks);
 
-    if (fd >= 0 || errno != ENOENT)
-        return fd;
-    if (length == 0 || length >= sizeof(prefix)) {
+    if (length >= sizeof(copy)) {
         errno = ENAMETOOLONG;
         return -1;
     }
-    while (at < length) {
-        size_t start = at + strspn(path + at, "/");
-        size_t n = strcspn(path + start, "/");
-        size_t end = start + n;
-        size_t next = end + strspn(path + end, "/");
-        _cleanup_close_ int parent = -1;
-        _cleanup_close_ int probe_fd = -1;
-        char name[NAME_MAX + 1];
-
-        if (n == 0)
-            break;
-        memcpy(prefix, path, end);
-        prefix[end] = '\0';
-        at = next;
-        probe_fd = path_open(root, prefix, O_PATH, no_symlinks);
-        if (probe_fd >= 0)
-            continue;
-        /* A dangling link has no place that is safe to make: the error stands. */
-        if (errno != ENOENT || n > NAME_MAX)
-            return -1;
-        memcpy(name, path + start, n);
-        name[n] = '\0';
-        if (strcmp(name, "..") == 0 || strcmp(name, ".") == 0)
-            return -1;
-        prefix[start] = '\0';
-        parent = path_open(root, prefix, O_PATH | O_DIRECTORY, no_symlinks);
-        if (parent < 0 || make_component(parent, name, next < length || directory) < 0)
-            return -1;
-    }
-    return path_open(root, path, O_PATH, no_symlinks);
+    memcpy(copy, path, length + 1);
+    while (length > 1 && copy[length - 1] == '/')
+        copy[--length] = '\0';
+    return make_path(root, copy, length, directory, no_symlinks, 0);
 }

@@ -32,9 +32,9 @@ def step_name(step: int) -> str:
 
 
 def _mount(spec: NativeSpec, index: int) -> str:
-    mount = spec.mounts[index]
+    mount = spec.fixed.mounts[index]
     source = mount.source or mount.type or "?"
-    return f"{source!r} on {mount.target!r} (mount {index + 1} of {len(spec.mounts)})"
+    return f"{source!r} on {mount.target!r} (mount {index + 1} of {len(spec.fixed.mounts)})"
 
 
 _DETAILS: dict[str, Callable[[NativeSpec, int], str]] = {
@@ -42,12 +42,12 @@ _DETAILS: dict[str, Callable[[NativeSpec, int], str]] = {
     "mount_create": _mount,
     "mount_target": _mount,
     "mount_attach": _mount,
-    "device": lambda spec, i: repr("/dev/" + spec.nodes[i].name),
+    "device": lambda spec, i: repr("/dev/" + spec.fixed.nodes[i].name),
     "file": lambda spec, i: repr(spec.files[i].target),
-    "sysctl": lambda spec, i: repr("=".join(spec.sysctls[i])),
-    "readonly_path": lambda spec, i: repr(spec.readonly_paths[i]),
-    "masked_path": lambda spec, i: repr(spec.masked_paths[i]),
-    "rlimit": lambda spec, i: f"number {spec.rlimits[i].resource}",
+    "sysctl": lambda spec, i: repr("=".join(spec.fixed.sysctls[i])),
+    "readonly_path": lambda spec, i: repr(spec.fixed.readonly_paths[i]),
+    "masked_path": lambda spec, i: repr(spec.fixed.masked_paths[i]),
+    "rlimit": lambda spec, i: f"number {spec.fixed.rlimits[i].resource}",
     "hostname": lambda spec, _: repr(spec.hostname),
     "workdir": lambda spec, _: repr(spec.workdir),
     "uid": lambda spec, _: str(spec.uid),

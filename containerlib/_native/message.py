@@ -4,39 +4,41 @@ from __future__ import annotations
 
 import os
 from array import array
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from containerlib._native.ffi import ffi, lib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from containerlib._native.spec import NativeSpec
+    from containerlib._native.spec import NativeFixed, NativeSpec
 
 __all__ = ["encode"]
 
 _ALIGNMENT = 8
+_HEAD_SIZE = ffi.sizeof("struct ctr_spec")
+_FIXED = ("root_options", "scratch_options", "readonly_paths", "masked_paths")
 
 
 class _Writer:
     """Grows one buffer; every structure and string in it is referred to by its offset."""
 
-    def __init__(self) -> None:
-        self.buffer = bytearray(ffi.sizeof("struct ctr_spec"))
-        self._offsets: dict[str, int] = {}
+    def __init__(self, start: bytes = bytes(_HEAD_SIZE), offsets: Mapping[str, int] | None = None) -> None:
+        self.buffer = bytearray(start)
+        self.offsets: dict[str, int] = dict(offsets or ())
 
     def text(self, value: str | None) -> int:
         """Offset of `value` as a terminated string; 0 for None. The same text is stored once."""
         if value is None:
             return 0
-        offset = self._offsets.get(value)
+        offset = self.offsets.get(value)
         if offset is None:
             encoded = os.fsencode(value)
             if 0 in encoded:
                 raise ValueError(f"embedded NUL in {value!r}")
-            offset = self._offsets[value] = len(self.buffer)
-            self.buffer += encoded
-            self.buffer.append(0)
+            offset = self.offsets[value] = len(self.buffer)
+            self.buffer += encoded + b"\0"
         return offset
 
     def block(self, data: Any) -> int:
@@ -59,7 +61,7 @@ class _Writer:
         return (self.block(ffi.buffer(structures)), count) if count else (0, 0)
 
 
-def _mounts(writer: _Writer, spec: NativeSpec, first_fd: int) -> tuple[int, int]:
+def _mounts(writer: _Writer, spec: NativeFixed, first_fd: int) -> tuple[int, int]:
     rows = ffi.new("struct ctr_mount[]", len(spec.mounts))
     for row, mount in zip(rows, spec.mounts, strict=True):
         row.kind = mount.kind
@@ -75,7 +77,7 @@ def _mounts(writer: _Writer, spec: NativeSpec, first_fd: int) -> tuple[int, int]
     return writer.structures(rows, len(spec.mounts))
 
 
-def _nodes(writer: _Writer, spec: NativeSpec) -> tuple[int, int]:
+def _nodes(writer: _Writer, spec: NativeFixed) -> tuple[int, int]:
     rows = ffi.new("struct ctr_node[]", len(spec.nodes))
     for row, node in zip(rows, spec.nodes, strict=True):
         row.kind = node.kind
@@ -98,7 +100,7 @@ def _files(writer: _Writer, spec: NativeSpec) -> tuple[int, int]:
     return writer.structures(rows, len(spec.files))
 
 
-def _pairs(writer: _Writer, spec: NativeSpec) -> tuple[int, int]:
+def _pairs(writer: _Writer, spec: NativeFixed) -> tuple[int, int]:
     rows = ffi.new("struct ctr_pair[]", len(spec.sysctls))
     for row, (key, value) in zip(rows, spec.sysctls, strict=True):
         row.key = writer.text(key)
@@ -106,7 +108,7 @@ def _pairs(writer: _Writer, spec: NativeSpec) -> tuple[int, int]:
     return writer.structures(rows, len(spec.sysctls))
 
 
-def _rlimits(writer: _Writer, spec: NativeSpec) -> tuple[int, int]:
+def _rlimits(writer: _Writer, spec: NativeFixed) -> tuple[int, int]:
     rows = ffi.new("struct ctr_rlimit[]", len(spec.rlimits))
     for row, limit in zip(rows, spec.rlimits, strict=True):
         row.resource = limit.resource
@@ -115,20 +117,33 @@ def _rlimits(writer: _Writer, spec: NativeSpec) -> tuple[int, int]:
     return writer.structures(rows, len(spec.rlimits))
 
 
-def _fill_arrays(writer: _Writer, head: Any, spec: NativeSpec, first_mount_fd: int) -> None:
+class _FixedBytes(NamedTuple):
+    """The beginning of a message: a blank head, the fixed arrays, and where its arrays and strings lie."""
+
+    data: bytes
+    offsets: dict[str, int]
+    arrays: dict[str, tuple[int, int]]
+
+
+@lru_cache(maxsize=64)
+def _encode_fixed(fixed: NativeFixed, first_mount_fd: int) -> _FixedBytes:
+    writer = _Writer()
+    arrays = {name: writer.texts(getattr(fixed, name)) for name in _FIXED}
+    arrays["mounts"] = _mounts(writer, fixed, first_mount_fd)
+    arrays["nodes"] = _nodes(writer, fixed)
+    arrays["sysctls"] = _pairs(writer, fixed)
+    arrays["rlimits"] = _rlimits(writer, fixed)
+    if fixed.seccomp:
+        arrays["seccomp"] = (writer.block(fixed.seccomp), len(fixed.seccomp) // 8)
+    return _FixedBytes(bytes(writer.buffer), writer.offsets, arrays)
+
+
+def _fill_arrays(writer: _Writer, head: Any, spec: NativeSpec, fixed: _FixedBytes) -> None:
+    for name, array_of in fixed.arrays.items():
+        setattr(head, name, array_of)
     head.root_lowers = writer.texts(spec.root_lowers)
-    head.root_options = writer.texts(spec.root_options)
-    head.scratch_options = writer.texts(spec.scratch_options)
-    head.mounts = _mounts(writer, spec, first_mount_fd)
-    head.nodes = _nodes(writer, spec)
     head.files = _files(writer, spec)
-    head.sysctls = _pairs(writer, spec)
-    head.readonly_paths = writer.texts(spec.readonly_paths)
-    head.masked_paths = writer.texts(spec.masked_paths)
-    head.rlimits = _rlimits(writer, spec)
     head.groups = writer.words(spec.groups)
-    if spec.seccomp:
-        head.seccomp = (writer.block(spec.seccomp), len(spec.seccomp) // 8)
     head.args = writer.texts(spec.args)
     head.env = writer.texts(spec.env)
     head.programs = writer.texts(spec.programs)
@@ -168,16 +183,16 @@ def encode(spec: NativeSpec, *, join_count: int, cgroup_fd: bool) -> bytes:
     Raises:
         ValueError: A text holds a NUL.
     """
-    writer = _Writer()
+    fixed = _encode_fixed(spec.fixed, lib.CTR_FD_FIRST_FREE + join_count + int(cgroup_fd))
+    writer = _Writer(fixed.data, fixed.offsets)
     head = ffi.new("struct ctr_spec *")
-    first_mount_fd = lib.CTR_FD_FIRST_FREE + join_count + int(cgroup_fd)
     _fill_scalars(writer, head, spec)
-    _fill_arrays(writer, head, spec, first_mount_fd)
+    _fill_arrays(writer, head, spec, fixed)
     head.join_count = join_count
     head.cgroup_fd = lib.CTR_FD_FIRST_FREE + join_count if cgroup_fd else -1
     if cgroup_fd:
         head.flags |= lib.CTR_SPEC_CGROUP_FD
     writer.buffer.append(0)
     head.size = len(writer.buffer)
-    writer.buffer[: ffi.sizeof("struct ctr_spec")] = ffi.buffer(head)
+    writer.buffer[:_HEAD_SIZE] = ffi.buffer(head)
     return bytes(writer.buffer)

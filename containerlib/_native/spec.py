@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
-__all__ = ["NativeFile", "NativeMount", "NativeNode", "NativeRlimit", "NativeSpec"]
+__all__ = ["NativeFile", "NativeFixed", "NativeMount", "NativeNode", "NativeRlimit", "NativeSpec"]
 
 
 @frozen(kw_only=True)
@@ -59,10 +59,29 @@ class NativeRlimit:
     hard: int
 
 
+@frozen(kw_only=True, eq=False)
+class NativeFixed:
+    """The part of a request that is the same for all containers started alike.
+
+    Compared by identity: whoever makes it keeps it, and its bytes are made once.
+    """
+
+    root_options: tuple[str, ...] = ()
+    scratch_options: tuple[str, ...] = ()
+    mounts: tuple[NativeMount, ...] = ()
+    nodes: tuple[NativeNode, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    readonly_paths: tuple[str, ...] = ()
+    masked_paths: tuple[str, ...] = ()
+    rlimits: tuple[NativeRlimit, ...] = ()
+    seccomp: bytes = b""
+
+
 @frozen(kw_only=True)
 class NativeSpec:
     """Everything C needs to start one container, apart from descriptors."""
 
+    fixed: NativeFixed
     flags: int
     namespaces: int
     staging: str
@@ -70,17 +89,8 @@ class NativeSpec:
     root_upper: str | None = None
     root_work: str | None = None
     root_lowers: tuple[str, ...] = ()
-    root_options: tuple[str, ...] = ()
-    scratch_options: tuple[str, ...] = ()
-    mounts: tuple[NativeMount, ...] = ()
-    nodes: tuple[NativeNode, ...] = ()
     files: tuple[NativeFile, ...] = ()
-    sysctls: tuple[tuple[str, str], ...] = ()
-    readonly_paths: tuple[str, ...] = ()
-    masked_paths: tuple[str, ...] = ()
-    rlimits: tuple[NativeRlimit, ...] = ()
     groups: tuple[int, ...] = ()
-    seccomp: bytes = b""
     args: tuple[str, ...]
     env: tuple[str, ...]
     programs: tuple[str, ...]

@@ -62,7 +62,6 @@ class ContainerEntry:
             "command": list(self.config.args),
             "state": str(self.state),
             "created_at": int(self.created_at),
-            "pid": self.process.pid if self.process is not None else None,
             "exit_code": self.exit_status.exit_code if self.exit_status is not None else None,
             "labels": dict(self.config.labels),
         }

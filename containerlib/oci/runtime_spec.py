@@ -52,7 +52,7 @@ class Capabilities:
     ambient: frozenset[str] = frozenset()
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class PosixRlimit:
     """One of ``process.rlimits``, named ``RLIMIT_NOFILE`` and the like."""
 
@@ -85,7 +85,7 @@ class Root:
     readonly: bool = False
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class SpecMount:
     """One of ``mounts``."""
 
@@ -95,7 +95,7 @@ class SpecMount:
     options: tuple[str, ...] = ()
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class DeviceNode:
     """One of ``linux.devices``: a node to make below /dev."""
 
@@ -108,15 +108,15 @@ class DeviceNode:
     gid: int = 0
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class Linux:
-    """``linux``. Control groups and the filter are prepared by their own modules from the same options."""
+    """``linux``, with ``sysctl`` as pairs. Control groups and the filter come from their own modules."""
 
     namespaces: frozenset[str] = frozenset()
     devices: tuple[DeviceNode, ...] = ()
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
-    sysctl: Mapping[str, str] = field(factory=dict)
+    sysctl: tuple[tuple[str, str], ...] = ()
 
 
 @frozen(kw_only=True)

@@ -23,7 +23,7 @@ _SYS_RESOURCE = "CAP_SYS_RESOURCE"
 _THERMAL = "/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle"
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False)
 class HostFacts:
     """Facts that decide what a spec may ask for.
 

@@ -7,12 +7,20 @@ specification become numbers here; a text that means nothing is an error, never 
 from __future__ import annotations
 
 import posixpath
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from containerlib._native.ffi import lib
-from containerlib._native.spec import NativeFile, NativeMount, NativeNode, NativeRlimit, NativeSpec
+from containerlib._native.spec import (
+    NativeFile,
+    NativeFixed,
+    NativeMount,
+    NativeNode,
+    NativeRlimit,
+    NativeSpec,
+)
 from containerlib.errors import InvalidOption
 from containerlib.runtime import capability
 from containerlib.runtime.defaults import DEVICE_LINKS
@@ -21,7 +29,7 @@ from containerlib.runtime.host import RLIMIT_NUMBERS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from containerlib.oci.runtime_spec import DeviceNode, Spec, SpecMount
+    from containerlib.oci.runtime_spec import DeviceNode, Linux, PosixRlimit, Spec, SpecMount
 
 __all__ = ["BindSource", "RootPlan", "lower"]
 
@@ -144,14 +152,14 @@ _LINKS = tuple(
 )
 
 
-def _lower_rlimits(spec: Spec) -> tuple[NativeRlimit, ...]:
+def _lower_rlimits(rlimits: tuple[PosixRlimit, ...]) -> tuple[NativeRlimit, ...]:
     return tuple(
         NativeRlimit(
             resource=RLIMIT_NUMBERS[limit.type.removeprefix("RLIMIT_").lower()],
             soft=limit.soft if limit.soft >= 0 else _RLIM_INFINITY,
             hard=limit.hard if limit.hard >= 0 else _RLIM_INFINITY,
         )
-        for limit in spec.process.rlimits
+        for limit in rlimits
     )
 
 
@@ -183,6 +191,31 @@ def _flags(spec: Spec, root: RootPlan, *, init: bool) -> int:
     return sum(flag for wanted, flag in chosen if wanted)
 
 
+@lru_cache(maxsize=64)
+def _lower_fixed(
+    mounts: tuple[SpecMount, ...],
+    linux: Linux,
+    rlimits: tuple[PosixRlimit, ...],
+    sources: tuple[tuple[str, BindSource], ...],
+    seccomp: bytes,
+    *,
+    overlay: bool,
+) -> NativeFixed:
+    """What containers started alike have in common; the same arguments give the same object."""
+    opened = dict(sources)
+    return NativeFixed(
+        root_options=("volatile",) if overlay else (),
+        scratch_options=("mode=0755",),
+        mounts=tuple(_lower_mount(mount, opened.get(mount.destination)) for mount in mounts),
+        nodes=(*(_lower_device(device) for device in linux.devices), *_LINKS),
+        sysctls=tuple((name.replace(".", "/"), value) for name, value in linux.sysctl),
+        readonly_paths=tuple(path.lstrip("/") for path in linux.readonly_paths),
+        masked_paths=tuple(dict.fromkeys(path.lstrip("/") for path in linux.masked_paths)),
+        rlimits=_lower_rlimits(rlimits),
+        seccomp=seccomp,
+    )
+
+
 def lower(
     spec: Spec,
     *,
@@ -209,6 +242,14 @@ def lower(
     """
     process, linux = spec.process, spec.linux
     return NativeSpec(
+        fixed=_lower_fixed(
+            spec.mounts,
+            linux,
+            process.rlimits,
+            tuple(sources.items()),
+            seccomp,
+            overlay=root.copied is None,
+        ),
         flags=_flags(spec, root, init=init),
         namespaces=sum(flag for name, flag in _NAMESPACE_FLAGS.items() if name in linux.namespaces),
         staging=root.staging,
@@ -216,25 +257,16 @@ def lower(
         root_upper=root.upper,
         root_work=root.work,
         root_lowers=root.lowers,
-        root_options=() if root.copied else ("volatile",),
-        scratch_options=("mode=0755",),
-        mounts=tuple(_lower_mount(mount, sources.get(mount.destination)) for mount in spec.mounts),
-        nodes=(*(_lower_device(device) for device in linux.devices), *_LINKS),
         files=tuple(NativeFile(target=target, content=content) for target, content in files.items()),
-        sysctls=tuple((name.replace(".", "/"), value) for name, value in linux.sysctl.items()),
-        readonly_paths=tuple(path.lstrip("/") for path in linux.readonly_paths),
-        masked_paths=tuple(dict.fromkeys(path.lstrip("/") for path in linux.masked_paths)),
-        rlimits=_lower_rlimits(spec),
         groups=process.user.additional_gids,
-        seccomp=seccomp,
         args=process.args,
         env=process.env,
         programs=_programs(process.args, process.env),
         hostname=spec.hostname or None,
         domainname=spec.domainname or None,
         workdir=process.cwd,
-        capabilities=capability.mask(process.capabilities.bounding),
-        ambient=capability.mask(process.capabilities.ambient),
+        capabilities=_mask(process.capabilities.bounding),
+        ambient=_mask(process.capabilities.ambient),
         uid=process.user.uid,
         gid=process.user.gid,
         umask=process.user.umask,
@@ -243,3 +275,8 @@ def lower(
         console_columns=process.console_size[0],
         fault=fault,
     )
+
+
+@lru_cache(maxsize=64)
+def _mask(names: frozenset[str]) -> int:
+    return capability.mask(names)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from containerlib.errors import InvalidOption, UnsupportedHost
@@ -48,11 +49,13 @@ def _environment(config: ContainerConfig, user: ResolvedUser, hostname: str) -> 
     return tuple(f"{name}={value}" for name, value in env.items())
 
 
-def _capabilities(config: ContainerConfig, user: ResolvedUser, host: HostFacts) -> Capabilities:
-    security = config.security
-    names = capability.apply(capability.DEFAULT_CAPABILITIES, security.cap_add, security.cap_drop)
-    missing = names - host.capabilities
-    asked = {capability.parse_capability(text, option="cap_add") for text in security.cap_add}
+@lru_cache(maxsize=64)
+def _capabilities(
+    cap_add: tuple[str, ...], cap_drop: tuple[str, ...], available: frozenset[str], *, is_root: bool
+) -> Capabilities:
+    names = capability.apply(capability.DEFAULT_CAPABILITIES, cap_add, cap_drop)
+    missing = names - available
+    asked = {capability.parse_capability(text, option="cap_add") for text in cap_add}
     refused = missing & asked
     if refused:
         raise UnsupportedHost(
@@ -61,18 +64,19 @@ def _capabilities(config: ContainerConfig, user: ResolvedUser, host: HostFacts) 
             found="this process without it",
         )
     names -= missing
-    held = names if user.uid == 0 else frozenset[str]()
+    held = names if is_root else frozenset[str]()
     return Capabilities(bounding=names, effective=held, permitted=held)
 
 
-def _rlimits(config: ContainerConfig, host: HostFacts) -> tuple[PosixRlimit, ...]:
+@lru_cache(maxsize=64)
+def _rlimits(asked: tuple[Rlimit, ...], host: HostFacts) -> tuple[PosixRlimit, ...]:
     chosen: dict[str, PosixRlimit] = {}
     for name, soft, hard in defaults.RLIMITS:
         most = host.hard_limits.get(name, _UNLIMITED)
         if most != _UNLIMITED and not host.can_raise_limits:
             hard = min(hard, most)  # noqa: PLW2901 - the default asks for no more than the host has
         chosen[name] = PosixRlimit(type=name, soft=min(soft, hard), hard=hard)
-    for limit in config.rlimits:
+    for limit in asked:
         chosen[limit.name] = _asked_rlimit(limit, host)
     return tuple(chosen.values())
 
@@ -92,10 +96,9 @@ def _asked_rlimit(limit: Rlimit, host: HostFacts) -> PosixRlimit:
     return PosixRlimit(type=limit.name, soft=limit.soft, hard=limit.hard)
 
 
-def _sysctls(config: ContainerConfig) -> dict[str, str]:
-    own_network = config.network != "host"
+def _sysctls(asked: tuple[tuple[str, str], ...], *, own_network: bool) -> tuple[tuple[str, str], ...]:
     chosen = dict(defaults.USERLAND_SYSCTLS) if own_network else {}
-    for name, value in config.sysctls.items():
+    for name, value in asked:
         namespace = next(
             (ns for prefix, ns in defaults.SYSCTL_NAMESPACES.items() if name.startswith(prefix)), None
         )
@@ -107,7 +110,7 @@ def _sysctls(config: ContainerConfig) -> dict[str, str]:
         if "\n" in value or "\0" in value:
             raise InvalidOption("sysctls", f"{name}={value}", "a value is one line")
         chosen[name] = value
-    return chosen
+    return tuple(chosen.items())
 
 
 def _user_mount(mount: Mount) -> SpecMount:
@@ -126,19 +129,20 @@ def _user_mount(mount: Mount) -> SpecMount:
     return SpecMount(destination=mount.target, type="tmpfs", source="tmpfs", options=tuple(options))
 
 
-def _mounts(config: ContainerConfig) -> tuple[SpecMount, ...]:
+@lru_cache(maxsize=64)
+def _mounts(asked: tuple[Mount, ...], shm_size_bytes: int) -> tuple[SpecMount, ...]:
     """The default mounts, those that the caller replaces left out, then the caller's by depth."""
-    taken = {posixpath.normpath(mount.target) for mount in config.mounts}
+    taken = {posixpath.normpath(mount.target) for mount in asked}
     shm = SpecMount(
         destination="/dev/shm",  # noqa: S108 - a path in the container
         type="tmpfs",
         source="shm",
-        options=("nosuid", "noexec", "nodev", "mode=1777", f"size={config.shm_size_bytes}"),
+        options=("nosuid", "noexec", "nodev", "mode=1777", f"size={shm_size_bytes}"),
     )
     base = [mount for mount in (*defaults.MOUNTS, shm) if mount.destination not in taken]
     if "/dev" in taken:
         raise InvalidOption("mounts", "/dev", "is always the container's own; mount single files below it")
-    own = sorted(config.mounts, key=lambda mount: mount.target.rstrip("/").count("/"))
+    own = sorted(asked, key=lambda mount: mount.target.rstrip("/").count("/"))
     return (*base, *(_user_mount(mount) for mount in own))
 
 
@@ -172,24 +176,40 @@ def build(
         user=User(uid=user.uid, gid=user.gid, additional_gids=user.groups),
         terminal=config.tty,
         console_size=config.console_size,
-        capabilities=_capabilities(config, user, host),
-        rlimits=_rlimits(config, host),
+        capabilities=_capabilities(
+            config.security.cap_add, config.security.cap_drop, host.capabilities, is_root=user.uid == 0
+        ),
+        rlimits=_rlimits(config.rlimits, host),
         no_new_privileges=config.security.no_new_privileges,
         oom_score_adj=config.resources.oom_score_adj,
-    )
-    namespaces = defaults.NAMESPACES if config.network != "host" else defaults.NAMESPACES - {"network"}
-    linux = Linux(
-        namespaces=namespaces,
-        devices=(*defaults.DEVICES, *devices),
-        masked_paths=(*defaults.MASKED_PATHS, *host.thermal_paths),
-        readonly_paths=defaults.READONLY_PATHS,
-        sysctl=_sysctls(config),
     )
     return Spec(
         process=process,
         root=Root(path=root, readonly=config.read_only),
         hostname=hostname,
         domainname=config.domainname or "",
-        mounts=_mounts(config),
-        linux=linux,
+        mounts=_mounts(config.mounts, config.shm_size_bytes),
+        linux=_linux(
+            tuple(devices),
+            tuple(config.sysctls.items()),
+            host.thermal_paths,
+            own_network=config.network != "host",
+        ),
+    )
+
+
+@lru_cache(maxsize=64)
+def _linux(
+    devices: tuple[DeviceNode, ...],
+    sysctls: tuple[tuple[str, str], ...],
+    thermal_paths: tuple[str, ...],
+    *,
+    own_network: bool,
+) -> Linux:
+    return Linux(
+        namespaces=defaults.NAMESPACES if own_network else defaults.NAMESPACES - {"network"},
+        devices=(*defaults.DEVICES, *devices),
+        masked_paths=(*defaults.MASKED_PATHS, *thermal_paths),
+        readonly_paths=defaults.READONLY_PATHS,
+        sysctl=_sysctls(sysctls, own_network=own_network),
     )
