@@ -35,20 +35,16 @@ static int place_file(struct child *c, const struct ctr_file *f, uint32_t i)
 {
     char name[16];
     _cleanup_close_ int file = -1;
-    _cleanup_close_ int source = -1;
     _cleanup_close_ int target = -1;
 
     (void)snprintf(name, sizeof(name), "file%u", i);
     file = openat(c->scratch_fd, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, f->mode);
     if (file < 0 || write_all(file, message_array(c->spec, f->content), f->content.count) < 0)
         return -1;
-    source = openat(c->scratch_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (source < 0)
-        return -1;
     target = path_make(c->root_fd, message_text(c->spec, f->target), 0, 0);
     if (target < 0)
         return -1;
-    return mount_bind(source, target, 0, 0);
+    return mount_bind(file, target, 0, 0);
 }
 
 int step_files(struct child *c)

@@ -94,6 +94,8 @@ class Channel:
     console_fd: int = -1
     exit: Exit | None = None
     held_step: int = 0
+    _waiters: int = 0
+    _is_closing: bool = False
     _lock: threading.Lock = field(factory=threading.Lock)
 
     def fileno(self) -> int:
@@ -132,11 +134,32 @@ class Channel:
 
     def wait_ready(self, timeout_s: float | None) -> bool:
         """Whether a report can be read without blocking, after waiting at most `timeout_s` seconds."""
-        if self.exit is not None:
-            return True
-        poller = select.poll()
-        poller.register(self._status_fd, select.POLLIN)
-        return bool(poller.poll(None if timeout_s is None else max(0.0, timeout_s * 1000)))
+        with self._lock:
+            if self.exit is not None or self._status_fd < 0:
+                return True
+            self._waiters += 1
+        try:
+            poller = select.poll()
+            poller.register(self._status_fd, select.POLLIN)
+            return bool(poller.poll(None if timeout_s is None else max(0.0, timeout_s * 1000)))
+        finally:
+            with self._lock:
+                self._waiters -= 1
+                self._close_status()
+
+    def duplicate(self) -> int:
+        """A descriptor like `fileno` that the caller owns; -1 after the end."""
+        with self._lock:
+            return -1 if self.exit is not None or self._status_fd < 0 else os.dup(self._status_fd)
+
+    def _close_status(self) -> None:
+        """Close the socket once nobody waits on it: a waiter would else wait on whatever has its number next.
+
+        The spawner has closed its side by then, so that no waiter stays.
+        """
+        if self._is_closing and self._waiters == 0 and self._status_fd >= 0:
+            os.close(self._status_fd)
+            self._status_fd = -1
 
     def release(self) -> None:
         """Let a container go on that a fault of action HOLD has stopped."""
@@ -151,13 +174,21 @@ class Channel:
             if self.pidfd >= 0 and self.exit is None:
                 signal.pidfd_send_signal(self.pidfd, number)
 
+    def give_up(self) -> None:
+        """Say that nobody will ever know how it ended, if it is not known."""
+        with self._lock:
+            if self.exit is None:
+                self.exit = Exit(exit_code=None)
+
     def close(self) -> None:
         """Give up the descriptors. A running container goes on; its end can no longer be learnt."""
         with self._lock:
-            fds = [self._status_fd, self._error_fd, self.pidfd, self.console_fd]
-            self._status_fd = self._error_fd = self.pidfd = self.console_fd = -1
+            fds = [self._error_fd, self.pidfd, self.console_fd]
+            self._error_fd = self.pidfd = self.console_fd = -1
             if self.exit is None:
                 self.exit = Exit(exit_code=None)
+            self._is_closing = True
+            self._close_status()
         _close_all([fd for fd in fds if fd >= 0])
 
     def finish_start(self, spec: NativeSpec, timeout_s: float) -> None:

@@ -186,8 +186,13 @@ class Containers:
             InvalidOption: A value that no host could honour; nothing was made.
             NameInUse: Another container of this engine has the name.
         """
+        return self._create(image, command, options, starts_now=False)
+
+    def _create(
+        self, image: Image, command: Sequence[str] | None, options: RunOptions, *, starts_now: bool
+    ) -> Container:
         merged = config.merge(image.record.config.config, command=command, **options)
-        return Container(create.create(self._session, image.record, merged))
+        return Container(create.create(self._session, image.record, merged, starts_now=starts_now))
 
     def run(
         self,
@@ -209,7 +214,7 @@ class Containers:
             stderr: See `Container.start`.
             options: See `RunOptions`.
         """
-        container = self.create(image, command, **options)
+        container = self._create(image, command, options, starts_now=True)
         try:
             container.start(stdin=stdin, stdout=stdout, stderr=stderr)
         except BaseException:

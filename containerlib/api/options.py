@@ -39,6 +39,7 @@ class RunOptions(TypedDict, total=False):
         name: Name within this engine; one is made up if left out.
         stop_signal: What `stop` sends first, such as ``"TERM"``.
         stop_timeout_s: How long `stop` waits before it kills, in seconds; 10 if left out.
+        remove: Remove it as soon as its end is noticed.
         layer: Where the container's own layer lives: ``"memory"`` (gone when it ends) or ``"disk"``.
         lifetime: ``"process"``: it ends with this process, however that ends.
     """
@@ -66,5 +67,6 @@ class RunOptions(TypedDict, total=False):
     name: str | None
     stop_signal: int | str
     stop_timeout_s: float
+    remove: bool
     layer: Literal["memory", "disk"]
     lifetime: Literal["process"]

@@ -156,7 +156,7 @@ def run_to_end(
     options: RunOptions,
 ) -> tuple[Container, ExitStatus, bytes, bytes]:
     """Run a command to its end in a container that is then removed; `Image.call` in parts."""
-    options = {"layer": "memory", **options}
+    options = {"layer": "memory", "remove": True, **options}
     container = image.run(args, stdin=stdin, stdout=stdout, stderr=stderr, **options)
     entry = container.entry
     try:

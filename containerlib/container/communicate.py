@@ -14,6 +14,7 @@ from containerlib.errors import OperationTimeout, OutputLimitExceeded
 if TYPE_CHECKING:
     from containerlib.container.entry import ContainerEntry
     from containerlib.container.streams import Streams
+    from containerlib.runtime.process import RunningProcess
     from containerlib.runtime.usage import ExitStatus
 
 __all__ = ["DEFAULT_OUTPUT_LIMIT", "communicate"]
@@ -100,10 +101,18 @@ class _Conversation:
         """Whether the container ended before the deadline."""
         self._register()
         process = self._entry.process
-        end_fd = -1 if process is None or process.poll() is not None else process.fileno()
-        if end_fd >= 0:
-            self._poller.register(end_fd, select.POLLIN)
-        while end_fd >= 0:
+        end_fd = -1 if process is None else process.duplicate()
+        if process is None or end_fd < 0:
+            self._drain()
+            return True
+        self._poller.register(end_fd, select.POLLIN)
+        try:
+            return self._converse(process, deadline)
+        finally:
+            os.close(end_fd)
+
+    def _converse(self, process: RunningProcess, deadline: float | None) -> bool:
+        while True:
             left = None if deadline is None else (deadline - time.monotonic()) * 1000
             if left is not None and left <= 0:
                 return False
@@ -112,10 +121,9 @@ class _Conversation:
                     self._write()
                 elif fd in self._readers:
                     self._read(fd)
-                elif process is not None and process.poll() is not None:
-                    end_fd = -1
-        self._drain()
-        return True
+                elif process.poll() is not None or process.has_ended:
+                    self._drain()
+                    return True
 
     def output(self) -> tuple[bytes, bytes]:
         """What was read so far."""

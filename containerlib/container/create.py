@@ -32,10 +32,18 @@ def _make_layer(session: Session, container_id: str) -> str:
     return directory
 
 
-def create(session: Session, image: ImageRecord, config: ContainerConfig) -> ContainerEntry:
+def create(
+    session: Session, image: ImageRecord, config: ContainerConfig, *, starts_now: bool = False
+) -> ContainerEntry:
     """Make a container of `image`.
 
     After a failure nothing of it is left.
+
+    Args:
+        session: The engine.
+        image: What it is made of.
+        config: What it shall be.
+        starts_now: The caller starts it at once, which tells other processes of it.
 
     Raises:
         NameInUse: Another container of this engine has the name.
@@ -61,7 +69,8 @@ def create(session: Session, image: ImageRecord, config: ContainerConfig) -> Con
     try:
         if directory is not None:
             _make_layer(session, container_id)
-        entry.write_record()
+        if not starts_now:
+            entry.write_record()
     except BaseException:
         session.drop(entry)
         if directory is not None and os.path.isdir(directory):

@@ -80,10 +80,10 @@ class ContainerEntry:
             process.poll()
         return self.state
 
-    def on_exit(self, process: RunningProcess) -> None:
+    def on_exit(self, status: ExitStatus) -> None:
         """Take note of the end. Called once by whoever learns of it."""
         with self.lock:
-            self.exit_status = process.poll()
+            self.exit_status = status
             self.state = ContainerState.EXITED
             if self.config.remove:
                 self.discard()

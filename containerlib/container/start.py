@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 from containerlib._util.remove_tree import remove_tree
@@ -54,8 +55,15 @@ def start(
         entry.streams = streams
         entry.exit_status = None
         entry.state = ContainerState.RUNNING
+    try:
         entry.write_record()
-        return streams
+    except OSError:
+        # A container that other processes cannot see is not what was asked for.
+        entry.process.signal(signal.SIGKILL)
+        entry.process.wait()
+        streams.close_outer()
+        raise
+    return streams
 
 
 def take_console(entry: ContainerEntry) -> int:

@@ -15,18 +15,19 @@ import attrs
 from containerlib._util import file_lock
 from containerlib._util.atomic_file import collect_temporary_files
 from containerlib.errors import BlobNotFound, InvalidManifest, SizeMismatch, StoreCorrupted
-from containerlib.oci.digest import Digest, chain_ids
+from containerlib.oci.digest import chain_ids
 from containerlib.oci.image_config import MAX_CONFIG_BYTES, ImageConfig
 from containerlib.oci.manifest import MAX_MANIFEST_BYTES, Index, parse_manifest
+from containerlib.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from containerlib.oci.descriptor import Descriptor
-    from containerlib.oci.digest import ChainId
+    from containerlib.oci.digest import ChainId, Digest
     from containerlib.store.stores import Stores
 
-__all__ = ["Collected", "collect", "sweep"]
+__all__ = ["Collected", "collect", "discard", "sweep"]
 
 _MAX_INDEX_DEPTH = 4
 _MAX_DESCRIPTORS = 10_000
@@ -66,19 +67,34 @@ def collect(stores: Stores, *, keep: Iterable[ChainId] = ()) -> Collected:
 
 def sweep(stores: Stores, *, keep: Iterable[ChainId] = ()) -> Collected:
     """Do the part of `collect` for which the caller holds the collection lock exclusively."""
-    # The leases first: what sets its reference and drops its lease meanwhile is then found by the reference.
-    needed = _Needed(stores, stores.leases.protected() | set(keep))
-    for target in stores.references.list().values():
-        needed.add_image(target)
-    snapshots = _unneeded_snapshots(stores, needed.digests)
-    blobs = [blob for blob in stores.content.list() if blob.digest not in needed.digests]
+    needed = _needed(stores, set(keep))
+    snapshots = _unneeded_snapshots(stores, needed)
+    blobs = [blob for blob in stores.content.list() if blob.digest not in needed]
     freed = sum(blob.size for blob in blobs)
-    for name in snapshots:
-        freed += stores.snapshots.get(name).size_bytes
-        stores.snapshots.remove(name)
+    for snapshot in snapshots:
+        freed += snapshot.size_bytes
+        stores.snapshots.remove(snapshot.name)
     for blob in blobs:
         stores.content.delete(blob.digest)
     return Collected(len(blobs), len(snapshots), freed)
+
+
+def discard(stores: Stores, digests: Iterable[Digest]) -> None:
+    """Delete those of the blobs `digests` that nothing needs, after an operation that failed."""
+    with file_lock.locked(stores.layout.collection_lock):
+        needed = _needed(stores, set())
+        for digest in digests:
+            if digest not in needed:
+                stores.content.delete(digest)
+
+
+def _needed(stores: Stores, keep: set[Digest]) -> set[Digest]:
+    """Return every digest that a lease or a reference needs, and `keep`."""
+    # The leases first: what sets its reference and drops its lease meanwhile is then found by the reference.
+    needed = _Needed(stores, stores.leases.protected() | keep)
+    for target in stores.references.list().values():
+        needed.add_image(target)
+    return needed.digests
 
 
 class _Needed:
@@ -87,7 +103,6 @@ class _Needed:
     def __init__(self, stores: Stores, digests: set[Digest]) -> None:
         self._stores = stores
         self.digests = digests
-        # What is protected by name only was perhaps reached from nowhere yet, so it is walked all the same.
         self._walked: set[Digest] = set()
 
     def add_image(self, target: Descriptor, depth: int = 0) -> None:
@@ -118,25 +133,36 @@ class _Needed:
         self.digests.update(chain_ids(config.diff_ids))
 
 
-def _unneeded_snapshots(stores: Stores, needed: set[Digest]) -> list[ChainId]:
-    """Return snapshots that are neither needed nor below a needed one, those on top first."""
-    existing = {name: stores.snapshots.get(name) for name in stores.snapshots.list()}
-    kept: set[Digest] = set()
+def _unneeded_snapshots(stores: Stores, needed: set[Digest]) -> list[Snapshot]:
+    """Return snapshots that are neither needed nor below a needed one, those on top first.
+
+    One whose record is damaged is of no use to anyone and counts as unneeded.
+    """
+    existing = {name: _snapshot(stores, name) for name in stores.snapshots.list()}
+    kept: set[ChainId] = set()
     for name in existing:
-        if name in needed:
-            below: ChainId | None = name
-            while below is not None and below not in kept and below in existing:
-                kept.add(below)
-                below = existing[below].parent
-    unneeded = {name for name in existing if name not in kept}
+        below: ChainId | None = name if name in needed else None
+        while below is not None and below not in kept and below in existing:
+            kept.add(below)
+            below = existing[below].parent
+    unneeded = {name: snapshot for name, snapshot in existing.items() if name not in kept}
+    ordered: dict[ChainId, None] = {}
+    for name in unneeded:
+        path: list[ChainId] = []
+        step: ChainId | None = name
+        while step in unneeded and step not in ordered and step not in path:
+            path.append(step)
+            step = unneeded[step].parent
+        # Bottom first here, so that no snapshot is ever left without its parent when this is reversed.
+        ordered.update(dict.fromkeys(reversed(path)))
+    return [unneeded[name] for name in reversed(ordered)]
 
-    def depth(name: ChainId) -> int:
-        count, parent = 0, existing[name].parent
-        while parent in unneeded and count <= len(existing):
-            count, parent = count + 1, existing[parent].parent
-        return count
 
-    return sorted(unneeded, key=depth, reverse=True)
+def _snapshot(stores: Stores, name: ChainId) -> Snapshot:
+    try:
+        return stores.snapshots.get(name)
+    except StoreCorrupted:
+        return Snapshot(name, None, 0, "")
 
 
 def _collect_locks(stores: Stores) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import attrs
@@ -49,18 +50,34 @@ class ImageRecord:
 def load_image(stores: Stores, digest: Digest, references: tuple[str, ...] = ()) -> ImageRecord:
     """Read the image whose manifest (or index of manifests) has this digest.
 
+    What was read before is remembered; then only the presence of its content is looked at.
+
     Raises:
         BlobNotFound: Part of it is missing.
         SnapshotNotFound: It was never unpacked.
         InvalidManifest: It is not a container image, or not for this platform.
     """
+    known = stores.derived.get(digest)
+    if isinstance(known, ImageRecord) and _is_present(stores, known):
+        return attrs.evolve(known, references=references)
+    image = _read_image(stores, digest)
+    stores.derived.put(digest, image)
+    return attrs.evolve(image, references=references)
+
+
+def _is_present(stores: Stores, image: ImageRecord) -> bool:
+    digests = {image.digest, image.manifest.digest, image.id}
+    return all(map(stores.content.exists, digests)) and all(map(os.path.exists, image.lowers))
+
+
+def _read_image(stores: Stores, digest: Digest) -> ImageRecord:
     manifest = load_manifest(stores, digest)
     config = load_config(stores, manifest)
     chain_id = config.chain_id if config.diff_ids else None
     return ImageRecord(
         id=config.digest,
         digest=digest,
-        references=references,
+        references=(),
         config=config,
         manifest=manifest,
         chain_id=chain_id,

@@ -33,7 +33,7 @@ def names_of(stores: Stores, digest: Digest) -> tuple[str, ...]:
     """Return the names that point at the image with this manifest digest, sorted."""
     return tuple(
         name
-        for name, target in stores.references.list().items()
+        for name, target in stores.references.list(skip_damaged=True).items()
         if target.digest == digest and not is_anonymous(name)
     )
 

@@ -75,7 +75,7 @@ def get_image(stores: Stores, name: str) -> ImageRecord:
 def list_images(stores: Stores) -> list[ImageRecord]:
     """Return every complete image, those with names first, in the order of their names."""
     names: dict[Digest, list[str]] = {}
-    for name, target in stores.references.list().items():
+    for name, target in stores.references.list(skip_damaged=True).items():
         names.setdefault(target.digest, []).extend([] if is_anonymous(name) else [name])
     images: list[ImageRecord] = []
     for digest, references in names.items():
@@ -201,7 +201,7 @@ def _by_reference(stores: Stores, reference: Reference) -> Digest | None:
     if reference.digest is None:
         return None
     # A tag beside a digest says nothing; any name of the same repository with this content will do.
-    for name, candidate in stores.references.list().items():
+    for name, candidate in stores.references.list(skip_damaged=True).items():
         matches = candidate.digest == reference.digest and not is_anonymous(name)
         if matches and Reference.parse(name).name == reference.name:
             return candidate.digest
@@ -210,7 +210,7 @@ def _by_reference(stores: Stores, reference: Reference) -> Digest | None:
 
 def _by_prefix(stores: Stores, name: str, prefix: str) -> Digest:
     found: dict[Digest, Digest] = {}
-    for digest in {target.digest for target in stores.references.list().values()}:
+    for digest in {target.digest for target in stores.references.list(skip_damaged=True).values()}:
         image_id = _image_id(stores, digest)
         if digest.hex.startswith(prefix) or (image_id is not None and image_id.hex.startswith(prefix)):
             found[image_id or digest] = digest

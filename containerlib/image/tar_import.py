@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from containerlib.errors import InvalidInputError
 from containerlib.image.assemble import complete_image
+from containerlib.image.collect import discard
 from containerlib.image.unpack import UnpackPolicy
 from containerlib.layer.compression import decompressed
 from containerlib.oci.reference import Reference
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from containerlib.image.image_record import ImageRecord
     from containerlib.oci.image_config import Config
     from containerlib.oci.platform import Platform
+    from containerlib.store.content import Blob
+    from containerlib.store.lease import Lease
     from containerlib.store.stores import Stores
 
 __all__ = ["from_tar"]
@@ -52,22 +55,34 @@ def from_tar(
         LayerError: The archive is damaged, over a limit or could harm the host; nothing is left of it.
         InvalidInputError: `source` is not a file.
     """
-    policy = policy or UnpackPolicy()
     if reference is not None:
         Reference.parse(reference)
-    with (
-        stores.leases.acquire("import archive") as lease,
-        _opened(source) as stream,
-        stores.content.writer() as writer,
-    ):
+    stored: list[Blob] = []
+    try:
+        with stores.leases.acquire("import archive") as lease:
+            stored.append(_store(stores, lease, source, policy or UnpackPolicy()))
+            return complete_image(
+                stores,
+                lease,
+                stored,
+                config=config,
+                reference=reference,
+                platform=platform,
+                policy=policy,
+            )
+    except BaseException:
+        discard(stores, [blob.digest for blob in stored])
+        raise
+
+
+def _store(stores: Stores, lease: Lease, source: str | BinaryIO, policy: UnpackPolicy) -> Blob:
+    """Put the uncompressed archive into the content store."""
+    with _opened(source) as stream, stores.content.writer() as writer:
         plain = decompressed(stream, limits=policy.decompression)
         while chunk := plain.read(_BUFFER_BYTES):
             writer.write(chunk)
         lease.protect([writer.digest])
-        blob = writer.commit()
-        return complete_image(
-            stores, lease, [blob], config=config, reference=reference, platform=platform, policy=policy
-        )
+        return writer.commit()
 
 
 def _opened(source: str | BinaryIO) -> AbstractContextManager[BinaryIO]:

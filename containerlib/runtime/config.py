@@ -7,6 +7,7 @@ below this line sees options.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
@@ -32,6 +33,10 @@ _HOSTNAME = re.compile(
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _MAX_HOSTNAME = 64
 
+# Shared, because values that are the same object are quick to look up.
+_DEFAULT_RESOURCES = Resources()
+_DEFAULT_SECURITY = Security()
+
 
 @frozen(kw_only=True)
 class ContainerConfig:
@@ -48,8 +53,8 @@ class ContainerConfig:
     mounts: tuple[Mount, ...] = ()
     devices: tuple[Device, ...] = ()
     network: Literal["none", "host"] = "none"
-    resources: Resources = field(factory=Resources)
-    security: Security = field(factory=Security)
+    resources: Resources = _DEFAULT_RESOURCES
+    security: Security = _DEFAULT_SECURITY
     sysctls: Mapping[str, str] = field(factory=dict)
     rlimits: tuple[Rlimit, ...] = ()
     shm_size_bytes: int = SHM_SIZE_BYTES
@@ -89,6 +94,15 @@ def parse_env(env: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:
         if "\0" in value:
             raise InvalidOption("env", f"{name}={value}", "a value cannot hold a NUL character")
     return dict(pairs)
+
+
+_signal = lru_cache(maxsize=64)(parse_signal)
+_user = lru_cache(maxsize=64)(parse_user)
+
+
+@lru_cache(maxsize=64)
+def _image_env(entries: tuple[str, ...]) -> dict[str, str]:
+    return parse_env(entries)
 
 
 def _split_entry(entry: str) -> tuple[str, str]:
@@ -179,12 +193,12 @@ def merge(
         )
     if network not in {"none", "host"}:
         raise InvalidOption("network", network, "give 'none' or 'host'; there are no other networks yet")
-    merged_env = {"PATH": DEFAULT_PATH, **parse_env(image.env), **parse_env(env)}
+    merged_env = {"PATH": DEFAULT_PATH, **_image_env(image.env), **parse_env(env)}
     return ContainerConfig(
         args=_command(image, command, entrypoint),
         env=merged_env,
         workdir=_workdir(image, workdir),
-        user=parse_user(user if user is not None else image.user),
+        user=_user(user if user is not None else image.user),
         name=name,
         hostname=hostname,
         domainname=domainname,
@@ -195,6 +209,6 @@ def merge(
         group_add=tuple(group_add),
         devices=tuple(devices),
         rlimits=tuple(rlimits),
-        stop_signal=parse_signal(stop_signal if stop_signal is not None else image.stop_signal or "TERM"),
+        stop_signal=_signal(stop_signal if stop_signal is not None else image.stop_signal or "TERM"),
         **rest,
     )

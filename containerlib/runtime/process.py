@@ -28,26 +28,32 @@ class RunningProcess:
     """The first process of a container, from the moment its command was executed."""
 
     def __init__(
-        self, channel: Channel, cgroup: ContainerCgroup | None, on_exit: Callable[[RunningProcess], None]
+        self, channel: Channel, cgroup: ContainerCgroup | None, on_exit: Callable[[ExitStatus], None]
     ) -> None:
         """Take over the channel and the control group.
 
         Args:
             channel: From the spawner, started.
             cgroup: The container's control groups; None where the host has none to write.
-            on_exit: Called once, by whoever first learns of the end, after the control group is gone.
+            on_exit: Called once, by whoever first learns of the end, before anybody is told.
         """
         self._channel = channel
         self._cgroup = cgroup
         self._on_exit = on_exit
         self._lock = threading.Lock()
         self._status: ExitStatus | None = None
+        self._is_finishing = False
+        self._noted = threading.Event()
         self.started_at = time.time()
         self.finished_at: float | None = None
 
     def fileno(self) -> int:
         """A descriptor that becomes readable at the end, for poll(2) and event loops."""
         return self._channel.fileno()
+
+    def duplicate(self) -> int:
+        """A descriptor like `fileno` that the caller owns and closes; -1 after the end."""
+        return self._channel.duplicate()
 
     @property
     def pidfd(self) -> int:
@@ -84,33 +90,50 @@ class RunningProcess:
         fd, self._channel.console_fd = self._channel.console_fd, -1
         return fd
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the end was reported, even if another thread is still taking note of it."""
+        return self._channel.exit is not None
+
     def poll(self) -> ExitStatus | None:
-        """How it ended, or None while it runs. Never blocks."""
-        return self.wait(0)
+        """How it ended, or None while it runs or while another thread is taking note of its end."""
+        if self._status is None and self._channel_says_ended(0):
+            self._finish()
+        return self._status
 
     def wait(self, timeout_s: float | None = None) -> ExitStatus | None:
         """Wait for the end; None if it did not come within `timeout_s` seconds."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while self._status is None:
-            left = None if deadline is None else deadline - time.monotonic()
-            if self._channel.exit is None:
-                if not self._channel.wait_ready(left):
-                    return None
-                self._channel.receive()
-            if self._channel.exit is not None:
-                self._finish(self._channel.exit)
+        if self._status is None and self._channel_says_ended(timeout_s):
+            self._finish()
+            # Another thread may be at it; that takes a moment, and no report follows.
+            self._noted.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
         return self._status
 
-    def _finish(self, ended: Exit) -> None:
+    def _channel_says_ended(self, timeout_s: float | None) -> bool:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while self._channel.exit is None:
+            if not self._channel.wait_ready(None if deadline is None else deadline - time.monotonic()):
+                return False
+            self._channel.receive()
+        return True
+
+    def _finish(self) -> None:
+        """Take note of the end, in the first thread that gets here; the others go on."""
+        ended = self._channel.exit
         with self._lock:
-            if self._status is not None:
+            if self._is_finishing or ended is None:
                 return
+            self._is_finishing = True
             counted = None if self._cgroup is None else self._cgroup.usage()
             self.finished_at = time.time()
             self._remove_cgroup()
             self._channel.close()
-            self._status = _exit_status(ended, counted)
-        self._on_exit(self)
+        status = _exit_status(ended, counted)
+        # Outside the lock, because the owner has one of its own, under which it calls us.
+        self._on_exit(status)
+        self._status = status
+        self._noted.set()
 
     def _remove_cgroup(self) -> None:
         cgroup, self._cgroup = self._cgroup, None
@@ -126,18 +149,14 @@ class RunningProcess:
         first process.
         """
         with self._lock:
-            if self._status is None:
+            if not self._is_finishing:
                 self._channel.kill(number)
 
     def lost(self) -> None:
         """Settle without the spawner: what it has said already counts, else nobody knows how it ended."""
-        while self._channel.exit is None and self._channel.wait_ready(0):
-            self._channel.receive()
-        if self._channel.exit is None:
-            self._channel.close()
-        ended = self._channel.exit
-        if ended is not None:
-            self._finish(ended)
+        if not self._channel_says_ended(0):
+            self._channel.give_up()
+        self._finish()
 
     def abandon(self) -> None:
         """In a forked child: give up the descriptors and touch nothing else."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from containerlib._native.spec import NativeSpec
     from containerlib.runtime.cgroup_container import ContainerCgroup
     from containerlib.runtime.config import ContainerConfig
+    from containerlib.runtime.usage import ExitStatus
     from containerlib.runtime.user import ResolvedUser
 
 __all__ = ["Layers", "RootKind", "Runner"]
@@ -158,7 +159,7 @@ class Runner:
         config: ContainerConfig,
         layers: Layers,
         stdio: tuple[int, int, int],
-        on_exit: Callable[[RunningProcess], None],
+        on_exit: Callable[[ExitStatus], None],
     ) -> RunningProcess:
         """Start a container, and return when its command was executed.
 
@@ -194,7 +195,7 @@ class Runner:
         config: ContainerConfig,
         layers: Layers,
         stdio: tuple[int, int, int],
-        on_exit: Callable[[RunningProcess], None],
+        on_exit: Callable[[ExitStatus], None],
         *,
         copied: bool,
     ) -> RunningProcess:
@@ -233,7 +234,7 @@ class Runner:
         cgroup: ContainerCgroup,
         binds: Binds,
         stdio: tuple[int, int, int],
-        on_exit: Callable[[RunningProcess], None],
+        on_exit: Callable[[ExitStatus], None],
     ) -> RunningProcess:
         request = SpawnRequest(
             spec=native,

@@ -8,6 +8,8 @@ name stands in it.
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from typing import TYPE_CHECKING
 
 import attrs
@@ -24,6 +26,24 @@ if TYPE_CHECKING:
 __all__ = ["ReferenceStore"]
 
 _MAX_NAME_LENGTH = 1024
+_SETTLED_NS = 100_000_000
+
+
+class _Listing:
+    """The references as they were when the directory had a certain stamp."""
+
+    def __init__(self) -> None:
+        self._known: tuple[tuple[int, int], dict[str, Descriptor]] | None = None
+
+    def entries_at(self, stamp: tuple[int, int]) -> dict[str, Descriptor] | None:
+        known = self._known
+        return known[1] if known is not None and known[0] == stamp else None
+
+    def remember(self, stamp: tuple[int, int], entries: dict[str, Descriptor]) -> None:
+        # Two changes within one tick of the file system's clock have the same stamp. So a listing is
+        # remembered only if the last change before it is long past.
+        if time.time_ns() - stamp[1] > _SETTLED_NS and stamp[1]:
+            self._known = (stamp, entries)
 
 
 @attrs.frozen
@@ -32,6 +52,7 @@ class ReferenceStore:
 
     layout: Layout
     durable: bool = True
+    _listing: _Listing = attrs.field(factory=_Listing, init=False, eq=False, repr=False)
 
     def get(self, name: str) -> Descriptor | None:
         """Return what `name` points at, or None if it points at nothing.
@@ -39,6 +60,9 @@ class ReferenceStore:
         Raises:
             StoreCorrupted: The file of this reference is damaged.
         """
+        listed = self._listing.entries_at(self._stamp())
+        if listed is not None:
+            return listed.get(name)
         records = self._records
         try:
             return self._target(_key(name), records.get(_key(name)), name)
@@ -57,22 +81,50 @@ class ReferenceStore:
         """Do what `remove` does, for a caller that holds the lock of `name`."""
         return self._records.remove_locked(_key(name))
 
-    def list(self) -> dict[str, Descriptor]:
-        """Return every reference and its target, sorted by name."""
+    def list(self, *, skip_damaged: bool = False) -> dict[str, Descriptor]:
+        """Return every reference and its target, sorted by name.
+
+        Args:
+            skip_damaged: Whether to leave damaged references out, for those who only want to show them.
+
+        Raises:
+            StoreCorrupted: A reference is damaged and must not be skipped.
+
+        Cost: one look at the directory if nothing changed since the last call, else one read per reference.
+        """
+        stamp = self._stamp()
+        listed = self._listing.entries_at(stamp)
+        if listed is not None:
+            return dict(listed)
         result: dict[str, Descriptor] = {}
+        damaged = False
         for key in self._records.list():
             try:
                 document = self._records.get(key)
+                name = document.get("name")
+                result[str(name)] = self._target(key, document, str(name))
             except NotFoundError:
                 continue  # removed since the directory was listed
-            name = document.get("name")
-            if isinstance(name, str):
-                result[name] = self._target(key, document, name)
-        return dict(sorted(result.items()))
+            except StoreCorrupted:
+                if not skip_damaged:
+                    raise
+                damaged = True
+        result = dict(sorted(result.items()))
+        if not damaged:
+            self._listing.remember(stamp, result)
+        return dict(result)
 
     def lock(self, name: str) -> AbstractContextManager[None]:
         """Return the lock of the reference `name`."""
         return self._records.lock(_key(name))
+
+    def _stamp(self) -> tuple[int, int]:
+        """Return what changes whenever a file of the directory is made, replaced or removed."""
+        try:
+            info = os.stat(self.layout.references)
+        except FileNotFoundError:
+            return (0, 0)
+        return (info.st_ino, info.st_mtime_ns)
 
     @property
     def _records(self) -> RecordStore:

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 
+from containerlib._util.memo import Memo
 from containerlib.store.content import ContentStore
 from containerlib.store.layout import Layout
 from containerlib.store.lease import LeaseStore
 from containerlib.store.reference import ReferenceStore
 from containerlib.store.snapshot import SnapshotStore
 
+if TYPE_CHECKING:
+    from containerlib.oci.digest import Digest
+
 __all__ = ["Stores"]
 
 
 @attrs.frozen
 class Stores:
-    """Content, snapshots, references and leases below one root. Holds no descriptor and needs no closing."""
+    """Content, snapshots, references and leases below one root. Holds no descriptor and needs no closing.
+
+    Attributes:
+        derived: Values computed from immutable content, by digest, for those who read the same often.
+    """
 
     layout: Layout
     content: ContentStore
     snapshots: SnapshotStore
     references: ReferenceStore
     leases: LeaseStore
+    derived: Memo[Digest, object] = attrs.field(factory=Memo, eq=False, repr=False)
 
     @classmethod
     def open(cls, root: str, run_root: str, *, durable: bool = True) -> Stores:

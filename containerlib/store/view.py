@@ -22,6 +22,7 @@ __all__ = ["read_file"]
 
 _MAX_LINKS = 40
 _MAX_COMPONENTS = 2048
+_MAX_DEPTH = 128
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _OPAQUE_XATTRS = ("trusted.overlay.opaque", "user.overlay.opaque")
@@ -87,6 +88,8 @@ class _View:
                 return None
             if stat.S_ISDIR(found.info.st_mode):
                 self._enter(name)
+                if len(self._stack) > _MAX_DEPTH:
+                    raise InvalidInputError(f"path {path!r} leads too deep")
             elif stat.S_ISLNK(found.info.st_mode):
                 links += 1
                 pending = self._follow(found.directory_fd, name, path, links) + pending
