@@ -53,7 +53,7 @@ ssize_t channel_receive_fds(int socket, void *data, size_t size, int *ret_fds, u
     ssize_t n;
 
     do
-        n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+        n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return -1;

@@ -7,6 +7,7 @@ numbers become words in `_native.explain`; nothing else in the package talks to 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -103,13 +104,15 @@ class Channel:
         return self._status_fd
 
     def receive(self) -> None:
-        """Read one report; blocks until there is one. The end of them without an exit is `Exit(None)`."""
+        """Read one report if there is one. The end of them without an exit is `Exit(None)`."""
         with self._lock:
             if self.exit is not None:
                 return
             status = ffi.new("struct ctr_status *")
             fd = ffi.new("int *", -1)
             more = lib.ctr_receive(self._status_fd, status, fd)
+            if more == -errno.EAGAIN:
+                return
             if more <= 0:
                 self.exit = Exit(exit_code=None)
                 return
@@ -192,20 +195,19 @@ class Channel:
         _close_all([fd for fd in fds if fd >= 0])
 
     def finish_start(self, spec: NativeSpec, timeout_s: float) -> None:
-        """Wait until the command was executed, and raise what prevented it.
+        """Wait until the command was executed, and raise what prevented it; then `abort` is due.
 
         Raises:
             SpawnError: A step failed; its subclasses for a command that is missing or not executable.
-            OperationTimeout: The steps took longer than `timeout_s`; the container was killed.
+            OperationTimeout: The steps took longer than `timeout_s`.
             EngineClosed: The spawner is gone.
         """
         poller = select.poll()
         poller.register(self._error_fd, select.POLLIN)
         if not poller.poll(timeout_s * 1000):
-            self._abort()
             raise OperationTimeout(f"the container did not start within {timeout_s} s", timeout_s=timeout_s)
         data = os.read(self._error_fd, _ERROR_SIZE)
-        while self.pidfd < 0 and self.exit is None and (not data or self.wait_ready(0)):
+        while self.pidfd < 0 and self.exit is None and self.wait_ready(0 if data else None):
             self.receive()
         if len(data) == _ERROR_SIZE:
             error = ffi.from_buffer("struct ctr_error *", data)
@@ -215,10 +217,14 @@ class Channel:
         os.close(self._error_fd)
         self._error_fd = -1
 
-    def _abort(self) -> None:
-        while self.pidfd < 0 and self.wait_ready(0) and self.exit is None:
+    def abort(self) -> None:
+        """Kill what was started, wait until it is gone, and close. A start that failed is over already."""
+        while self.pidfd < 0 and self.exit is None and self.wait_ready(None):
             self.receive()
         self.kill()
+        while self.exit is None and self.wait_ready(None):
+            self.receive()
+        self.close()
 
 
 def _seal_program() -> int:
@@ -282,6 +288,9 @@ class Spawner:
     def _receive_ready(self) -> None:
         status = ffi.new("struct ctr_status *")
         fd = ffi.new("int *", -1)
+        poller = select.poll()
+        poller.register(self._control, select.POLLIN)
+        poller.poll()
         if lib.ctr_receive(self._control, status, fd) <= 0:
             code = self._reap()
             self.close()

@@ -43,6 +43,7 @@ class RunningProcess:
         self._lock = threading.Lock()
         self._status: ExitStatus | None = None
         self._is_finishing = False
+        self._console_taken = False
         self._noted = threading.Event()
         self.started_at = time.time()
         self.finished_at: float | None = None
@@ -84,9 +85,11 @@ class RunningProcess:
     def take_console(self) -> int:
         """The master side of the container's terminal; the caller owns it from now on."""
         while self._channel.console_fd < 0:
-            if self._channel.exit is not None:
-                raise InvalidState("the container has no terminal", expected="tty", actual="no tty")
+            if self._channel.exit is not None or self._console_taken:
+                raise InvalidState("the container's terminal is gone", expected="tty", actual="no tty")
+            self._channel.wait_ready(None)
             self._channel.receive()
+        self._console_taken = True
         fd, self._channel.console_fd = self._channel.console_fd, -1
         return fd
 

@@ -250,10 +250,7 @@ class Runner:
         try:
             channel.finish_start(native, self._start_timeout_s)
         except BaseException:
-            channel.kill()
-            while channel.exit is None:
-                channel.receive()
-            channel.close()
+            channel.abort()
             raise
         return RunningProcess(channel, cgroup, on_exit)
 
