@@ -86,7 +86,7 @@ else:
                 extension.extra_compile_args += ["-std=gnu11", "-Wall", "-Wextra", "-fvisibility=hidden"]
             super().run()
             for extension in self.extensions:
-                # What is listed here afterwards goes into the source distribution; this file does not exist there.
+                # What stays listed goes into the source distribution, where this file does not exist.
                 extension.sources.remove(str(generated))
             target = Path(self.get_ext_fullpath("containerlib._native._ctr")).parent
             build_program(default_compiler(), target)

@@ -327,8 +327,6 @@ class Spawner:
             if request.cgroup_fd is not None:
                 fds.append(request.cgroup_fd)
             fds += request.mount_fds
-            if not self.is_usable:
-                raise EngineClosed("this engine's spawner is closed, or belongs to another process")
             result = lib.ctr_send(self._control, fds, len(fds))
         except BaseException:
             _close_all([status_ours, error_ours])

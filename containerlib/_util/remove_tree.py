@@ -10,7 +10,10 @@ import contextlib
 import os
 import stat
 
-__all__ = ["remove_at", "remove_tree"]
+__all__ = ["MOVED_PREFIX", "remove_at", "remove_tree"]
+
+MOVED_PREFIX = ".rm-"
+"""Subtrees being removed have such names for a moment; after a crash they may be deleted by anyone."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -64,7 +67,7 @@ def _empty(parent_fd: int, name: bytes) -> list[bytes]:
                 if not is_directory:
                     os.unlink(entry, dir_fd=fd)
                 elif not _remove_empty(fd, entry):
-                    target = b".rm-" + os.urandom(8).hex().encode()
+                    target = f"{MOVED_PREFIX}{os.urandom(8).hex()}".encode()
                     os.rename(entry, target, src_dir_fd=fd, dst_dir_fd=parent_fd)
                     moved.append(target)
     finally:

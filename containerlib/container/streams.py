@@ -127,7 +127,7 @@ class Streams:
         if isinstance(value, int) and value == PIPE:
             outer, inner = os.pipe2(os.O_CLOEXEC)
             self._keep(inner)
-            setattr(self, name, open(outer, "rb", buffering=0))
+            setattr(self, name, open(outer, "rb", buffering=0))  # noqa: SIM115 - the caller closes it
         elif isinstance(value, int) and value == DEVNULL:
             self._keep(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
         elif isinstance(value, int) and value == STDOUT and name == "stderr":

@@ -66,14 +66,18 @@ def collect(stores: Stores, *, keep: Iterable[ChainId] = ()) -> Collected:
 
 
 def sweep(stores: Stores, *, keep: Iterable[ChainId] = ()) -> Collected:
-    """Do the part of `collect` for which the caller holds the collection lock exclusively."""
+    """Do the part of `collect` for which the caller holds the collection lock exclusively.
+
+    Snapshots are only hidden, since deleting their files takes long; `empty_trash` follows when the lock is
+    given up.
+    """
     needed = _needed(stores, set(keep))
     snapshots = _unneeded_snapshots(stores, needed)
     blobs = [blob for blob in stores.content.list() if blob.digest not in needed]
     freed = sum(blob.size for blob in blobs)
     for snapshot in snapshots:
         freed += snapshot.size_bytes
-        stores.snapshots.remove(snapshot.name)
+        stores.snapshots.hide(snapshot.name)
     for blob in blobs:
         stores.content.delete(blob.digest)
     return Collected(len(blobs), len(snapshots), freed)

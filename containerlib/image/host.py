@@ -18,7 +18,8 @@ import attrs
 from containerlib.errors import InvalidInputError, InvalidOption, UnsupportedHost
 from containerlib.image import elf
 from containerlib.image.elf import Machine
-from containerlib.image.library_path import HostFile, HostFiles, LibrarySearch, search_for
+from containerlib.image.host_files import HostFile, HostFiles
+from containerlib.image.library_path import LibrarySearch, search_for
 from containerlib.layer.archive import LayerEntry
 
 if TYPE_CHECKING:

@@ -10,14 +10,10 @@ which every processor of the architecture can run. Knows nothing about images.
 from __future__ import annotations
 
 import abc
-import contextlib
 import errno
 import functools
-import glob
 import os
 import re
-import stat
-import struct
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -25,18 +21,17 @@ import attrs
 
 from containerlib.image import elf
 from containerlib.image.elf import Elf, Machine
+from containerlib.image.library_cache import build_cache, parse_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
+
+    from containerlib.image.host_files import HostFile, HostFiles
 
 __all__ = [
     "Closure",
-    "HostFile",
-    "HostFiles",
     "Library",
     "LibrarySearch",
-    "build_cache",
-    "parse_cache",
     "search_for",
 ]
 
@@ -47,150 +42,6 @@ _MAX_TEXT_BYTES: Final = 1024 * 1024
 _MAX_LOADER_BYTES: Final = 16 * 1024 * 1024
 _MAX_CACHE_BYTES: Final = 64 * 1024 * 1024
 _MAX_INCLUDES: Final = 10
-
-
-@attrs.frozen(eq=False)
-class HostFile:
-    """What a path on the host leads to.
-
-    Attributes:
-        path: Absolute path without symbolic links.
-        status: `lstat` of that path.
-        trail: Each directory and symbolic link passed on the way, and `path` last; paths without links before
-            their last component. An image with all of them leads from the original path to the same file.
-    """
-
-    path: str
-    status: os.stat_result
-    trail: tuple[str, ...]
-
-    @property
-    def identity(self) -> tuple[int, int]:
-        """What two names of one file have in common."""
-        return (self.status.st_dev, self.status.st_ino)
-
-    @property
-    def is_regular(self) -> bool:
-        """It is a regular file."""
-        return stat.S_ISREG(self.status.st_mode)
-
-    @property
-    def is_directory(self) -> bool:
-        """It is a directory."""
-        return stat.S_ISDIR(self.status.st_mode)
-
-
-class HostFiles:
-    """Read-only view of the files below `root`, each looked at once.
-
-    Symbolic links are followed the way a process with this root directory would. An instance is a snapshot
-    for one collection: it does not notice later changes.
-
-    Args:
-        root: Directory that is taken for `/`; empty for the real one.
-    """
-
-    def __init__(self, root: str = "") -> None:
-        self._root = root.rstrip("/")
-        self._statuses: dict[str, os.stat_result | None] = {}
-        self._targets: dict[str, str] = {}
-        self._resolved: dict[str, HostFile | None] = {}
-        self._elves: dict[tuple[int, int], Elf] = {}
-
-    def status(self, path: str) -> os.stat_result | None:
-        """Give `lstat` of a path without links before its last component; `None` when nothing is there."""
-        if path not in self._statuses:
-            try:
-                self._statuses[path] = os.lstat(self.host_path(path))
-            except OSError as error:
-                if error.errno not in _ABSENCE:
-                    raise
-                self._statuses[path] = None
-        return self._statuses[path]
-
-    def target(self, path: str) -> str:
-        """Give the text of the symbolic link at `path`."""
-        if path not in self._targets:
-            self._targets[path] = os.readlink(self.host_path(path))
-        return self._targets[path]
-
-    def host_path(self, path: str) -> str:
-        """Give the name by which this process reaches `path`."""
-        return self._root + path
-
-    def resolve(self, path: str) -> HostFile | None:
-        """Follow `path` to its end; `None` when something on the way is missing or links go in a circle."""
-        if path not in self._resolved:
-            self._resolved[path] = None if "\0" in path else self._walk(path)
-        return self._resolved[path]
-
-    def _walk(self, path: str) -> HostFile | None:
-        pending = path.split("/")[::-1]
-        current, links, trail = "", 0, []
-        while pending:
-            part = pending.pop()
-            if part in ("", "."):
-                continue
-            if part == "..":
-                current = current.rpartition("/")[0]
-                continue
-            child = f"{current}/{part}"
-            status = self.status(child)
-            if status is None:
-                return None
-            trail.append(child)
-            if not stat.S_ISLNK(status.st_mode):
-                current = child
-                continue
-            links += 1
-            if links > _MAX_LINKS:
-                return None
-            target = self.target(child)
-            current = "" if target.startswith("/") else current
-            pending.extend(target.split("/")[::-1])
-        status = self.status(current or "/")
-        if status is None or (path.endswith("/") and not stat.S_ISDIR(status.st_mode)):
-            return None
-        return HostFile(path=current or "/", status=status, trail=tuple(trail))
-
-    @contextlib.contextmanager
-    def open(self, file: HostFile) -> Iterator[int]:
-        """Open a regular file for reading; neither a link nor a pipe put there meanwhile does any harm."""
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-        fd = os.open(self.host_path(file.path), flags)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-
-    def head(self, file: HostFile) -> bytes:
-        """Read the bytes from which the kernel tells what a program is."""
-        with self.open(file) as fd:
-            return os.pread(fd, _HEAD_BYTES, 0)
-
-    def content(self, path: str, limit: int) -> bytes | None:
-        """Read the file that `path` leads to; `None` when there is none or it is larger than `limit`."""
-        file = self.resolve(path)
-        if file is None or not file.is_regular or file.status.st_size > limit:
-            return None
-        with self.open(file) as fd:
-            return os.pread(fd, limit, 0)
-
-    def elf(self, file: HostFile) -> Elf:
-        """Read what the loader needs to know about a program or library.
-
-        Raises:
-            InvalidInputError: It is no ELF file that we read.
-        """
-        if file.identity not in self._elves:
-            with self.open(file) as fd:
-                self._elves[file.identity] = elf.parse(fd, file.path)
-        return self._elves[file.identity]
-
-    def glob(self, pattern: str) -> list[str]:
-        """Give the paths that match `pattern`, sorted."""
-        matches = glob.glob(glob.escape(self._root) + pattern)
-        return sorted(match.removeprefix(self._root) for match in matches)
 
 
 @attrs.frozen(eq=False)
@@ -487,85 +338,6 @@ def _configured_directories(files: HostFiles, path: str, depth: int = 0) -> Iter
 
 
 # The cache: `struct cache_file`, `cache_file_new` and `file_entry_new` in dl-cache.h.
-
-_OLD_MAGIC: Final = b"ld.so-1.7.0"
-_OLD_HEADER: Final = struct.Struct("<11sxI")
-_OLD_ENTRY_BYTES: Final = 12
-_NEW_MAGIC: Final = b"glibc-ld.so.cache1.1"
-_NEW_HEADER: Final = struct.Struct("<20sIIB3xI12x")
-_NEW_ENTRY: Final = struct.Struct("<iIIIQ")
-_LITTLE_ENDIAN: Final = 2
-_CACHE_KINDS: Final = {Machine.X86_64: 0x0303, Machine.AARCH64: 0x0A03}
-
-
-def parse_cache(content: bytes, machine: Machine) -> dict[str, str] | None:
-    """Read the loader's cache, `/etc/ld.so.cache`.
-
-    Entries for other machines, and for variants that need a newer processor, are left out. Entries that point
-    outside the file are left out too: the loader would not use them either.
-
-    Args:
-        content: The whole file.
-        machine: Whose libraries to keep.
-
-    Returns:
-        Path for each library name, or `None` when this is no cache in the format that glibc 2.2 introduced
-        (a damaged cache is no cache to the loader).
-    """
-    start = 0
-    if content.startswith(_OLD_MAGIC) and len(content) >= _OLD_HEADER.size:
-        _, count = _OLD_HEADER.unpack_from(content)
-        start = (_OLD_HEADER.size + count * _OLD_ENTRY_BYTES + 7) & ~7
-    if not content.startswith(_NEW_MAGIC, start) or len(content) < start + _NEW_HEADER.size:
-        return None
-    _, count, _, flags, _ = _NEW_HEADER.unpack_from(content, start)
-    content = content[start:]
-    end = _NEW_HEADER.size + count * _NEW_ENTRY.size
-    if end > len(content) or flags not in (0, _LITTLE_ENDIAN):
-        return None
-    paths: dict[str, str] = {}
-    for kind, key, value, _, capabilities in _NEW_ENTRY.iter_unpack(content[_NEW_HEADER.size : end]):
-        if kind != _CACHE_KINDS[machine] or capabilities:
-            continue
-        name_end, path_end = content.find(b"\0", key), content.find(b"\0", value)
-        if name_end >= 0 and path_end >= 0:
-            paths.setdefault(os.fsdecode(content[key:name_end]), os.fsdecode(content[value:path_end]))
-    return paths
-
-
-def build_cache(paths: Mapping[str, str], machine: Machine) -> bytes:
-    """Write a loader's cache with exactly these libraries.
-
-    Args:
-        paths: Path for each library name.
-        machine: Processor that all of them are for.
-
-    Returns:
-        Content for `/etc/ld.so.cache`, the same for the same arguments; every glibc since 2.2 reads it.
-    """
-    names = sorted(paths, key=_cache_order, reverse=True)
-    strings = bytearray()
-    entries = bytearray()
-    start = _NEW_HEADER.size + len(names) * _NEW_ENTRY.size
-    for name in names:
-        key = start + len(strings)
-        strings += os.fsencode(name) + b"\0"
-        value = start + len(strings)
-        strings += os.fsencode(paths[name]) + b"\0"
-        entries += _NEW_ENTRY.pack(_CACHE_KINDS[machine], key, value, 0, 0)
-    header = _NEW_HEADER.pack(_NEW_MAGIC, len(names), len(strings), _LITTLE_ENDIAN, 0)
-    return header + bytes(entries) + bytes(strings)
-
-
-def _cache_order(name: str) -> tuple[tuple[int, int], ...]:
-    """Key of the order in which the loader bisects: numbers by value, and after all other characters."""
-    return tuple(
-        (1, int(token)) if token.isdigit() else (0, ord(token))
-        for token in re.findall(r"[0-9]+|[^0-9]", name)
-    )
-
-
-# musl
 
 _MUSL_TOKEN: Final = re.compile(r"\$(?:ORIGIN|\{ORIGIN\})")
 _MUSL_DEFAULTS: Final = ("/lib", "/usr/local/lib", "/usr/lib")

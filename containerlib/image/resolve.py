@@ -148,6 +148,7 @@ def remove_image(
         for reference in (*names, digest):
             stores.references.remove(reference)
         swept = sweep(stores)
+    stores.snapshots.empty_trash()
     return Removed(names, (image_id or digest,), swept.freed_bytes)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import bz2
 import hashlib
+import importlib
 import io
 import lzma
 import zlib
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 import attrs
 import zstandard
@@ -211,12 +212,6 @@ class _DecodingReader(_LimitedReader):
         self._member = _Member(kind)
 
     def _next_block(self) -> bytes:
-        try:
-            return self._decode()
-        except (zlib.error, zstandard.ZstdError, lzma.LZMAError, OSError, EOFError, ValueError) as error:
-            raise UnsupportedLayer(f"archive: damaged {self._kind} stream: {error}") from None
-
-    def _decode(self) -> bytes:
         while True:
             if self._member.finished and not self._begin_next_member():
                 return b""
@@ -224,10 +219,16 @@ class _DecodingReader(_LimitedReader):
             if self._member.needs_input:
                 data = self._source.read(self._member.input_bytes)
                 if not data:
-                    raise EOFError("it ends in the middle")
-            block = self._member.decode(data)
+                    raise UnsupportedLayer(f"archive: {self._kind} stream ends in the middle")
+            block = self._decode(data)
             if block:
                 return block
+
+    def _decode(self, data: bytes) -> bytes:
+        try:
+            return self._member.decode(data)
+        except _DAMAGE as error:
+            raise UnsupportedLayer(f"archive: damaged {self._kind} stream: {error}") from None
 
     def _begin_next_member(self) -> bool:
         """Go on behind the end of a member; False at the end of the stream."""
@@ -266,7 +267,7 @@ class _Member:
             self.unused = decoder.unused_data
 
     def gzip(self) -> Callable[[bytes], bytes]:
-        decoder = _new_gzip_decoder()
+        decoder = _GZIP.decompressobj(wbits=31)
 
         def decode(data: bytes) -> bytes:
             block = decoder.decompress(decoder.unconsumed_tail + data, _OUTPUT_BYTES)
@@ -315,8 +316,25 @@ class _GzipDecoder(_Decoder, Protocol):
     def decompress(self, data: ReadableBuffer, max_length: int = ..., /) -> bytes: ...
 
 
-def _new_gzip_decoder() -> _GzipDecoder:
-    return zlib.decompressobj(wbits=31)
+class _GzipCodec(Protocol):
+    """The part of a module like zlib that is used here."""
+
+    @property
+    def error(self) -> type[Exception]: ...
+    def decompressobj(self, wbits: int = ...) -> _GzipDecoder: ...
+
+
+def _fastest_gzip_codec() -> _GzipCodec:
+    """Return Intel's library, up to twice as fast, if it is installed, else zlib."""
+    try:
+        codec: Any = importlib.import_module("isal.isal_zlib")
+    except ImportError:
+        codec = zlib
+    return cast("_GzipCodec", codec)
+
+
+_GZIP = _fastest_gzip_codec()
+_DAMAGE = (zlib.error, _GZIP.error, zstandard.ZstdError, lzma.LZMAError, OSError, EOFError, ValueError)
 
 
 def _read_full(stream: BinaryIO, size: int) -> bytes:

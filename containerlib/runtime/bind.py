@@ -1,7 +1,7 @@
 """Opens the sources of bind mounts, and the host's devices, before anything of a container exists.
 
-A source is opened once; what is mounted later is that object, whatever the path says by then. Where the kernel
-lets us, the mount itself is copied here, in the caller's view of the file system.
+A source is opened once; what is mounted later is that object, whatever the path says by then. Where the
+kernel lets us, the mount itself is copied here, in the caller's view of the file system.
 """
 
 from __future__ import annotations

@@ -82,10 +82,8 @@ def parse_env(env: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:
         return {}
     if isinstance(env, str):
         raise InvalidOption("env", env, "give a mapping, or a list of 'NAME=VALUE' texts")
-    if hasattr(env, "items"):
-        pairs = list(env.items())
-    else:
-        pairs = [_split_entry(entry) for entry in env]
+    is_mapping = hasattr(env, "items")
+    pairs = list(env.items()) if is_mapping else [_split_entry(entry) for entry in env]
     for name, value in pairs:
         if not name or "=" in name or any(c < " " for c in name):
             raise InvalidOption(
@@ -176,11 +174,7 @@ def merge(
     lifetime: str = "process",
     **rest: Any,
 ) -> ContainerConfig:
-    """Check the options and complete them with the image's defaults.
-
-    Args:
-        image: Defaults of the image.
-        rest: The fields of `ContainerConfig` that need neither merging nor checking of their own.
+    """Check the options, whose meaning is `api.options.RunOptions`, and complete them with the image's defaults.
 
     Raises:
         InvalidOption: A value that no host could honour; nothing was changed.

@@ -23,7 +23,7 @@ from containerlib._util.atomic_file import (
     sync_filesystem,
     write_atomic,
 )
-from containerlib._util.remove_tree import remove_tree
+from containerlib._util.remove_tree import MOVED_PREFIX, remove_tree
 from containerlib.errors import InvalidDigest, InvalidInputError, SnapshotNotFound, StoreCorrupted
 from containerlib.oci.digest import ChainId, Digest
 
@@ -191,6 +191,19 @@ class SnapshotStore:
         """
         return self._discard(self.layout.snapshot(name))
 
+    def hide(self, name: ChainId) -> bool:
+        """Do the first half of `remove`, at the cost of one rename; `empty_trash` does the other."""
+        return self._hide(self.layout.snapshot(name)) is not None
+
+    def empty_trash(self) -> int:
+        """Delete the files of snapshots that were hidden, by whomever; return how many there were."""
+        count = 0
+        for entry in _names(self.layout.snapshots):
+            if entry.startswith((_TRASH_PREFIX, MOVED_PREFIX)):
+                remove_tree(f"{self.layout.snapshots}/{entry}")
+                count += 1
+        return count
+
     def list(self) -> Iterator[ChainId]:
         """Yield the names of the committed snapshots."""
         for entry in _names(self.layout.snapshots):
@@ -207,25 +220,28 @@ class SnapshotStore:
 
     def collect_stale(self, leases: LeaseStore) -> int:
         """Remove what dead operations left behind; return how many directories that were."""
-        count = 0
+        count = self.empty_trash()
         for entry in _names(self.layout.snapshots):
-            if entry.startswith(_TRASH_PREFIX):
-                remove_tree(f"{self.layout.snapshots}/{entry}")
-                count += 1
-            elif entry.startswith(_ACTIVE_PREFIX):
+            if entry.startswith(_ACTIVE_PREFIX):
                 lease_id = entry.removeprefix(_ACTIVE_PREFIX).partition("-")[0]
                 if not leases.is_alive(lease_id):
                     count += self._discard(f"{self.layout.snapshots}/{entry}")
         return count
 
     def _discard(self, directory: str) -> bool:
+        trash = self._hide(directory)
+        if trash is None:
+            return False
+        remove_tree(trash)
+        return True
+
+    def _hide(self, directory: str) -> str | None:
         trash = f"{self.layout.snapshots}/{_TRASH_PREFIX}{secrets.token_hex(8)}"
         try:
             os.rename(directory, trash)
         except FileNotFoundError:
-            return False
-        remove_tree(trash)
-        return True
+            return None
+        return trash
 
 
 def _spread_subdirectories(path: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from containerlib.errors import InvalidInputError, InvalidOption, UnsupportedHost
 from containerlib.image.elf import Machine
 from containerlib.image.host import DEFAULT_COMMANDS, collect
-from containerlib.image.library_path import build_cache, parse_cache
+from containerlib.image.library_cache import build_cache, parse_cache
 from containerlib.layer.archive import LayerEntry, write_layer
 
 if TYPE_CHECKING:

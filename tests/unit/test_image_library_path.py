@@ -16,14 +16,9 @@ from hypothesis import strategies as st
 
 from containerlib.image import elf, library_path
 from containerlib.image.elf import Machine
-from containerlib.image.library_path import (
-    HostFile,
-    HostFiles,
-    LibrarySearch,
-    build_cache,
-    parse_cache,
-    search_for,
-)
+from containerlib.image.host_files import HostFile, HostFiles
+from containerlib.image.library_cache import build_cache, parse_cache
+from containerlib.image.library_path import LibrarySearch, search_for
 
 MACHINE = Machine(os.uname().machine)
 GLIBC = {Machine.X86_64: "/lib64/ld-linux-x86-64.so.2", Machine.AARCH64: "/lib/ld-linux-aarch64.so.1"}[

@@ -175,6 +175,23 @@ def test_short_streams_are_plain() -> None:
         assert expand(data) == data
 
 
+@pytest.mark.parametrize("kind", COMPRESSORS)
+def test_errors_of_the_source_pass(kind: str) -> None:
+    """An error of the disk or the network is not taken for damage of the archive."""
+
+    class Broken(io.RawIOBase):
+        data = COMPRESSORS[kind](os.urandom(500_000))
+
+        def read(self, size: int = -1) -> bytes:
+            block, self.data = self.data[:size], self.data[size:]
+            if len(self.data) < 100_000:
+                raise TimeoutError("gone")
+            return block
+
+    with pytest.raises(TimeoutError):
+        decompressed(Broken()).read()  # type: ignore[arg-type]
+
+
 def test_hashing_reader_covers_what_is_drained() -> None:
     """The digest is over all bytes, those nobody looked at included."""
     reader = HashingReader(io.BytesIO(DATA))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -139,3 +140,14 @@ def test_deep_trees_are_removed(tmp_path: Path) -> None:
     remove_tree(str(top))
     remove_tree(f"{tmp_path}/missing/x")
     assert os.listdir(tmp_path) == ["canary"]
+
+
+def test_tree_is_removed_by_several_at_once(tmp_path: Path) -> None:
+    """Removers of the same tree do not disturb each other."""
+    for _ in range(10):
+        for name in ("a/b/c/d", "a/e/f", "g/h"):
+            (tmp_path / "top" / name).mkdir(parents=True)
+            (tmp_path / "top" / name / "file").write_bytes(b"")
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(remove_tree, [f"{tmp_path}/top"] * 4))
+        assert os.listdir(tmp_path) == []
