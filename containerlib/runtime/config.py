@@ -82,8 +82,7 @@ def parse_env(env: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:
         return {}
     if isinstance(env, str):
         raise InvalidOption("env", env, "give a mapping, or a list of 'NAME=VALUE' texts")
-    is_mapping = hasattr(env, "items")
-    pairs = list(env.items()) if is_mapping else [_split_entry(entry) for entry in env]
+    pairs = list(env.items()) if hasattr(env, "items") else [_split_entry(entry) for entry in env]
     for name, value in pairs:
         if not name or "=" in name or any(c < " " for c in name):
             raise InvalidOption(
@@ -174,7 +173,7 @@ def merge(
     lifetime: str = "process",
     **rest: Any,
 ) -> ContainerConfig:
-    """Check the options, whose meaning is `api.options.RunOptions`, and complete them with the image's defaults.
+    """Check the options and complete them with the image's defaults; see `api.options.RunOptions`.
 
     Raises:
         InvalidOption: A value that no host could honour; nothing was changed.

@@ -47,6 +47,7 @@ from containerlib.oci.digest import Digest
 from containerlib.oci.image_config import Config, ImageConfig
 from containerlib.oci.manifest import Manifest
 from containerlib.store.stores import Stores
+from containerlib.store.view import read_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -245,6 +246,35 @@ def test_several_layers(stores: Stores) -> None:
     assert leftovers(stores) == []
 
 
+def test_kernel_agrees(stores: Stores) -> None:
+    """The kernel's overlay of the unpacked layers shows what the layers mean."""
+    layers = [
+        archive(file(b"gone"), file(b"kept"), file(b"d/old"), file(b"e/old"), file(b"f/old")),
+        archive(
+            *(file(b".wh.gone"), file(b"d/.wh..wh..opq"), file(b"d/new")),
+            *(file(b".wh.e"), directory(b"e"), file(b"e/new"), file(b"f/.wh.old")),
+        ),
+    ]
+    manifest = put_image(stores, layers)
+    stores.references.set("docker.io/library/x:latest", manifest.descriptor)
+    config = ImageConfig.parse(stores.content.read(manifest.config.digest, limit=1 << 20))
+    with stores.leases.acquire("test") as lease:
+        unpack_image(stores, lease, manifest, config)
+    lowers = get_image(stores, "x").lowers
+    script = f"mount -t overlay overlay -o lowerdir={':'.join(lowers)} /mnt && cd /mnt && find . | sort"
+    shown = subprocess.run(["unshare", "-m", "sh", "-c", script], check=True, capture_output=True, text=True)
+    assert shown.stdout.split() == [".", "./d", "./d/new", "./e", "./e/new", "./f", "./kept"]
+    for name, expected in {
+        "gone": None,
+        "d/old": None,
+        "e/old": None,
+        "f/old": None,
+        "kept": b"data",
+    }.items():
+        assert read_file(lowers, name, limit=100) == expected, name
+    assert read_file(lowers, "e/new", limit=100) == b"data"
+
+
 def test_wrong_diff_id_is_refused(stores: Stores) -> None:
     """A layer that is not what the configuration says is not kept."""
     manifest = put_image(stores, [archive(file(b"a"))], [Digest.of(b"other")])
@@ -423,6 +453,7 @@ from containerlib.image.resolve import get_image, list_images, remove_image, pru
 from containerlib.layer.archive import LayerEntry
 from containerlib.errors import ImageNotFound, ResourceInUse
 from containerlib.store.stores import Stores
+from containerlib.store.view import read_file
 stores = Stores.open(sys.argv[1], sys.argv[2], durable=False)
 worker = int(sys.argv[3])
 for round in range(12):
@@ -474,6 +505,7 @@ import os, signal, sys
 import containerlib.image.assemble
 from containerlib.layer.archive import LayerEntry
 from containerlib.store.stores import Stores
+from containerlib.store.view import read_file
 left = int(sys.argv[3])
 calls = {"rename", "mkdir", "open", "unlink", "link", "write"}
 def count(event):
