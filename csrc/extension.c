@@ -53,7 +53,7 @@ static int launch_clone(struct launch *l, int *ret_pidfd)
     sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     pid = clone(launched, stack + STACK_SIZE,
-                CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_NEWPID | CLONE_NEWNS, l, ret_pidfd);
+                CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_NEWPID, l, ret_pidfd);
     saved = errno;
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     (void)munmap(stack, STACK_SIZE);

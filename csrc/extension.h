@@ -15,7 +15,7 @@ enum ctr_launch_step {
     CTR_LAUNCH_EXEC = 2
 };
 
-/* Starts the spawner from `program_fd` as process 1 of new PID and mount namespaces, without copying this
+/* Starts the spawner from `program_fd` as process 1 of a new PID namespace, without copying this
  * process and without a SIGCHLD to it. ret_fds: its pidfd. reterr: which step failed. */
 int ctr_launch(int program_fd, int control_fd, int owner_fd, int owner_is_pidfd, const int *join_fds,
                uint32_t join_count, int *ret_pidfd, struct ctr_error *reterr);

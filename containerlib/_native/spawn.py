@@ -267,7 +267,7 @@ class Spawner:
             join_fds: Open `tasks` files of cgroup v1 into which it moves itself.
 
         Raises:
-            UnsupportedHost: This process may not make PID and mount namespaces.
+            UnsupportedHost: This process may not make PID namespaces.
         """
         ours, theirs = _new_pair()
         program = _seal_program()
@@ -363,5 +363,5 @@ def _launch_error(step: int, number: int) -> UnsupportedHost:
     if step == lib.CTR_LAUNCH_EXEC:
         return UnsupportedHost("starting containers", needed="execution of a memory file", found=found)
     return UnsupportedHost(
-        "starting containers", needed="CAP_SYS_ADMIN, to make PID and mount namespaces", found=found
+        "starting containers", needed="CAP_SYS_ADMIN, to make PID namespaces", found=found
     )

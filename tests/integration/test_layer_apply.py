@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.archives import END, archive, base256, directory, file, link, member, pax, symlink
 
+from containerlib._util.remove_tree import remove_tree
 from containerlib.errors import LayerError, UnsafePath, UnsupportedLayer
 from containerlib.layer.apply import ApplyLimits, ApplyResult, Devices, apply_layer
 
@@ -415,8 +416,11 @@ def test_limits(place: Place) -> None:
 def test_deep_paths(place: Place) -> None:
     """The deepest path that the limit allows is made, without using up descriptors."""
     deep = b"d/" * 2000 + b"f"
-    place.apply(pax((b"path", deep)), file(b"x"), pax((b"path", deep[2:])), file(b"x"))
-    assert len(os.listdir("/proc/self/fd")) < 100
+    try:
+        place.apply(pax((b"path", deep)), file(b"x"), pax((b"path", deep[2:])), file(b"x"))
+        assert len(os.listdir("/proc/self/fd")) < 100
+    finally:
+        remove_tree(str(place.root))  # the standard library cannot
 
 
 def test_truncation_at_every_block(place: Place) -> None:
