@@ -239,7 +239,10 @@ static int step_workdir(struct child *c)
 
 static int step_close_fds(struct child *c)
 {
-    close_all_but(&c->fds[CTR_FD_ERROR], 1);
+    /* Whoever is to stand still in a later step needs the socket for that; exec closes it. */
+    int keep[] = {c->fds[CTR_FD_ERROR], c->spec->fault_action == CTR_FAULT_HOLD ? c->fds[CTR_FD_STATUS] : -1};
+
+    close_all_but(keep, 2);
     return 0;
 }
 

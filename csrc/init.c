@@ -103,6 +103,7 @@ void init_role(int argc, char **argv)
 
     /* First of all: from here on nobody in the container can look into this process. */
     (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    (void)prctl(PR_SET_NAME, "ctr-init", 0, 0, 0);
     if (argc != FD_COUNT + 2)
         _exit(127);
     c.step = CTR_STEP_INIT_EXEC;

@@ -3,7 +3,9 @@
 #include "path.h"
 
 #include <limits.h>
+#include <linux/magic.h>
 #include <string.h>
+#include <sys/vfs.h>
 
 #include "ctr.h"
 #include "sys.h"
@@ -94,6 +96,18 @@ static int walk_prepend(struct walk *w, const char *text, const char *rest)
     return 0;
 }
 
+/* The links of proc that the kernel resolves by object and not by their text, such as /proc/self/fd/3. Proc's
+ * ordinary links (self, mounts, net) are relative; the text of a magic one is a path of some other root, or
+ * names an object as in "pipe:[1]". */
+static int is_magic(int fd, const char *text)
+{
+    struct statfs fs;
+
+    if (fstatfs(fd, &fs) < 0)
+        return 1;
+    return fs.f_type == PROC_SUPER_MAGIC && (text[0] == '/' || text[0] == '(' || strchr(text, ':'));
+}
+
 /* Follows the symbolic link behind `fd`; an absolute one starts again at the root of the tree. */
 static int walk_follow(struct walk *w, int fd, const char *rest)
 {
@@ -108,6 +122,10 @@ static int walk_follow(struct walk *w, int fd, const char *rest)
     if (n < 0)
         return -1;
     text[n] = '\0';
+    if (is_magic(fd, text)) {
+        errno = ELOOP;
+        return -1;
+    }
     if (text[0] == '/')
         walk_end(w);
     return walk_prepend(w, text, rest);
@@ -142,15 +160,16 @@ static int walk_component(struct walk *w, const char *name, const char *rest, in
         return -1;
     if (S_ISLNK(st.st_mode) && !(rest[0] == '\0' && (last_flags & O_NOFOLLOW)))
         return walk_follow(w, fd, rest) < 0 ? -1 : 1;
+    /* Only a directory has something below it, ".." included. */
+    if (!S_ISDIR(st.st_mode) && (rest[0] != '\0' || last_flags & O_DIRECTORY)) {
+        errno = ENOTDIR;
+        return -1;
+    }
     if (rest[0] != '\0') {
         memmove(w->rest, rest, strlen(rest) + 1);
         return walk_push(w, take_fd(&fd)) < 0 ? -1 : 1;
     }
     if (last_flags & O_PATH) {
-        if ((last_flags & O_DIRECTORY) && !S_ISDIR(st.st_mode)) {
-            errno = ENOTDIR;
-            return -1;
-        }
         *ret_fd = take_fd(&fd);
         return 0;
     }

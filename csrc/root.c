@@ -247,6 +247,9 @@ static int mount_new(struct child *c, const struct ctr_mount *m, int target, int
         return -1;
     if (child_at(c, CTR_STEP_MOUNT_ATTACH, i) < 0)
         return -1;
+    if (!(m->flags & (CTR_MOUNT_PROC | CTR_MOUNT_DEVICES)))
+        return 0;
+    /* mount(2) gave no descriptor. These two targets have no symbolic link in them. */
     if (fd == -2)
         fd = path_open(c->root_fd, message_text(c->spec, m->target), O_PATH | O_DIRECTORY, 1);
     if (fd < 0)

@@ -3,23 +3,27 @@
     python docs/generate_reference.py            write the pages
     python docs/generate_reference.py --check    fail when a page differs from what would be written
 
-Pages come from ``containerlib.__all__`` alone: one per class with methods, one for functions, one for value
-objects, one for the tree of errors, and an index. A page that this program did not make is left alone.
+Pages come from ``containerlib.__all__`` alone: one per class with methods, one for functions and constants,
+one for the keyword options, one for value objects, one for the tree of errors, and an index. A page that this
+program did not make is left alone.
 """  # noqa: INP001 - a script, not a part of a package
 
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
+import enum
 import importlib.util
 import inspect
+import itertools
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, is_typeddict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 HERE = Path(__file__).resolve().parent
 REFERENCE = HERE / "reference"
@@ -69,30 +73,92 @@ def _pages() -> Iterator[tuple[str, str]]:
     import containerlib  # noqa: PLC0415 - found only after the line before
 
     public = {name: getattr(containerlib, name) for name in sorted(containerlib.__all__)}
-    classes = {name: value for name, value in public.items() if isinstance(value, type)}
-    errors = {name: value for name, value in classes.items() if issubclass(value, Exception)}
-    functions = {name: value for name, value in public.items() if inspect.isroutine(value)}
-    values = {n: v for n, v in classes.items() if n not in errors and _is_value(v)}
-    handles = {n: v for n, v in classes.items() if n not in errors and n not in values}
+    public = {name: value for name, value in public.items() if not name.startswith("_")}
+    kinds = _sort(public)
+    _fill_names(public, kinds)
     index = ["# Reference", "", _first_line(containerlib), ""]
-    groups: list[tuple[str, str, dict[str, type], Callable[[str, type], list[str]]]] = [
-        ("Value objects", "options.md", values, _class_section),
-        ("Errors", "errors.md", errors, _error_section),
-    ]
-    index += _links("Classes", [(name, f"{name.lower()}.md", value) for name, value in handles.items()])
-    for name, value in handles.items():
+    index += _links("Classes", kinds["handles"])
+    for name, value in kinds["handles"].items():
         yield f"{name.lower()}.md", _page([f"# {name}", "", *_class_body(name, value, level=2)])
-    if functions:
-        index += _links("Functions", [(n, f"functions.md#{n.lower()}", v) for n, v in functions.items()])
-        sections = [line for n, v in functions.items() for line in _function_section(n, v, level=2)]
-        yield "functions.md", _page(["# Functions", "", *sections])
-    for title, page, members, section in groups:
-        if members:
-            index += _links(title, [(n, f"{page}#{n.lower()}", v) for n, v in members.items()])
-            head = _tree(errors) if title == "Errors" else []
-            sections = [line for n, v in members.items() for line in section(n, v)]
-            yield page, _page([f"# {title}", "", *head, *sections])
+    index += _links("Functions", kinds["functions"])
+    sections = [line for n, v in kinds["functions"].items() for line in _function_section(n, v, level=2)]
+    constants = {name: _constant_text(containerlib, name) for name in kinds["constants"]}
+    if constants:
+        index += _links("Constants", constants)
+        sections += ["## Constants", "", *(f"- `{n}`: {_first_line(t)}" for n, t in constants.items())]
+    yield "functions.md", _page(["# Functions", "", *sections])
+    index += _links("Keyword options", kinds["options"])
+    for name, value in kinds["options"].items():
+        yield f"{name.lower()}.md", _page([f"# {name}", "", *_options_body(value)])
+    groups: list[tuple[str, str, Callable[[str, type], list[str]]]] = [
+        ("Value objects", "values", _class_section),
+        ("Errors", "errors", _error_section),
+    ]
+    for title, kind, section in groups:
+        index += _links(title, kinds[kind])
+        head = _tree(kinds[kind]) if kind == "errors" else []
+        sections = [line for n, v in kinds[kind].items() for line in section(n, v)]
+        yield f"{kind}.md", _page([f"# {title}", "", *head, *sections])
     yield "index.md", _page(index)
+
+
+def _sort(public: Mapping[str, object]) -> dict[str, dict[str, Any]]:
+    """Sort the public names into the kinds that have different pages."""
+    kinds: dict[str, dict[str, Any]] = {
+        kind: {} for kind in ("handles", "functions", "constants", "options", "values", "errors")
+    }
+    for name, value in public.items():
+        kinds[_kind(value)][name] = value
+    return kinds
+
+
+def _kind(value: object) -> str:
+    """Name the page that describes `value`."""
+    if inspect.isroutine(value):
+        return "functions"
+    if not isinstance(value, type):
+        return "constants"
+    if is_typeddict(value):
+        return "options"
+    if issubclass(value, Exception):
+        return "errors"
+    return "values" if issubclass(value, enum.Enum) or _is_value(value) else "handles"
+
+
+_TARGETS: dict[str, str] = {}
+"""The place of each public name, for links."""
+_RENAMED: dict[str, str] = {}
+"""Public names by the names under which their classes are defined, where these differ."""
+
+
+def _fill_names(public: Mapping[str, object], kinds: Mapping[str, Mapping[str, object]]) -> None:
+    """Note where each public name is described, and what it is called inside the package."""
+    for kind, members in kinds.items():
+        for name in members:
+            if kind in {"handles", "options"}:
+                _TARGETS[name] = f"{name.lower()}.md"
+            elif kind == "constants":
+                _TARGETS[name] = "functions.md#constants"
+            else:
+                _TARGETS[name] = f"{kind}.md#{name.lower()}"
+    for name, value in public.items():
+        if isinstance(value, type) and value.__name__ != name:
+            _RENAMED[value.__name__] = name
+
+
+def _constant_text(package: Any, name: str) -> str:
+    """Return the text that stands below the assignment of a constant, where it is defined."""
+    source = inspect.getsource(importlib.import_module(package._HOME[name]))  # noqa: SLF001
+    body = ast.parse(source).body
+    for statement, following in itertools.pairwise(body):
+        if not isinstance(statement, ast.Assign | ast.AnnAssign):
+            continue
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        if not any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            continue
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            return str(following.value.value)
+    return ""
 
 
 def _page(lines: list[str]) -> str:
@@ -100,11 +166,11 @@ def _page(lines: list[str]) -> str:
     return "\n".join([MARKER, "", *lines]).rstrip() + "\n"
 
 
-def _links(title: str, entries: list[tuple[str, str, object]]) -> list[str]:
+def _links(title: str, members: Mapping[str, object]) -> list[str]:
     """Make one list of the index."""
-    if not entries:
+    if not members:
         return []
-    lines = [f"- [`{name}`]({target}): {_first_line(value)}" for name, target, value in entries]
+    lines = [f"- [`{name}`]({_TARGETS[name]}): {_first_line(value)}" for name, value in members.items()]
     return [f"## {title}", "", *lines, ""]
 
 
@@ -123,8 +189,9 @@ def _is_frozen(value: type) -> bool:
 
 
 def _first_line(value: object) -> str:
-    """Return the summary of a docstring."""
-    return (inspect.getdoc(value) or "").partition("\n")[0]
+    """Return the summary of a docstring; a text is taken for one."""
+    text = value if isinstance(value, str) else inspect.getdoc(value) or ""
+    return text.partition("\n")[0]
 
 
 def _class_section(name: str, value: type) -> list[str]:
@@ -134,7 +201,10 @@ def _class_section(name: str, value: type) -> list[str]:
 
 def _class_body(name: str, value: type, *, level: int) -> list[str]:
     """Describe a class without its heading: signature, docstring, then its public members in source order."""
-    lines = [*_signature(name, value), *_prose(value)]
+    signature, arguments = _constructor(name, value)
+    lines = [*signature, *_prose(value), *arguments]
+    if issubclass(value, enum.Enum):
+        lines += [*(f"- `{name}.{member.name}`: `{str(member)!r}`" for member in value), ""]
     for member, raw in _members(value):
         if isinstance(raw, property):
             lines += [f"{'#' * level} {member}", "", *_property_type(raw), *_prose(raw.fget)]
@@ -145,11 +215,34 @@ def _class_body(name: str, value: type, *, level: int) -> list[str]:
     return lines
 
 
+def _constructor(name: str, value: type) -> tuple[list[str], list[str]]:
+    """Show how to make an object, and with what, unless only the package itself makes such objects."""
+    described = "__init__" in vars(value) and value.__init__.__doc__  # type: ignore[misc]
+    if issubclass(value, enum.Enum) or not (described or _is_value(value)):
+        return [], []
+    # The first line of the docstring says no more than that this is a constructor.
+    arguments = [] if _is_value(value) else _prose(value.__init__)[2:]  # type: ignore[misc]
+    return _signature(name, value), arguments
+
+
+def _options_body(value: type) -> list[str]:
+    """Describe keyword options with the type of each."""
+    types = inspect.get_annotations(value)
+    lines = []
+    for line in _prose(value):
+        item = re.match(r"- `(\w+)`: (.*)$", line)
+        if item and item[1] in types:
+            lines.append(f"- `{item[1]}` (`{_annotation(types[item[1]])}`): {item[2]}")
+        else:
+            lines.append(line)
+    return lines
+
+
 def _members(value: type) -> Iterator[tuple[str, object]]:
     """Yield public properties and methods that the class or a private base of ours defines."""
     seen: set[str] = set()
     for base in value.__mro__:
-        if not base.__module__.startswith("containerlib"):
+        if not base.__module__.startswith("containerlib") or issubclass(value, enum.Enum):
             continue
         for name, raw in vars(base).items():
             is_member = isinstance(raw, property | classmethod | staticmethod) or inspect.isfunction(raw)
@@ -161,7 +254,7 @@ def _members(value: type) -> Iterator[tuple[str, object]]:
 def _property_type(raw: property) -> list[str]:
     """Show the type of a property."""
     annotation = getattr(raw.fget, "__annotations__", {}).get("return")
-    return [f"Type: `{annotation}`", ""] if annotation else []
+    return [f"Type: `{_annotation(annotation)}`", ""] if annotation else []
 
 
 def _function_section(
@@ -181,72 +274,105 @@ def _signature(name: str, value: object, prefix: str = "") -> list[str]:
     parameters = [p for p in signature.parameters.values() if p.name not in {"self", "cls"}]
     if any(parameter.name.startswith("_") for parameter in parameters):
         return []
-    parameters = [_shorten(parameter) for parameter in parameters]
+    # attrs has no annotation for a parameter that is converted; the field has one.
+    fields = inspect.get_annotations(value) if isinstance(value, type) else {}
+    texts = list(_parameters(parameters, fields))
     returns = inspect.Signature.empty if isinstance(value, type) else signature.return_annotation
-    signature = signature.replace(parameters=parameters, return_annotation=returns)
+    tail = "" if returns is inspect.Signature.empty else f" -> {_annotation(returns)}"
     # The language is "py" so that the test of the documentation does not run it.
-    text = _stable(f"{prefix}{name}{signature}")
-    if len(text) > 90:  # noqa: PLR2004 - wider than a page
-        tail = (
-            "" if returns is inspect.Signature.empty else _stable(f" -> {inspect.formatannotation(returns)}")
-        )
-        text = "\n".join([f"{prefix}{name}(", *_parameter_lines(parameters), f"){tail}"])
-    return ["```py", text, "```", ""]
+    line = f"{prefix}{name}({', '.join(texts)}){tail}"
+    if len(line) > 90:  # noqa: PLR2004 - wider than a page
+        line = "\n".join([f"{prefix}{name}(", *(f"    {text}," for text in texts), f"){tail}"])
+    return ["```py", line, "```", ""]
 
 
-class _Verbatim:
-    """A default that shows as this text."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return self._text
-
-
-def _shorten(parameter: inspect.Parameter) -> inspect.Parameter:
-    """Show a value object that is a default by its name; all its fields would fill the page."""
-    default = parameter.default
-    if isinstance(default, type) or not hasattr(type(default), "__attrs_attrs__"):
-        return parameter
-    return parameter.replace(default=_Verbatim(f"{type(default).__name__}(...)"))
-
-
-def _parameter_lines(parameters: list[inspect.Parameter]) -> Iterator[str]:
-    """Show one parameter per line, with the star that makes the rest keyword-only."""
+def _parameters(parameters: list[inspect.Parameter], fields: Mapping[str, object]) -> Iterator[str]:
+    """Show each parameter, and the star that makes the rest keyword-only."""
     starred = False
     for parameter in parameters:
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             starred = True
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not starred:
             starred = True
-            yield "    *,"
-        yield f"    {_stable(str(parameter))},"
+            yield "*"
+        annotation = parameter.annotation
+        if annotation is inspect.Parameter.empty:
+            annotation = fields.get(parameter.name, annotation)
+        text = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}.get(
+            parameter.kind, ""
+        )
+        text += parameter.name
+        typed = annotation is not inspect.Parameter.empty
+        if typed:
+            text += f": {_annotation(annotation)}"
+        if parameter.default is not inspect.Parameter.empty:
+            text += (" = " if typed else "=") + _default(parameter, str(annotation))
+        yield text
+
+
+def _annotation(annotation: object) -> str:
+    """Show a type as somebody would write it."""
+    annotation = getattr(annotation, "__forward_arg__", annotation)  # as a TypedDict keeps it
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    if re.fullmatch(r"'[^']*'|\"[^\"]*\"", text):
+        text = text[1:-1]
+    return _stable(text)
+
+
+_STREAMS = {-1: "PIPE", -2: "STDOUT", -3: "DEVNULL"}
+
+
+def _default(parameter: inspect.Parameter, annotation: str) -> str:
+    """Show a default as somebody would write it."""
+    default = parameter.default
+    if not isinstance(default, type) and hasattr(type(default), "__attrs_attrs__"):
+        return f"{type(default).__name__}()"
+    if annotation in {"Input", "Output"} and default in _STREAMS:
+        return _STREAMS[default]
+    if parameter.name == "mode":
+        return f"0o{default:o}"
+    return _stable(repr(default))
 
 
 def _stable(text: str) -> str:
     """Remove what differs from run to run or says nothing to a reader."""
     text = _ADDRESS.sub(r"<\1>", text).replace("NOTHING", "...")
-    return re.sub(
-        r"\b(?:containerlib(?:\.\w+)*|collections\.abc|typing|pathlib)\.(?=[A-Z])", "", text
-    ).replace("'", "")
+    text = re.sub(r"\b(?:containerlib(?:\.\w+)*|collections\.abc|typing|pathlib)\.(?=[A-Z])", "", text)
+    return re.sub(r"\w+", lambda match: _RENAMED.get(match[0], match[0]), text)
+
+
+def _linked(text: str) -> str:
+    """Make links of the public names in a line of prose."""
+
+    def link(match: re.Match[str]) -> str:
+        name = match[1]
+        target = _TARGETS.get(name.partition(".")[0])
+        if target is None:
+            return match[0]
+        member = name.partition(".")[2]
+        if member:
+            target = f"{target.partition('#')[0]}#{member.lower()}"
+        return f"[`{name}`]({target})"
+
+    return re.sub(r"(?<![`\[])`([A-Za-z]\w*(?:\.\w+)?)`(?!`)", link, text)
 
 
 def _prose(value: object) -> list[str]:
     """Turn a docstring into Markdown: sections become lists, everything else stays."""
     lines: list[str] = []
-    inside = False
+    inside = ""
     for line in (inspect.getdoc(value) or "").splitlines():
         if section := _SECTION.match(line):
-            inside = True
-            lines += [f"**{section[1]}**", ""]
+            inside = section[1]
+            lines += [f"**{inside}**", ""]
         elif inside and (item := _ITEM.match(line)):
-            lines.append(f"- `{item[1]}`: {item[2]}")
+            names = ", ".join(f"`{name}`" for name in item[1].split(", "))
+            lines.append(f"- {_linked(names) if inside == 'Raises' else names}: {_linked(item[2])}")
         elif inside and line.startswith("    "):
-            lines.append(f"  {line.strip()}" if lines[-1] else line.strip())
+            lines.append(f"  {_linked(line.strip())}" if lines[-1] else _linked(line.strip()))
         else:
-            inside = inside and not line.strip()
-            lines.append(line)
+            inside = "" if line.strip() else inside
+            lines.append(_linked(line))
     return [*lines, ""]
 
 

@@ -144,7 +144,7 @@ def communicate(
 
     Args:
         entry: A running container.
-        streams: Its streams; those that are pipes are read.
+        streams: Its streams; those that are pipes are read. The caller's ends are closed in every case.
         data: What to write to standard input, if that is a pipe.
         timeout_s: Longest time in seconds.
         limit_bytes: Most output to keep, of both streams together.
@@ -161,10 +161,12 @@ def communicate(
     try:
         if conversation.run(deadline):
             return wait(entry), *conversation.output()
+        _end(entry)
     except BaseException:
         _end(entry)
         raise
-    _end(entry)
+    finally:
+        streams.close_outer()
     stdout, stderr = conversation.output()
     raise OperationTimeout(
         f"container {entry.name!r} did not end within {timeout_s} s and was killed",

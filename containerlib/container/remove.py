@@ -27,6 +27,9 @@ def remove(entry: ContainerEntry, *, force: bool = False) -> None:
         InvalidState: It is running and `force` is not set.
     """
     if entry.refresh() == ContainerState.REMOVED:
+        # It may have removed itself, and then its output was left to be read.
+        if entry.streams is not None:
+            entry.streams.close_outer()
         return
     if entry.state == ContainerState.RUNNING and force and entry.process is not None:
         entry.process.signal(signal.SIGKILL)
@@ -34,9 +37,8 @@ def remove(entry: ContainerEntry, *, force: bool = False) -> None:
         with contextlib.suppress(InvalidState):
             wait(entry)
     with entry.lock:
-        if entry.state == ContainerState.REMOVED:
-            return
-        check_state("remove", entry.state, entry.name, "stop it first, or use force=True")
+        if entry.state != ContainerState.REMOVED:
+            check_state("remove", entry.state, entry.name, "stop it first, or use force=True")
+            entry.discard()
         if entry.streams is not None:
             entry.streams.close_outer()
-        entry.discard()

@@ -47,6 +47,42 @@ def _bytes_fd(data: bytes) -> int:
     return fd
 
 
+def _is_marker(name: str, value: object) -> bool:
+    """Whether the caller has no descriptor for this stream, so that one has to be opened."""
+    if name == "stdin" and isinstance(value, (bytes, bytearray, memoryview)):
+        return True
+    markers = (PIPE, DEVNULL, STDOUT) if name == "stderr" else (PIPE, DEVNULL)
+    return isinstance(value, int) and value in markers
+
+
+def _descriptor(name: str, value: object, inherited: int) -> int:
+    if value is None:
+        return inherited
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if not isinstance(value, HasFileno):
+        raise InvalidOption(name, value, "give PIPE, DEVNULL, a descriptor, a file, or None to inherit")
+    try:
+        return value.fileno()
+    except (OSError, ValueError):
+        raise InvalidOption(name, value, "this file is closed, or has no descriptor") from None
+
+
+def _given_fd(name: str, value: object, inherited: int) -> int | None:
+    """The caller's own descriptor for a stream; None where one has to be opened."""
+    if _is_marker(name, value):
+        return None
+    fd = _descriptor(name, value, inherited)
+    try:
+        os.fstat(fd)
+    except (OSError, OverflowError):
+        if value is not None:
+            raise InvalidOption(name, value, "this descriptor is not open") from None
+        # A process without this stream, such as a daemon, has nothing to pass on.
+        return None
+    return fd
+
+
 @define
 class Streams:
     """Descriptors for a container's side, and the caller's ends of pipes.
@@ -72,11 +108,18 @@ class Streams:
         Raises:
             InvalidOption: A stream is none of these, or not open.
         """
+        asked: tuple[tuple[str, object], ...] = (("stdin", stdin), ("stdout", stdout), ("stderr", stderr))
+        # All are looked at before anything is opened: a number that is free now may be taken a moment later.
+        given = [_given_fd(name, value, number) for number, (name, value) in enumerate(asked)]
         streams = cls()
         try:
-            streams._add_input(stdin)
-            streams._add_output("stdout", stdout, 1)
-            streams._add_output("stderr", stderr, 2)
+            for (name, value), fd in zip(asked, given, strict=True):
+                if fd is not None:
+                    streams._fds.append(fd)
+                elif name == "stdin":
+                    streams._add_input(value)
+                else:
+                    streams._add_output(name, value)
         except BaseException:
             streams.close_inner()
             streams.close_outer()
@@ -92,48 +135,25 @@ class Streams:
         self._own.append(fd)
         self._fds.append(fd)
 
-    def _add_given(self, name: str, value: object, inherited: int) -> None:
-        if value is None:
-            fd = inherited
-        elif isinstance(value, int) and not isinstance(value, bool):
-            fd = value
-        elif isinstance(value, HasFileno):
-            fd = value.fileno()
-        else:
-            raise InvalidOption(name, value, "give PIPE, DEVNULL, a descriptor, a file, or None to inherit")
-        try:
-            os.fstat(fd)
-        except (OSError, OverflowError):
-            if value is not None:
-                raise InvalidOption(name, value, "this descriptor is not open") from None
-            # A process without this stream, such as a daemon, has nothing to pass on.
-            self._keep(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
-            return
-        self._fds.append(fd)
-
-    def _add_input(self, value: Input) -> None:
-        if value == PIPE and isinstance(value, int):
+    def _add_input(self, value: object) -> None:
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            self._keep(_bytes_fd(bytes(value)))
+        elif value == PIPE:
             inner, outer = os.pipe2(os.O_CLOEXEC)
             self._keep(inner)
             self.stdin = open(outer, "wb", buffering=0)  # noqa: SIM115 - the caller closes it
-        elif isinstance(value, (bytes, bytearray, memoryview)):
-            self._keep(_bytes_fd(bytes(value)))
-        elif value == DEVNULL and isinstance(value, int):
-            self._keep(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
         else:
-            self._add_given("stdin", value, 0)
+            self._keep(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
-    def _add_output(self, name: str, value: Output, inherited: int) -> None:
-        if isinstance(value, int) and value == PIPE:
+    def _add_output(self, name: str, value: object) -> None:
+        if value == PIPE:
             outer, inner = os.pipe2(os.O_CLOEXEC)
             self._keep(inner)
-            setattr(self, name, open(outer, "rb", buffering=0))  # noqa: SIM115 - the caller closes it
-        elif isinstance(value, int) and value == DEVNULL:
-            self._keep(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
-        elif isinstance(value, int) and value == STDOUT and name == "stderr":
+            setattr(self, name, open(outer, "rb", buffering=0))  # noqa: SIM115 - the same
+        elif value == STDOUT:
             self._fds.append(self._fds[1])
         else:
-            self._add_given(name, value, inherited)
+            self._keep(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
 
     def close_inner(self) -> None:
         """Close the container's side."""

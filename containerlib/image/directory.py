@@ -50,6 +50,7 @@ def from_directory(
 
     Raises:
         InvalidInputError: There is a device in it, it is not a directory, or it changed meanwhile.
+        UnsafePath: Another file system is mounted in it.
     """
     try:
         root_fd = os.open(path, _WALK & ~os.O_NOFOLLOW)
@@ -57,14 +58,14 @@ def from_directory(
         raise InvalidInputError(f"{path!r} is not a directory") from None
     try:
         with Tree(root_fd, follow=False) as tree:
-            entries = directory_entries(root_fd, tree)
+            entries = directory_entries(tree)
             return assemble_image(stores, entries, config=config, reference=reference, platform=platform)
     finally:
         os.close(root_fd)
 
 
-def directory_entries(root_fd: int, tree: Tree) -> Iterator[LayerEntry]:
-    """Yield what lies below the directory `root_fd`; files are read through `tree` when they are written."""
+def directory_entries(tree: Tree) -> Iterator[LayerEntry]:
+    """Yield what lies in `tree`; the files are read through it when they are written."""
     first_names: dict[tuple[int, int], str] = {}
     pending = [""]
     while pending:
@@ -75,7 +76,6 @@ def directory_entries(root_fd: int, tree: Tree) -> Iterator[LayerEntry]:
                 pending.append(path)
             if not stat.S_ISSOCK(info.st_mode):
                 yield _entry(tree, path, info, first_names)
-    del root_fd
 
 
 def _listing(tree: Tree, directory: str) -> list[tuple[str, os.stat_result]]:

@@ -2,7 +2,8 @@
 
 `engine` is new and empty for each test. `shared_engine` lives as long as the module and has everything that
 is made lazily made already, so the leak check sees no difference in the first test that starts a container.
-The store below it is one for the whole session: images are made once.
+The store below it is one for the whole session: images are made once. `default_image` does the same for the
+engine of `containerlib.run` and `containerlib.Popen`.
 
 Nothing here imports containerlib before a test asks for an engine.
 """
@@ -85,6 +86,18 @@ def shared_engine(_shared_root: Path) -> Iterator[Engine]:
         run_root = base / "n"
         with tracked_root(run_root), new_engine(_shared_root, run_root) as made:
             yield made
+
+
+@pytest.fixture(scope="module")
+def default_image() -> Iterator[str]:
+    """Return the name of an image in the store of the default engine, after one container of it has run."""
+    import containerlib  # noqa: PLC0415 - as above
+
+    engine = containerlib.default_engine()
+    with tracked_root(Path(engine.run_root)), engine:
+        made = engine.images.from_host(["sh", "cat"], reference="shell:test")
+        made.call(["/bin/sh", "-c", ":"])
+        yield "shell:test"
 
 
 @pytest.fixture(scope="session")

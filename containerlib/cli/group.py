@@ -1,0 +1,86 @@
+"""The commands by name. Each lives in a module of its own, which is loaded only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+import containerlib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["run_group"]
+
+_COMMANDS = {
+    "doctor": "containerlib.cli.doctor:doctor",
+    "images": "containerlib.cli.images:images",
+    "ps": "containerlib.cli.ps:ps",
+    "rmi": "containerlib.cli.images:remove",
+    "run": "containerlib.cli.run:run",
+    "tag": "containerlib.cli.images:tag",
+    "version": "containerlib.cli.version:version",
+}
+_PROGRAM = "containerlib"
+_USAGE_ERROR = 125
+_INTERRUPTED = 130
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's interface
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        place = _COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        module, _, name = place.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+_group = _LazyGroup(
+    name=_PROGRAM,
+    help="Containers without a daemon: each belongs to the command that runs it, and ends with it.",
+    epilog="Images and state are below CONTAINERLIB_ROOT and CONTAINERLIB_RUN_ROOT, if these are set.",
+    params=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            help="Show the version and exit.",
+            callback=lambda ctx, _param, value: _show_version(ctx) if value else None,
+        )
+    ],
+)
+
+
+def _show_version(ctx: click.Context) -> None:
+    click.echo(f"containerlib {containerlib.__version__}")
+    ctx.exit()
+
+
+def run_group(args: Sequence[str] | None, complain: Callable[[str, str], None]) -> int:
+    """Run the command that the arguments name, and return its exit code.
+
+    Args:
+        args: Arguments; those of this process if None.
+        complain: Called with a message and a hint if the arguments are wrong.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    try:
+        code = _group.main(given or ["--help"], prog_name=_PROGRAM, standalone_mode=False)
+    except click.Abort:
+        return _INTERRUPTED
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx is not None else _PROGRAM
+        complain(error.format_message(), f"try '{path} --help'")
+        return _USAGE_ERROR
+    except click.ClickException as error:
+        complain(error.format_message(), "")
+        return _USAGE_ERROR
+    return code if isinstance(code, int) else 0

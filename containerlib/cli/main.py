@@ -1,0 +1,77 @@
+"""The entry point of the command line: runs a command, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from containerlib.errors import (
+    CommandNotExecutable,
+    CommandNotFound,
+    ContainerlibError,
+    ImageNotFound,
+    InvalidOption,
+    UnsupportedHost,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["ENGINE_ERROR", "main"]
+
+ENGINE_ERROR = 125
+_NOT_EXECUTABLE = 126
+_NOT_FOUND = 127
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141
+
+_HINTS = (
+    (
+        ImageNotFound,
+        "'containerlib images' lists what there is; 'containerlib run --from-host' needs no image",
+    ),
+    (UnsupportedHost, "'containerlib doctor' says what this host can do"),
+    (InvalidOption, "try 'containerlib run --help'"),
+)
+
+
+def _complain(message: str, hint: str = "") -> None:
+    """Write one line, and perhaps a second one, to standard error."""
+    text = f"containerlib: {' '.join(message.split())}\n"
+    if hint:
+        text += f"containerlib: {hint}\n"
+    sys.stderr.write(text)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        args: Arguments without the program's name; those of this process if None.
+
+    Returns:
+        The exit code, by Docker's rules: the container's own, 125 for an error of the engine or of the
+        command line, 126 and 127 for a command that cannot be executed or found, 128 + n after signal n.
+    """
+    try:
+        from containerlib.cli.group import run_group  # noqa: PLC0415 - needs click, which is optional
+    except ImportError as error:
+        if error.name != "click":
+            raise
+        _complain("the command line needs click", "install it with: pip install 'containerlib[cli]'")
+        return ENGINE_ERROR
+    try:
+        return run_group(args, _complain)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        return _BROKEN_PIPE
+    except (ContainerlibError, OSError) as error:
+        _complain(str(error), next((hint for kind, hint in _HINTS if isinstance(error, kind)), ""))
+        return _exit_code(error)
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, CommandNotFound):
+        return _NOT_FOUND
+    return _NOT_EXECUTABLE if isinstance(error, CommandNotExecutable) else ENGINE_ERROR

@@ -1,0 +1,346 @@
+"""``containerlib run``: one container in the foreground, with Docker's options."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING, Any, cast
+
+import attrs
+import click
+
+from containerlib.api.engine import Engine
+from containerlib.cli import options as parsers
+from containerlib.cli.foreground import Foreground, leaving_on_signals
+from containerlib.container.streams import DEVNULL
+from containerlib.errors import EngineClosed
+from containerlib.image.host import DEFAULT_COMMANDS
+from containerlib.options import Resources, Security
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from containerlib.api.container import Container
+    from containerlib.api.image import Image
+    from containerlib.api.options import RunOptions
+    from containerlib.runtime.usage import ExitStatus
+
+__all__ = ["run"]
+
+_HOST_DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+
+
+def _parsing(parse: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Make click's callback of one of our parsers, whose reasons are told with the option's name."""
+
+    def convert_one(ctx: click.Context, param: click.Parameter, text: str) -> object:
+        try:
+            return parse(text)
+        except ValueError as error:
+            option = max(param.opts, key=len)
+            raise click.BadParameter(f"{text!r}: {error}", ctx=ctx, param_hint=f"'{option}'") from None
+
+    def convert(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [convert_one(ctx, param, each) for each in value]
+        return None if value is None else convert_one(ctx, param, value)
+
+    return convert
+
+
+def _option(
+    *names: str,
+    help: str,  # noqa: A002 - click's name
+    metavar: str,
+    parse: Callable[[str], object] | None = None,
+    multiple: bool = False,
+) -> click.Option:
+    callback = None if parse is None else _parsing(parse)
+    return click.Option(list(names), metavar=metavar, multiple=multiple, callback=callback, help=help)
+
+
+def _flag(*names: str, help: str) -> click.Option:  # noqa: A002 - click's name
+    return click.Option(list(names), is_flag=True, help=help)
+
+
+# The last name of an option is that of the field of `RunOptions`, `Resources` or `Security` that it sets.
+_OPTIONS = [
+    _flag("-i", "--interactive", help="Pass standard input on; without it, the command reads nothing."),
+    _flag("-t", "--tty", help="Give the command a terminal."),
+    _flag("--rm", help="Remove the container at its end, which is what always happens."),
+    _option("--name", metavar="NAME", help="Name of the container."),
+    _option(
+        "-e", "--env", parse=parsers.parse_env, metavar="NAME=VALUE", multiple=True, help="Set a variable."
+    ),
+    _option(
+        "--env-file",
+        parse=parsers.read_env_file,
+        metavar="FILE",
+        multiple=True,
+        help="Set variables of a file.",
+    ),
+    _option("-w", "--workdir", metavar="DIR", help="Working directory in the container."),
+    _option("-u", "--user", metavar="USER[:GROUP]", help="User, by name or number."),
+    _option("--group-add", metavar="GROUP", multiple=True, help="Join a further group."),
+    _option("-h", "--hostname", metavar="NAME", help="Host name of the container."),
+    _option("--domainname", metavar="NAME", help="NIS domain name of the container."),
+    _flag("--read-only", help="Mount the root file system read-only."),
+    _option(
+        "--mount",
+        parse=parsers.parse_mount,
+        metavar="FIELDS",
+        multiple=True,
+        help="Mount, as in type=bind,source=DIR,target=DIR,readonly or type=tmpfs,target=DIR.",
+    ),
+    _option(
+        "-v",
+        "--volume",
+        parse=parsers.parse_volume,
+        metavar="SOURCE:TARGET[:ro]",
+        multiple=True,
+        help="Bind mount a file or directory of the host, which must exist.",
+    ),
+    _option(
+        "--tmpfs",
+        parse=parsers.parse_tmpfs,
+        metavar="DIR[:OPTIONS]",
+        multiple=True,
+        help="Mount an empty file system in memory; options are size=, mode= and exec.",
+    ),
+    _option(
+        "--device",
+        "devices",
+        parse=parsers.parse_device,
+        metavar="PATH[:TARGET][:rwm]",
+        multiple=True,
+        help="Allow the use of a device of the host.",
+    ),
+    _option(
+        "--network", metavar="none|host", help="Network; none, with a loopback device only, if left out."
+    ),
+    _option(
+        "-m", "--memory", "memory_bytes", parse=parsers.parse_memory, metavar="SIZE", help="Limit memory."
+    ),
+    _option(
+        "--memory-swap",
+        "memory_swap_bytes",
+        parse=parsers.parse_swap,
+        metavar="SIZE",
+        help="Limit memory and swap together; -1 for unlimited swap.",
+    ),
+    _option(
+        "--memory-reservation",
+        "memory_reservation_bytes",
+        parse=parsers.parse_memory,
+        metavar="SIZE",
+        help="Memory that is taken from the container last.",
+    ),
+    _option("--cpus", parse=parsers.parse_cpus, metavar="NUMBER", help="Limit processors, such as 1.5."),
+    _option("--cpu-shares", parse=parsers.parse_number, metavar="N", help="Weight; 1024 is normal."),
+    _option(
+        "--cpu-quota",
+        "cpu_quota_us",
+        parse=parsers.parse_number,
+        metavar="US",
+        help="Microseconds per period.",
+    ),
+    _option(
+        "--cpu-period", "cpu_period_us", parse=parsers.parse_number, metavar="US", help="Length of a period."
+    ),
+    _option("--cpuset-cpus", metavar="LIST", help="Processors it may run on, such as 0-2,4."),
+    _option("--cpuset-mems", metavar="LIST", help="Memory nodes it may use."),
+    _option(
+        "--pids-limit",
+        "pids",
+        parse=parsers.parse_pids,
+        metavar="N",
+        help="Limit processes; -1 for no limit.",
+    ),
+    _option(
+        "--blkio-weight",
+        "io_weight",
+        parse=parsers.parse_number,
+        metavar="N",
+        help="Weight for block devices, 10 to 1000.",
+    ),
+    _option(
+        "--oom-score-adj",
+        parse=parsers.parse_number,
+        metavar="N",
+        help="-1000 to 1000; high is killed first.",
+    ),
+    _option("--cap-add", metavar="NAME", multiple=True, help="Add a capability, or ALL."),
+    _option("--cap-drop", metavar="NAME", multiple=True, help="Take a capability away, or ALL."),
+    _option(
+        "--security-opt",
+        parse=parsers.parse_security,
+        metavar="OPTION",
+        multiple=True,
+        help="no-new-privileges[=true|false], seccomp=unconfined or seccomp=FILE.",
+    ),
+    _option(
+        "--sysctl",
+        "sysctls",
+        parse=parsers.parse_sysctl,
+        metavar="NAME=VALUE",
+        multiple=True,
+        help="Set a sysctl.",
+    ),
+    _option(
+        "--ulimit",
+        "rlimits",
+        parse=parsers.parse_ulimit,
+        metavar="NAME=SOFT[:HARD]",
+        multiple=True,
+        help="Set a resource limit.",
+    ),
+    _option(
+        "--shm-size", "shm_size_bytes", parse=parsers.parse_memory, metavar="SIZE", help="Size of /dev/shm."
+    ),
+    _flag("--init", help="Put a process before the command that reaps orphans and passes signals on."),
+    _option("--entrypoint", metavar="PROGRAM", help="Replace the image's entrypoint."),
+    _option(
+        "-l",
+        "--label",
+        "labels",
+        parse=parsers.parse_label,
+        metavar="NAME=VALUE",
+        multiple=True,
+        help="Set a label.",
+    ),
+    _option("--stop-signal", metavar="SIGNAL", help="Signal that asks the command to end."),
+    _option(
+        "--stop-timeout",
+        "stop_timeout_s",
+        parse=parsers.parse_seconds,
+        metavar="SECONDS",
+        help="Time that it has to end by itself.",
+    ),
+    _option(
+        "--timeout",
+        "timeout_s",
+        parse=parsers.parse_seconds,
+        metavar="SECONDS",
+        help="Kill it after that time.",
+    ),
+    _flag(
+        "--from-host",
+        help="Run a program of this host: there is no IMAGE, all arguments are the command. The image has a "
+        "small userland of the host, and the program with its libraries.",
+    ),
+    click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED, metavar="IMAGE [COMMAND]..."),
+]
+
+_PLAIN = (
+    *("name", "workdir", "user", "group_add", "hostname", "domainname", "read_only", "network", "devices"),
+    *("rlimits", "shm_size_bytes", "tty", "init", "stop_signal", "stop_timeout_s"),
+)
+
+
+def _given(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Those of `names` that have a value, so that all others get the library's defaults."""
+    return {name: values[name] for name in names if values[name] not in (None, (), [], False)}
+
+
+def _run_options(values: Mapping[str, Any]) -> RunOptions:
+    options: dict[str, Any] = _given(values, _PLAIN)
+    fields = [field.name for field in attrs.fields(Resources) if field.name in values]
+    if limits := _given(values, fields):
+        options["resources"] = Resources(**limits)
+    security = _given(values, ("cap_add", "cap_drop")) | dict(values["security_opt"])
+    if security:
+        options["security"] = Security(**security)
+    if env := parsers.merge_env(values["env_file"], values["env"]):
+        options["env"] = env
+    for name in ("sysctls", "labels"):
+        if values[name]:
+            options[name] = dict(values[name])
+    if mounts := (*values["mount"], *values["volume"], *values["tmpfs"]):
+        options["mounts"] = mounts
+    if values["entrypoint"] is not None:
+        options["entrypoint"] = [values["entrypoint"]] if values["entrypoint"] else []
+    # The table above names the fields, so there is nothing that a type checker could follow.
+    return cast("RunOptions", {"layer": "memory", "remove": True, **options})
+
+
+def _is_on_host(program: str) -> bool:
+    if "/" in program:
+        places = [program] if program.startswith("/") else []
+    else:
+        places = [f"{directory}/{program}" for directory in _HOST_DIRECTORIES]
+    return any(os.path.isfile(place) and os.access(place, os.X_OK) for place in places)
+
+
+def _host_image(engine: Engine, program: str) -> Image:
+    """The small userland with `program`; what the host lacks too is left for the container to miss."""
+    if program in DEFAULT_COMMANDS or not _is_on_host(program):
+        return engine.images.from_host()
+    return engine.images.from_host([*filter(_is_on_host, DEFAULT_COMMANDS), program])
+
+
+def _start(engine: Engine, values: Mapping[str, Any]) -> Container:
+    arguments: Sequence[str] = values["arguments"]
+    options = _run_options(values)
+    streams: dict[str, Any] = {} if values["interactive"] else {"stdin": DEVNULL}
+    if values["tty"]:
+        from containerlib.cli.terminal import find_terminal, window_size  # noqa: PLC0415 - only with -t
+
+        options["console_size"] = window_size(find_terminal())
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), DEVNULL)
+    if values["from_host"]:
+        image = _host_image(engine, values["entrypoint"] or arguments[0])
+        return image.run(arguments, **streams, **options)
+    return engine.images.get(arguments[0]).run(arguments[1:] or None, **streams, **options)
+
+
+def _wait(container: Container, values: Mapping[str, Any]) -> ExitStatus | None:
+    """Stay with the container until its end, or until the time is up, and then end it: None."""
+    with contextlib.ExitStack() as stack:
+        loop = stack.enter_context(Foreground())
+        if values["tty"]:
+            from containerlib.cli.terminal import TerminalProxy  # noqa: PLC0415 - only with -t
+
+            master = container.take_console()
+            stack.enter_context(TerminalProxy(loop, master, has_input=values["interactive"]))
+        status = loop.wait(container, timeout_s=values["timeout_s"])
+        if status is None:
+            container.kill()
+            container.wait()
+    return status
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    if not values["arguments"]:
+        raise click.UsageError("name a command" if values["from_host"] else "name an image")
+    if values["tty"] and values["interactive"] and not os.isatty(0):
+        raise click.ClickException("the input device is not a TTY")
+
+
+def _run(**values: Any) -> int:
+    _check(values)
+    with leaving_on_signals(), Engine() as engine:
+        try:
+            status = _wait(_start(engine, values), values)
+        except BrokenPipeError:
+            return 128 + signal.SIGPIPE
+    if status is None:
+        click.echo(f"containerlib: not ended after {values['timeout_s']:g} s, so it was killed", err=True)
+        return 128 + signal.SIGKILL
+    if status.oom_killed:
+        click.echo("containerlib: a process was killed for lack of memory; raise --memory", err=True)
+    if status.exit_code is None:
+        raise EngineClosed("the spawner was lost, and nobody knows how the command ended")
+    return status.exit_code
+
+
+run = click.Command(
+    "run",
+    callback=_run,
+    params=_OPTIONS,
+    help="Run a command in a new container, and wait for its end.\n\n"
+    "The container never outlives this command. "
+    "Options behind IMAGE belong to the command in the container.",
+    short_help="Run a command in a new container.",
+    context_settings={"allow_interspersed_args": False},
+)
