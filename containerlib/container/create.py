@@ -23,6 +23,7 @@ def _make_layer(session: Session, container_id: str) -> str:
     directory = session.stores.layout.container(container_id)
     make_directory(os.path.dirname(directory))
     os.mkdir(directory, 0o700)
+    # Until a detached container has its record, it is this engine's to clean up.
     with open(f"{directory}/engine", "w", encoding="ascii") as file:
         file.write(session.engine_id)
     # The root directory of a container is open to every user in it.
@@ -61,15 +62,26 @@ def create(
         session=session,
         id=container_id,
         name=config.name or new_name(container_id),
-        image=image,
+        image_id=str(image.id),
+        image_name=image.references[0] if image.references else str(image.id),
         config=config,
         layers=Layers(lowers=image.lowers, directory=directory),
     )
+    with session.naming(config):
+        return _create(session, entry, directory, starts_now=starts_now)
+
+
+def _create(
+    session: Session, entry: ContainerEntry, directory: str | None, *, starts_now: bool
+) -> ContainerEntry:
     session.add(entry)
     try:
         if directory is not None:
-            _make_layer(session, container_id)
-        if not starts_now:
+            _make_layer(session, entry.id)
+        if entry.is_detached:
+            entry.write_record()
+            os.unlink(f"{directory}/engine")
+        elif not starts_now:
             entry.write_record()
     except BaseException:
         session.drop(entry)
