@@ -21,6 +21,7 @@ struct launch {
     const int *keep[MAX_JOIN + 3];
     uint32_t keep_count;
     char **argv;
+    int flags;
     int err;
 };
 
@@ -53,7 +54,7 @@ static int launch_clone(struct launch *l, int *ret_pidfd)
     sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     pid = clone(launched, stack + STACK_SIZE,
-                CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_NEWPID, l, ret_pidfd);
+                CLONE_VM | CLONE_VFORK | CLONE_PIDFD | l->flags, l, ret_pidfd);
     saved = errno;
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     (void)munmap(stack, STACK_SIZE);
@@ -61,19 +62,23 @@ static int launch_clone(struct launch *l, int *ret_pidfd)
     return pid;
 }
 
-int ctr_launch(int program_fd, int control_fd, int owner_fd, int owner_is_pidfd, const int *join_fds,
-               uint32_t join_count, int *ret_pidfd, struct ctr_error *reterr)
+int ctr_launch(const char *role, int program_fd, int control_fd, int second_fd, int owner_is_pidfd,
+               int new_pid_namespace, const int *join_fds, uint32_t join_count, int *ret_pidfd,
+               struct ctr_error *reterr)
 {
     char numbers[MAX_JOIN + 4][12];
-    char *argv[MAX_JOIN + FIXED_ARGS + 1] = {"ctr-spawner", numbers[0], numbers[1], owner_is_pidfd ? "p" : "d",
-                                             numbers[2], numbers[3]};
-    struct launch l = {.program_fd = program_fd, .keep = {&control_fd, &owner_fd, &program_fd}, .keep_count = 3};
+    char *argv[MAX_JOIN + FIXED_ARGS + 1] = {(char *)(uintptr_t)role, numbers[0], numbers[1],
+                                             owner_is_pidfd ? "p" : "d", numbers[2], numbers[3]};
+    struct launch l = {.program_fd = program_fd,
+                       .keep = {&control_fd, &second_fd, &program_fd},
+                       .keep_count = 3,
+                       .flags = new_pid_namespace ? CLONE_NEWPID : 0};
     int pidfd = -1;
 
     if (join_count > MAX_JOIN)
         return -E2BIG;
     (void)snprintf(numbers[0], sizeof(numbers[0]), "%d", control_fd);
-    (void)snprintf(numbers[1], sizeof(numbers[1]), "%d", owner_fd);
+    (void)snprintf(numbers[1], sizeof(numbers[1]), "%d", second_fd);
     (void)snprintf(numbers[2], sizeof(numbers[2]), "%d", program_fd);
     (void)snprintf(numbers[3], sizeof(numbers[3]), "%u", join_count);
     for (uint32_t i = 0; i < join_count; i++) {

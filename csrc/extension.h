@@ -15,10 +15,12 @@ enum ctr_launch_step {
     CTR_LAUNCH_EXEC = 2
 };
 
-/* Starts the spawner from `program_fd` as process 1 of a new PID namespace, without copying this
- * process and without a SIGCHLD to it. ret_fds: its pidfd. reterr: which step failed. */
-int ctr_launch(int program_fd, int control_fd, int owner_fd, int owner_is_pidfd, const int *join_fds,
-               uint32_t join_count, int *ret_pidfd, struct ctr_error *reterr);
+/* Starts our program from `program_fd` in the role `role`, without copying this process and without a SIGCHLD
+ * to it: "ctr-spawner" as process 1 of a new PID namespace, with `second_fd` its owner; "ctr-supervisor" in this
+ * namespace, with `second_fd` the file for the exit record. ret_pidfd: its pidfd. reterr: which step failed. */
+int ctr_launch(const char *role, int program_fd, int control_fd, int second_fd, int owner_is_pidfd,
+               int new_pid_namespace, const int *join_fds, uint32_t join_count, int *ret_pidfd,
+               struct ctr_error *reterr);
 
 /* A connected pair of sockets that keep records apart, close-on-exec. */
 int ctr_channel(int *ret_pair);

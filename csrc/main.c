@@ -9,6 +9,8 @@ int main(int argc, char **argv)
 {
     if (argc > 0 && strcmp(argv[0], "ctr-spawner") == 0)
         spawner_role(argc, argv);
+    if (argc > 0 && strcmp(argv[0], "ctr-supervisor") == 0)
+        supervisor_role(argc, argv);
     if (argc > 0 && strcmp(argv[0], "ctr-init") == 0)
         init_role(argc, argv);
     return 125;

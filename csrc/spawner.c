@@ -51,8 +51,9 @@ static uint32_t table_used;
 
 struct spawner {
     int control;
-    int owner;
+    int owner; /* whose death ends the spawner */
     int owner_is_pidfd;
+    int record; /* where a supervisor leaves how its container ended */
     int signals;
     int program;
     int own_network;   /* the network namespace that this process belongs in */
@@ -67,7 +68,7 @@ static void report_error(int fd, int32_t step)
     (void)!write(fd, &error, sizeof(error));
 }
 
-static void report_exit(struct container *entry, int status, const struct rusage *usage)
+static void report_exit(const struct spawner *s, struct container *entry, int status, const struct rusage *usage)
 {
     struct ctr_status record = {
         .kind = CTR_STATUS_EXITED,
@@ -78,6 +79,8 @@ static void report_exit(struct container *entry, int status, const struct rusage
         .max_rss_bytes = (uint64_t)usage->ru_maxrss * 1024,
     };
 
+    if (s->record >= 0)
+        (void)!pwrite(s->record, &record, sizeof(record), 0);
     (void)channel_send(entry->status_fd, &record, -1);
     (void)close(entry->status_fd);
     for (int i = 0; i < PARKED; i++)
@@ -85,7 +88,7 @@ static void report_exit(struct container *entry, int status, const struct rusage
     *entry = table[--table_used];
 }
 
-static void reap(void)
+static void reap(const struct spawner *s)
 {
     struct rusage usage;
     int status;
@@ -94,7 +97,7 @@ static void reap(void)
     while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0)
         for (uint32_t i = 0; i < table_used; i++)
             if (table[i].pid == pid) {
-                report_exit(&table[i], status, &usage);
+                report_exit(s, &table[i], status, &usage);
                 break;
             }
 }
@@ -262,7 +265,7 @@ static _Noreturn void run(struct spawner *s)
             struct signalfd_siginfo info;
 
             (void)!read(s->signals, &info, sizeof(info));
-            reap();
+            reap(s);
         }
         if (polls[0].revents && !receive(s))
             _exit(0);
@@ -296,40 +299,68 @@ static int set_signals(void)
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-void spawner_role(int argc, char **argv)
+/* What both roles begin with. argv: see spawner.h. */
+static struct spawner begin(int argc, char **argv, int is_supervisor)
 {
-    struct spawner s = {.owner = -1, .own_network = -1, .spare_network = -1};
-    int keep[3];
+    struct spawner s = {.owner = -1, .record = -1, .own_network = -1, .spare_network = -1};
+    int second;
     unsigned join_count;
 
     (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     /* What runs from a descriptor is called after its number or its memory file. */
-    (void)prctl(PR_SET_NAME, "ctr-spawner", 0, 0, 0);
+    (void)prctl(PR_SET_NAME, is_supervisor ? "ctr-supervisor" : "ctr-spawner", 0, 0, 0);
     if (argc < 6)
         _exit(125);
     s.control = (int)strtol(argv[1], NULL, 10);
-    s.owner = (int)strtol(argv[2], NULL, 10);
+    second = (int)strtol(argv[2], NULL, 10);
+    *(is_supervisor ? &s.record : &s.owner) = second;
     s.owner_is_pidfd = argv[3][0] == 'p';
     s.program = (int)strtol(argv[4], NULL, 10);
     join_count = (unsigned)strtol(argv[5], NULL, 10);
     for (unsigned i = 0; i < join_count && 6 + (int)i < argc; i++)
         if (write((int)strtol(argv[6 + i], NULL, 10), "0", 1) != 1)
             _exit(124);
-    for (int i = 0; i < 3; i++) {
-        keep[i] = i == 0 ? s.control : i == 1 ? s.owner : s.program;
+    const int keep[3] = {s.control, second, s.program};
+    for (int i = 0; i < 3; i++)
         if (keep[i] >= 0)
             (void)fcntl(keep[i], F_SETFD, FD_CLOEXEC);
-    }
     features = features_probe();
     close_all_but(keep, 3);
     detach_streams();
     (void)umask(0);
     (void)setsid();
-    if (chdir("/") < 0)
-        _exit(123);
     s.own_network = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
     s.signals = set_signals();
-    if (s.signals < 0 || channel_send(s.control, &(struct ctr_status){.kind = CTR_STATUS_STARTED, .value = (int32_t)features}, -1) < 0)
+    if (chdir("/") < 0 || s.signals < 0)
+        _exit(123);
+    if (channel_send(s.control, &(struct ctr_status){.kind = CTR_STATUS_STARTED, .value = (int32_t)features}, -1) < 0)
         _exit(122);
+    return s;
+}
+
+void spawner_role(int argc, char **argv)
+{
+    struct spawner s = begin(argc, argv, 0);
+
     run(&s);
+}
+
+/* One container, whoever started it: its starter may go, the container and this process stay. */
+void supervisor_role(int argc, char **argv)
+{
+    struct spawner s = begin(argc, argv, 1);
+    struct pollfd control = {.fd = s.control, .events = POLLIN};
+    struct pollfd signals = {.fd = s.signals, .events = POLLIN};
+
+    close_fd(&s.own_network);
+    (void)poll(&control, 1, -1);
+    (void)receive(&s);
+    close_fd(&s.control);
+    while (table_used > 0 && poll(&signals, 1, -1) > 0) {
+        struct signalfd_siginfo info;
+
+        (void)!read(s.signals, &info, sizeof(info));
+        reap(&s);
+    }
+    _exit(0);
 }

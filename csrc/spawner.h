@@ -1,9 +1,13 @@
-/* The spawner role. */
+/* The roles that start containers and reap them. */
 #ifndef CTR_SPAWNER_H
 #define CTR_SPAWNER_H
 
 /* argv: name, control socket, owner ("-1" for none), 'p' (pidfd) or 'd' (/proc directory), our own program,
  * number of cgroup descriptors to join, those descriptors. */
 _Noreturn void spawner_role(int argc, char **argv);
+
+/* argv: the same, with the file for the exit record in the owner's place. Serves one request, and ends with its
+ * container. Nobody's death ends it. */
+_Noreturn void supervisor_role(int argc, char **argv);
 
 #endif

@@ -41,7 +41,9 @@ class RunOptions(TypedDict, total=False):
         stop_timeout_s: How long `stop` waits before it kills, in seconds; 10 if left out.
         remove: Remove it as soon as its end is noticed.
         layer: Where the container's own layer lives: ``"memory"`` (gone when it ends) or ``"disk"``.
-        lifetime: ``"process"``: it ends with this process, however that ends.
+        lifetime: ``"process"`` (the default): it ends with this process, however that ends.
+            ``"detached"``: it stays until it ends or is killed, and any process finds it again; what it
+            would inherit as output goes into a file beside its layer.
     """
 
     entrypoint: Sequence[str] | None
@@ -69,4 +71,4 @@ class RunOptions(TypedDict, total=False):
     stop_timeout_s: float
     remove: bool
     layer: Literal["memory", "disk"]
-    lifetime: Literal["process"]
+    lifetime: Literal["process", "detached"]

@@ -14,6 +14,7 @@ from containerlib.errors import OperationTimeout, OutputLimitExceeded
 if TYPE_CHECKING:
     from containerlib.container.entry import ContainerEntry
     from containerlib.container.streams import Streams
+    from containerlib.runtime.adopted import AdoptedProcess
     from containerlib.runtime.process import RunningProcess
     from containerlib.runtime.usage import ExitStatus
 
@@ -111,7 +112,7 @@ class _Conversation:
         finally:
             os.close(end_fd)
 
-    def _converse(self, process: RunningProcess, deadline: float | None) -> bool:
+    def _converse(self, process: RunningProcess | AdoptedProcess, deadline: float | None) -> bool:
         while True:
             left = None if deadline is None else (deadline - time.monotonic()) * 1000
             if left is not None and left <= 0:

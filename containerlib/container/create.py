@@ -9,6 +9,7 @@ from containerlib._util.atomic_file import make_directory
 from containerlib._util.remove_tree import remove_tree
 from containerlib.container.entry import ContainerEntry
 from containerlib.container.names import new_id, new_name
+from containerlib.errors import NameInUse
 from containerlib.runtime.runner import Layers
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def _make_layer(session: Session, container_id: str) -> str:
     directory = session.stores.layout.container(container_id)
     make_directory(os.path.dirname(directory))
     os.mkdir(directory, 0o700)
+    # Until a detached container has its record, it is this engine's to clean up.
     with open(f"{directory}/engine", "w", encoding="ascii") as file:
         file.write(session.engine_id)
     # The root directory of a container is open to every user in it.
@@ -30,6 +32,31 @@ def _make_layer(session: Session, container_id: str) -> str:
     os.chmod(f"{directory}/upper", 0o755)  # noqa: S103 - see above; the directory around it is 0700
     os.mkdir(f"{directory}/work", 0o700)
     return directory
+
+
+def _enter(session: Session, image: ImageRecord, config: ContainerConfig) -> ContainerEntry:
+    """A new entry of the session; a name that was made up and is taken is made up once more."""
+    while True:
+        container_id = new_id()
+        on_disk = config.layer == "disk"
+        entry = ContainerEntry(
+            session=session,
+            id=container_id,
+            name=config.name or new_name(container_id),
+            image=image,
+            config=config,
+            layers=Layers(
+                lowers=image.lowers,
+                directory=session.stores.layout.container(container_id) if on_disk else None,
+            ),
+        )
+        try:
+            session.add(entry)
+        except NameInUse:
+            if config.name is not None:
+                raise
+            continue
+        return entry
 
 
 def create(
@@ -53,23 +80,15 @@ def create(
     """
     session.enter()
     session.hold(image)
-    container_id = new_id()
-    directory = None
-    if config.layer == "disk":
-        directory = session.stores.layout.container(container_id)
-    entry = ContainerEntry(
-        session=session,
-        id=container_id,
-        name=config.name or new_name(container_id),
-        image=image,
-        config=config,
-        layers=Layers(lowers=image.lowers, directory=directory),
-    )
-    session.add(entry)
+    entry = _enter(session, image, config)
+    directory = entry.layers.directory
     try:
         if directory is not None:
-            _make_layer(session, container_id)
-        if not starts_now:
+            _make_layer(session, entry.id)
+        if entry.is_detached:
+            entry.write_record()
+            os.unlink(f"{directory}/engine")
+        elif not starts_now:
             entry.write_record()
     except BaseException:
         session.drop(entry)

@@ -9,18 +9,20 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from containerlib._util import strict_json
 from containerlib._util.remove_tree import remove_tree
+from containerlib.container.detached import DetachedRecord, read_record, write_record
 from containerlib.container.state import ContainerState
+from containerlib.runtime.adopted import ProcessIdentity
+from containerlib.runtime.process import RunningProcess, pid_of
 
 if TYPE_CHECKING:
     from containerlib.container.session import Session
     from containerlib.container.streams import Streams
-    from containerlib.image.image_record import ImageRecord
+    from containerlib.runtime.adopted import AdoptedProcess
     from containerlib.runtime.config import ContainerConfig
-    from containerlib.runtime.process import RunningProcess
     from containerlib.runtime.runner import Layers
     from containerlib.runtime.usage import ExitStatus
 
@@ -34,14 +36,16 @@ class ContainerEntry:
     session: Session
     id: str
     name: str
-    image: ImageRecord
+    image_id: str
+    image_name: str
     config: ContainerConfig
     layers: Layers
     state: ContainerState = ContainerState.CREATED
-    process: RunningProcess | None = None
+    process: RunningProcess | AdoptedProcess | None = None
     streams: Streams | None = None
     exit_status: ExitStatus | None = None
     created_at: float = field(factory=time.time)
+    is_adopted: bool = False
     lock: threading.RLock = field(factory=threading.RLock)
 
     @property
@@ -53,12 +57,15 @@ class ContainerEntry:
         """Tell other processes where this container stands.
 
         Not by rename: a reader that meets a half-written record skips it, and a mark that no process holds
-        is not read at all.
+        is not read at all. A detached container's record lasts, and is written whole.
         """
+        if self.is_detached:
+            self._write_lasting_record()
+            return
         document = {
             "id": self.id,
             "name": self.name,
-            "image": self.image.references[0] if self.image.references else str(self.image.id),
+            "image": self.image_name,
             "command": list(self.config.args),
             "state": str(self.state),
             "created_at": int(self.created_at),
@@ -72,6 +79,42 @@ class ContainerEntry:
             os.write(fd, strict_json.dumps(document))
         finally:
             os.close(fd)
+
+    @property
+    def is_detached(self) -> bool:
+        """Whether it outlives this process."""
+        return self.config.lifetime == "detached"
+
+    def _write_lasting_record(self) -> None:
+        process = self.process
+        if self.is_adopted or (process is not None and not isinstance(process, RunningProcess)):
+            return
+        pid = None if process is None else process.pid
+        supervision = None if process is None else process.supervision
+        supervisor_pid = None if supervision is None else pid_of(supervision.pidfd)
+        known = read_record(self.session.stores.layout, self.id)
+        record = DetachedRecord(
+            id=self.id,
+            name=self.name,
+            image_id=self.image_id,
+            image_name=self.image_name,
+            args=self.config.args,
+            labels=dict(self.config.labels),
+            stop_signal=self.config.stop_signal,
+            stop_timeout_s=self.config.stop_timeout_s,
+            created_at=self.created_at,
+            remove=self.config.remove,
+        )
+        if pid is not None and supervision is not None and supervisor_pid is not None:
+            record = evolve(
+                record,
+                process=ProcessIdentity.of(pid),
+                supervisor=ProcessIdentity.of(supervisor_pid),
+                cgroup_paths=supervision.cgroup_directories,
+            )
+        elif known is not None:
+            record = evolve(record, process=known.process, supervisor=known.supervisor)
+        write_record(self.session.stores.layout, record)
 
     def refresh(self) -> ContainerState:
         """The present state; learns of an end that nobody has waited for."""
@@ -94,8 +137,9 @@ class ContainerEntry:
     def discard(self) -> None:
         """Remove everything that belongs to this container. It must not be running."""
         self.state = ContainerState.REMOVED
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.record_path)
+        if not self.is_detached:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.record_path)
         if self.layers.directory is not None:
             remove_tree(self.layers.directory)
         copied = self.session.runner.copy_directory(self.id, self.layers)
@@ -104,8 +148,12 @@ class ContainerEntry:
         self.session.drop(self)
 
     def settle_and_remove(self) -> None:
-        """Kill it if it runs, learn how it ended, and remove it. For closing the engine."""
+        """For closing the engine: kill it, learn how it ended, remove it. A detached one stays."""
         process = self.process
+        if self.is_detached:
+            if process is not None:
+                process.abandon()
+            return
         if process is not None and self.state == ContainerState.RUNNING:
             process.signal(signal.SIGKILL)
             process.lost()

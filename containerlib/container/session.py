@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from containerlib._util import file_lock, strict_json
 from containerlib._util.atomic_file import make_directory
 from containerlib._util.remove_tree import remove_tree
+from containerlib.container.adopt import adopt
+from containerlib.container.detached import list_detached, read_record
 from containerlib.container.recovery import recover
 from containerlib.errors import ContainerNotFound, EngineClosed, NameInUse
 from containerlib.oci.digest import chain_ids
@@ -25,6 +27,7 @@ from containerlib.store.stores import Stores
 if TYPE_CHECKING:
     from containerlib.container.entry import ContainerEntry
     from containerlib.image.image_record import ImageRecord
+    from containerlib.runtime.config import ContainerConfig
     from containerlib.store.lease import Lease
 
 __all__ = ["Session"]
@@ -134,7 +137,7 @@ class Session:
             NameInUse: Another container of this engine has the name.
         """
         with self._lock:
-            if any(other.name == entry.name for other in self._entries.values()):
+            if any(other.name == entry.name for other in self.entries()):
                 raise NameInUse(
                     f"container name {entry.name!r} is in use; remove that container or choose another"
                 )
@@ -152,7 +155,7 @@ class Session:
 
     def containers_of(self, image_id: str) -> list[str]:
         """Names of the containers that are made of this image."""
-        return [entry.name for entry in self.entries() if str(entry.image.id) == image_id]
+        return [entry.name for entry in self.entries() if entry.image_id == image_id]
 
     def drop(self, entry: ContainerEntry) -> None:
         """Take a removed container out."""
@@ -160,9 +163,24 @@ class Session:
             self._entries.pop(entry.id, None)
 
     def entries(self) -> list[ContainerEntry]:
-        """All containers of this engine, oldest first."""
+        """All containers of this engine, and the store's detached ones, oldest first."""
         with self._lock:
-            return list(self._entries.values())
+            for container_id in list_detached(self.stores.layout):
+                if container_id not in self._entries:
+                    self._adopt(container_id)
+            return sorted(self._entries.values(), key=lambda entry: entry.created_at)
+
+    def _adopt(self, container_id: str) -> None:
+        """Enter a detached container that another process has made."""
+        record = read_record(self.stores.layout, container_id)
+        if record is not None:
+            self._entries[container_id] = adopt(self, record)
+
+    def naming(self, config: ContainerConfig) -> contextlib.AbstractContextManager[None]:
+        """For a detached container: nobody else may take a name meanwhile."""
+        if config.lifetime != "detached":
+            return contextlib.nullcontext()
+        return file_lock.locked(f"{self.stores.layout.locks}/container-names")
 
     def find(self, key: str) -> ContainerEntry:
         """The container with this id, name, or unambiguous beginning of an id (4 digits or more).
@@ -172,11 +190,12 @@ class Session:
         """
         with self._lock:
             found = self._entries.get(key)
-            if found is not None:
+            if found is not None and not found.is_detached:
                 return found
-            matches = [entry for entry in self._entries.values() if entry.name == key]
-            if not matches and len(key) >= _MIN_PREFIX:
-                matches = [entry for entry in self._entries.values() if entry.id.startswith(key)]
+            entries = self.entries()
+        matches = [entry for entry in entries if key in (entry.id, entry.name)]
+        if not matches and len(key) >= _MIN_PREFIX:
+            matches = [entry for entry in entries if entry.id.startswith(key)]
         if len(matches) == 1:
             return matches[0]
         what = "is the beginning of several ids" if matches else "does not exist in this engine"

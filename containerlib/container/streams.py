@@ -11,6 +11,7 @@ from attrs import define, field
 from containerlib.errors import InvalidOption
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
 __all__ = ["DEVNULL", "PIPE", "STDOUT", "HasFileno", "Input", "Output", "Streams"]
@@ -97,13 +98,14 @@ class Streams:
     _own: list[int] = field(factory=list)
 
     @classmethod
-    def open(cls, stdin: Input, stdout: Output, stderr: Output) -> Self:
+    def open(cls, stdin: Input, stdout: Output, stderr: Output, keep: Sequence[int] = ()) -> Self:
         """Resolve the three streams.
 
         Args:
             stdin: `PIPE`, `DEVNULL`, bytes to be read, a descriptor or file, or None to inherit.
             stdout: `PIPE`, `DEVNULL`, a descriptor or file, or None to inherit.
             stderr: The same, or `STDOUT`.
+            keep: Descriptors among these that the caller is about to close.
 
         Raises:
             InvalidOption: A stream is none of these, or not open.
@@ -120,6 +122,10 @@ class Streams:
                     streams._add_input(value)
                 else:
                     streams._add_output(name, value)
+            for index, fd in enumerate(streams._fds):
+                if fd in keep:
+                    streams._fds[index] = os.dup(fd)
+                    streams._own.append(streams._fds[index])
         except BaseException:
             streams.close_inner()
             streams.close_outer()

@@ -169,6 +169,11 @@ class EngineCgroup:
             self._devices = "unknown"
             return [f"{b.hierarchy.own_path}/{b.name}" for b in branches.values() if not b.close()]
 
+    def directories(self) -> tuple[str, ...]:
+        """Return the absolute paths of the engine's directories that exist so far."""
+        with self._lock:
+            return tuple(f"{b.hierarchy.own_path}/{b.name}" for b in self._branches.values())
+
     def plan(self, resources: Resources) -> tuple[Step, ...]:
         """Return what has to be made for these limits, in order; remembered per value.
 

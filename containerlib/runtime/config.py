@@ -65,6 +65,7 @@ class ContainerConfig:
     name: str | None = None
     stop_signal: int = 15
     stop_timeout_s: float = STOP_TIMEOUT_S
+    lifetime: Literal["process", "detached"] = "process"
     remove: bool = False
     layer: Literal["memory", "disk"] = "disk"
     fault: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -142,6 +143,15 @@ def _check_names(name: str | None, hostname: str | None, domainname: str | None)
             raise InvalidOption(option, value, "use letters, digits, '-' and '.', at most 64 characters")
 
 
+def _check_lifetime(lifetime: str, rest: Mapping[str, Any]) -> None:
+    if lifetime not in {"process", "detached"}:
+        raise InvalidOption("lifetime", lifetime, "give 'process' (it ends with this process) or 'detached'")
+    if lifetime == "detached" and (rest.get("layer") == "memory" or rest.get("tty")):
+        raise InvalidOption(
+            "lifetime", lifetime, "such a container has its layer on disk, and no terminal"
+        )
+
+
 def _check_targets(mounts: Sequence[Mount]) -> None:
     seen: set[str] = set()
     for mount in mounts:
@@ -180,10 +190,7 @@ def merge(
     """
     _check_names(name, hostname, domainname)
     _check_targets(mounts)
-    if lifetime != "process":
-        raise InvalidOption(
-            "lifetime", lifetime, "only 'process' is known: a container ends with this process"
-        )
+    _check_lifetime(lifetime, rest)
     if network not in {"none", "host"}:
         raise InvalidOption("network", network, "give 'none' or 'host'; there are no other networks yet")
     merged_env = {"PATH": DEFAULT_PATH, **_image_env(image.env), **parse_env(env)}
@@ -195,6 +202,7 @@ def merge(
         name=name,
         hostname=hostname,
         domainname=domainname,
+        lifetime="detached" if lifetime == "detached" else "process",
         network="host" if network == "host" else "none",
         mounts=tuple(mounts),
         labels={**image.labels, **(labels or {})},

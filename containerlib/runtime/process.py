@@ -12,23 +12,43 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from attrs import frozen
+
 from containerlib.errors import CgroupError, InvalidState
 from containerlib.runtime.usage import ExitStatus, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from containerlib._native.spawn import Channel, Exit
+    from containerlib._native.channel import Channel, Exit
     from containerlib.runtime.cgroup_container import CgroupUsage, ContainerCgroup
 
-__all__ = ["RunningProcess"]
+__all__ = ["RunningProcess", "Supervision", "exit_status", "pid_of"]
+
+
+@frozen(kw_only=True)
+class Supervision:
+    """A parent of the container's own, which stays with it.
+
+    Attributes:
+        pidfd: The parent's pidfd.
+        cgroup_directories: What was made for this container alone, to be removed after its end.
+    """
+
+    pidfd: int
+    cgroup_directories: tuple[str, ...]
 
 
 class RunningProcess:
     """The first process of a container, from the moment its command was executed."""
 
     def __init__(
-        self, channel: Channel, cgroup: ContainerCgroup | None, on_exit: Callable[[ExitStatus], None]
+        self,
+        channel: Channel,
+        cgroup: ContainerCgroup | None,
+        on_exit: Callable[[ExitStatus], None],
+        clean_up: Callable[[], object],
+        supervision: Supervision | None = None,
     ) -> None:
         """Take over the channel and the control group.
 
@@ -36,10 +56,14 @@ class RunningProcess:
             channel: From the spawner, started.
             cgroup: The container's control groups; None where the host has none to write.
             on_exit: Called once, by whoever first learns of the end, before anybody is told.
+            clean_up: Called before that, for what was made for this container alone.
+            supervision: Who looks after it, if not the engine's spawner.
         """
         self._channel = channel
         self._cgroup = cgroup
         self._on_exit = on_exit
+        self._clean_up = clean_up
+        self.supervision = supervision
         self._lock = threading.Lock()
         self._status: ExitStatus | None = None
         self._is_finishing = False
@@ -69,18 +93,7 @@ class RunningProcess:
     @property
     def pid(self) -> int | None:
         """Process id as this process sees it; None after the end."""
-        fd = self._channel.pidfd
-        if fd < 0 or self._status is not None:
-            return None
-        try:
-            with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as info:
-                for line in info:
-                    if line.startswith("Pid:"):
-                        pid = int(line.split()[1])
-                        return pid if pid > 0 else None
-        except OSError:
-            return None
-        return None
+        return None if self._status is not None else pid_of(self._channel.pidfd)
 
     def take_console(self) -> int:
         """The master side of the container's terminal; the caller owns it from now on."""
@@ -131,8 +144,9 @@ class RunningProcess:
             counted = None if self._cgroup is None else self._cgroup.usage()
             self.finished_at = time.time()
             self._remove_cgroup()
+            self._clean_up()
             self._channel.close()
-        status = _exit_status(ended, counted)
+        status = exit_status(ended, counted)
         # Outside the lock, because the owner has one of its own, under which it calls us.
         self._on_exit(status)
         self._status = status
@@ -169,7 +183,20 @@ class RunningProcess:
                     os.close(fd)
 
 
-def _exit_status(ended: Exit, counted: CgroupUsage | None) -> ExitStatus:
+def pid_of(pidfd: int) -> int | None:
+    """Process id behind a pidfd as this process sees it, or None."""
+    if pidfd < 0:
+        return None
+    try:
+        with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as info:
+            pids = [int(line.split()[1]) for line in info if line.startswith("Pid:")]
+    except OSError:
+        return None
+    return pids[0] if pids and pids[0] > 0 else None
+
+
+def exit_status(ended: Exit, counted: CgroupUsage | None) -> ExitStatus:
+    """What the kernel said of the first process, together with what its control groups counted."""
     peak = counted.memory_peak_bytes if counted else None
     usage = Usage(
         cpu_user_s=ended.user_us / 1e6,

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from attrs import frozen
 
-from containerlib._native.spawn import Spawner, SpawnRequest
+from containerlib._native.spawn import Spawner, SpawnRequest, Supervisor
 from containerlib.errors import InvalidInputError, InvalidOption, SpawnError
 from containerlib.runtime import seccomp, spec
 from containerlib.runtime.bind import Binds, open_binds, open_devices
@@ -24,13 +25,14 @@ from containerlib.runtime.device_rules import DEFAULT_RULES
 from containerlib.runtime.files import small_files
 from containerlib.runtime.host import HostFacts
 from containerlib.runtime.lower import RootPlan, lower
-from containerlib.runtime.process import RunningProcess
+from containerlib.runtime.process import RunningProcess, Supervision
 from containerlib.runtime.user import resolve_user
 from containerlib.store.view import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from containerlib._native.channel import Channel
     from containerlib._native.spec import NativeSpec
     from containerlib.runtime.cgroup_container import ContainerCgroup
     from containerlib.runtime.config import ContainerConfig
@@ -109,6 +111,25 @@ class Runner:
                         os.close(fd)
             return self._spawner, self._cgroup
 
+    def _own_supervisor(self, container_id: str, layers: Layers) -> tuple[Supervisor, EngineCgroup]:
+        """For a container that outlives this process: a parent and control groups of its own."""
+        cgroup = EngineCgroup.create(CgroupHost.probe(), f"detached-{container_id[:16]}")
+        os.makedirs(self._staging, mode=0o700, exist_ok=True)
+        record = os.open(
+            f"{layers.directory}/exit",
+            os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW,
+            0o600,
+        )
+        fds = cgroup.spawner_join_fds()
+        try:
+            return Supervisor(record, fds), cgroup
+        except BaseException:
+            cgroup.close()
+            raise
+        finally:
+            for fd in (record, *fds):
+                os.close(fd)
+
     def _resolve_user(self, config: ContainerConfig, layers: Layers) -> ResolvedUser:
         stack = layers.lowers
         if layers.directory is not None:
@@ -142,6 +163,8 @@ class Runner:
                 work=f"{layers.directory}/work",
             )
         place = self.copy_directory(container_id, layers)
+        if layers.directory is None and os.path.isdir(place):
+            remove_tree(place)
         if not os.path.isdir(place):
             os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
             copy_root(layers.lowers, place)
@@ -181,11 +204,13 @@ class Runner:
 
         Cost: one message to the spawner and about 40 system calls in the new process.
         """
+        has_upper, has_copy = _present_layer(layers)
         try:
-            copied = self._root_kind == "copy"
+            copied = self._root_kind == "copy" or has_copy
             return self._start(container_id, config, layers, stdio, on_exit, copied=copied)
         except SpawnError as error:
-            if self._root_kind != "auto" or error.step != "root_create" or config.fault[0]:
+            may_copy = self._root_kind == "auto" and not has_upper and not config.fault[0]
+            if error.step != "root_create" or not may_copy:
                 raise
         return self._start(container_id, config, layers, stdio, on_exit, copied=True)
 
@@ -207,7 +232,15 @@ class Runner:
         with contextlib.ExitStack() as undo:
             binds = open_binds(config.mounts)
             undo.callback(binds.close)
-            spawner, engine_cgroup = self._ensure_spawner()
+            failed = undo.enter_context(contextlib.ExitStack())
+            starter: Spawner | Supervisor
+            clean_up: Callable[[], object] = _nothing
+            if config.lifetime == "detached":
+                starter, engine_cgroup = self._own_supervisor(container_id, layers)
+                clean_up = partial(_end_supervisor, starter, engine_cgroup)
+                failed.callback(clean_up)
+            else:
+                starter, engine_cgroup = self._ensure_spawner()
             native = lower(
                 built,
                 root=self._root_plan(container_id, layers, copied=copied),
@@ -220,22 +253,23 @@ class Runner:
             cgroup = engine_cgroup.make(
                 container_id, config.resources, devices=(*DEFAULT_RULES, *rules) if rules else DEFAULT_RULES
             )
-            failed = undo.enter_context(contextlib.ExitStack())
             failed.callback(_discard, cgroup)
-            process = self._spawn(spawner, native, cgroup, binds, stdio, on_exit)
+            channel = self._spawn(starter, native, cgroup, binds, stdio)
             failed.pop_all()
             cgroup.close()
-            return process
+            supervision = None
+            if config.lifetime == "detached":
+                supervision = Supervision(pidfd=starter.pidfd, cgroup_directories=engine_cgroup.directories())
+            return RunningProcess(channel, cgroup, on_exit, clean_up, supervision)
 
     def _spawn(
         self,
-        spawner: Spawner,
+        starter: Spawner | Supervisor,
         native: NativeSpec,
         cgroup: ContainerCgroup,
         binds: Binds,
         stdio: tuple[int, int, int],
-        on_exit: Callable[[ExitStatus], None],
-    ) -> RunningProcess:
+    ) -> Channel:
         request = SpawnRequest(
             spec=native,
             stdio=stdio,
@@ -244,7 +278,7 @@ class Runner:
             mount_fds=binds.fds,
         )
         try:
-            channel = spawner.spawn(request)
+            channel = starter.spawn(request)
         except ValueError as error:
             raise InvalidOption("text", str(error), "no option may hold a NUL character") from None
         try:
@@ -252,7 +286,7 @@ class Runner:
         except BaseException:
             channel.abort()
             raise
-        return RunningProcess(channel, cgroup, on_exit)
+        return channel
 
     def stop(self) -> None:
         """End every container at once. Their ends can still be read; nothing can be started any more."""
@@ -270,12 +304,32 @@ class Runner:
             cgroup.close()
 
 
+def _present_layer(layers: Layers) -> tuple[bool, bool]:
+    """Whether a container has files from an earlier run: over an overlay, or in a copied root.
+
+    It is started again as it was started before, for the other kind of root would not have them.
+    """
+    if layers.directory is None:
+        return False, False
+    has_copy = os.path.isdir(f"{layers.directory}/root")
+    return bool(os.listdir(f"{layers.directory}/upper")), has_copy
+
+
 def _account_file(stack: Sequence[str], path: str) -> bytes | None:
     try:
         return read_file(stack, path, limit=_PASSWD_LIMIT)
     except InvalidInputError:
         # A pipe, a device or a huge file is as good as none: names are then not found, numbers work.
         return None
+
+
+def _nothing() -> None:
+    """What has to be cleaned up after a container of the spawner."""
+
+
+def _end_supervisor(supervisor: Supervisor, cgroup: EngineCgroup) -> None:
+    supervisor.reap()
+    cgroup.close()
 
 
 def _discard(cgroup: ContainerCgroup) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.root
 
+IDS = ["abcd1230" + 56 * "0", "abcd2341" + 56 * "0"]
 FOREVER = ["sh", "-c", "echo ready; exec sleep 1000"]
 
 
@@ -225,16 +226,15 @@ def test_name_in_use(shared_engine: Engine, image: Image) -> None:
 
 def test_get(shared_engine: Engine, image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container is found by name, by id and by an unambiguous beginning of the id."""
-    ids = ["abcd1" + 59 * "0", "abcd2" + 59 * "0"]
-    remaining = iter(ids)
+    remaining = iter(IDS)
     monkeypatch.setattr(create_module, "new_id", lambda: next(remaining))
     get = shared_engine.containers.get
     with make(shared_engine, image, name="one") as one, make(shared_engine, image, name="abcd") as two:
-        assert [container.id for container in shared_engine.containers.list()] == ids
-        assert get("one") == get(ids[0]) == get("abcd1") == one
+        assert [container.id for container in shared_engine.containers.list()] == IDS
+        assert get("one") == get(IDS[0]) == get("abcd1") == one
         assert get("abcd2") == get("abcd") == two
         assert hash(get("one")) == hash(one) != hash(two)
-        for key in ("abc", "abcd3", "", "nobody", "ABCD1", ids[0] + "0"):
+        for key in ("abc", "abcd3", "", "nobody", "ABCD1", IDS[0] + "0"):
             with pytest.raises(cl.ContainerNotFound, match=f"'{key}' does not exist"):
                 get(key)
         two.remove()
@@ -243,11 +243,21 @@ def test_get(shared_engine: Engine, image: Image, monkeypatch: pytest.MonkeyPatc
 
 def test_get_is_ambiguous(shared_engine: Engine, image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
     """A beginning that several ids have is refused."""
-    remaining = iter(["abcd1" + 59 * "0", "abcd2" + 59 * "0"])
+    remaining = iter(IDS)
     monkeypatch.setattr(create_module, "new_id", lambda: next(remaining))
+    message = "'abcd' is the beginning of several ids"
     with make(shared_engine, image), make(shared_engine, image):
-        with pytest.raises(cl.ContainerNotFound, match="'abcd' is the beginning of several ids"):
-            shared_engine.containers.get("abcd")
+        pytest.raises(cl.ContainerNotFound, shared_engine.containers.get, "abcd").match(message)
+
+
+def test_made_up_name_that_is_taken(
+    shared_engine: Engine, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that nobody chose does not clash: another one is made up."""
+    remaining = iter([IDS[0], IDS[0], IDS[1]])
+    monkeypatch.setattr(create_module, "new_id", lambda: next(remaining))
+    with make(shared_engine, image) as one, make(shared_engine, image) as two:
+        assert one.name != two.name
 
 
 def test_prune_takes_what_does_not_run(shared_engine: Engine, image: Image) -> None:
@@ -379,9 +389,8 @@ def test_used_image_cannot_be_removed(shared_engine: Engine, image: Image, state
 def test_image_can_be_removed_after_its_containers(engine: Engine) -> None:
     """When the last container of an image is gone, the image can go."""
     image = engine.images.from_host(["true"])
-    with make(engine, image, ["true"]):
-        with pytest.raises(cl.ResourceInUse):
-            image.remove()
+    with make(engine, image, ["true"]), pytest.raises(cl.ResourceInUse):
+        image.remove()
     assert image.remove().deleted == (image.id,)
     with pytest.raises(cl.ImageNotFound):
         engine.images.get(image.id)

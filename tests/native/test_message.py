@@ -205,9 +205,8 @@ class Recorder:
     def spawn(self, request: SpawnRequest) -> Channel:
         """Take the place of `Spawner.spawn`."""
         self.request = request
-        self.message = encode(
-            request.spec, join_count=len(request.join_fds), cgroup_fd=request.cgroup_fd is not None
-        )
+        # Without a group to be born in: the container's own is gone by the time the copies are sent.
+        self.message = encode(request.spec, join_count=len(request.join_fds), cgroup_fd=False)
         return Spawner.spawn(self.spawner, request)
 
 
@@ -258,12 +257,12 @@ def test_the_spawner_survives_damaged_requests(busybox_image: Image, monkeypatch
     variants = list(overwritten(recorder.message))
     chosen = random.Random(1).sample(variants, 200)  # noqa: S311 - a reproducible choice is what is wanted
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    more = [null] * (len(recorder.request.join_fds) + int(recorder.request.cgroup_fd is not None))
+    more = [null] * len(recorder.request.join_fds)
     try:
         answers = [settle(send(recorder.spawner, message, more)) for message in chosen]
     finally:
         os.close(null)
-    assert any(answer == "message: EBADMSG" for answer in answers)
+    assert {"message: EBADMSG", "started"} <= set(answers)
     assert recorder.spawner.is_usable
     assert busybox_image.call(["/bin/true"]).exit_code == 0
 
