@@ -1,4 +1,4 @@
-"""What this host can and cannot give containers: found out by looking, and where that proves nothing, by trying.
+"""What this host can and cannot give containers: found by looking, and where that proves nothing, by trying.
 
 In: an engine, for its directories and its way to make root file systems. Out: `Finding` values. Nothing is
 changed, and what is made to try something is gone afterwards.
@@ -50,8 +50,7 @@ _CALLS = (
     (
         "mount_api",
         "5.2",
-        "overlay options must fit into one page, which bounds the number of layers, and bind mounts are made by "
-        "path",
+        "the options of an overlay must fit into one page, which bounds the number of layers",
     ),
     ("mount_setattr", "5.12", "a read-only bind mount cannot take the mounts below its source along"),
     ("close_range", "5.9", "each start closes descriptors one by one"),
@@ -432,7 +431,10 @@ def _filesystem(path: str) -> str:
 
 
 def _directories(engine: Engine) -> Iterator[Finding]:
-    for name, path in (("store", engine.root), ("run root", engine.run_root)):
+    for name, path, variable in (
+        ("store", engine.root, "CONTAINERLIB_ROOT"),
+        ("run root", engine.run_root, "CONTAINERLIB_RUN_ROOT"),
+    ):
         place = _existing(path)
         writable = os.access(place, os.W_OK | os.X_OK) and not os.statvfs(place).f_flag & os.ST_RDONLY
         yield Finding(
@@ -441,7 +443,7 @@ def _directories(engine: Engine) -> Iterator[Finding]:
             found=f"{path} on {_filesystem(place)}" if writable else f"{place} is not writable",
             needed="images" if name == "store" else "what running engines keep",
             cost="nothing works",
-            remedy=f"set {'CONTAINERLIB_ROOT' if name == 'store' else 'CONTAINERLIB_RUN_ROOT'} to a writable place",
+            remedy=f"set {variable} to a writable place",
             is_essential=True,
         )
     filesystem = _filesystem(_existing(engine.run_root))

@@ -43,7 +43,8 @@ def _enter(session: Session, image: ImageRecord, config: ContainerConfig) -> Con
             session=session,
             id=container_id,
             name=config.name or new_name(container_id),
-            image=image,
+            image_id=str(image.id),
+            image_name=image.references[0] if image.references else str(image.id),
             config=config,
             layers=Layers(
                 lowers=image.lowers,
@@ -80,8 +81,13 @@ def create(
     """
     session.enter()
     session.hold(image)
-    entry = _enter(session, image, config)
-    directory = entry.layers.directory
+    with session.naming(config):
+        entry = _enter(session, image, config)
+        return _make(entry, starts_now=starts_now)
+
+
+def _make(entry: ContainerEntry, *, starts_now: bool) -> ContainerEntry:
+    session, directory = entry.session, entry.layers.directory
     try:
         if directory is not None:
             _make_layer(session, entry.id)

@@ -147,9 +147,7 @@ def _check_lifetime(lifetime: str, rest: Mapping[str, Any]) -> None:
     if lifetime not in {"process", "detached"}:
         raise InvalidOption("lifetime", lifetime, "give 'process' (it ends with this process) or 'detached'")
     if lifetime == "detached" and (rest.get("layer") == "memory" or rest.get("tty")):
-        raise InvalidOption(
-            "lifetime", lifetime, "such a container has its layer on disk, and no terminal"
-        )
+        raise InvalidOption("lifetime", lifetime, "such a container has its layer on disk, and no terminal")
 
 
 def _check_targets(mounts: Sequence[Mount]) -> None:

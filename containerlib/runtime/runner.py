@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from attrs import frozen
 
 from containerlib._native.spawn import Spawner, SpawnRequest, Supervisor
+from containerlib._util.remove_tree import remove_tree
 from containerlib.errors import InvalidInputError, InvalidOption, SpawnError
 from containerlib.runtime import seccomp, spec
 from containerlib.runtime.bind import Binds, open_binds, open_devices

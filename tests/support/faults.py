@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from containerlib import Container, Image
-    from containerlib._native.spawn import Channel, SpawnRequest
+    from containerlib._native.channel import Channel
+    from containerlib._native.spawn import SpawnRequest
 
 __all__ = ["DEADLINE_S", "TRUE", "HeldStart", "failing", "held", "step_number"]
 
