@@ -299,6 +299,14 @@ static int set_signals(void)
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+static int report_ready(const struct spawner *s)
+{
+    struct ctr_status ready = {.kind = CTR_STATUS_STARTED, .pid = getpid(), .value = (int32_t)features};
+    _cleanup_close_ int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+
+    return channel_send(s->control, &ready, self);
+}
+
 /* What both roles begin with. argv: see spawner.h. */
 static struct spawner begin(int argc, char **argv, int is_supervisor)
 {
@@ -307,6 +315,9 @@ static struct spawner begin(int argc, char **argv, int is_supervisor)
     unsigned join_count;
 
     (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    /* A supervisor is nobody's child: its starter may live for months and need not wait for it. */
+    if (is_supervisor && fork() != 0)
+        _exit(0);
     /* What runs from a descriptor is called after its number or its memory file. */
     (void)prctl(PR_SET_NAME, is_supervisor ? "ctr-supervisor" : "ctr-spawner", 0, 0, 0);
     if (argc < 6)
@@ -333,7 +344,7 @@ static struct spawner begin(int argc, char **argv, int is_supervisor)
     s.signals = set_signals();
     if (chdir("/") < 0 || s.signals < 0)
         _exit(123);
-    if (channel_send(s.control, &(struct ctr_status){.kind = CTR_STATUS_STARTED, .value = (int32_t)features}, -1) < 0)
+    if (report_ready(&s) < 0)
         _exit(122);
     return s;
 }

@@ -131,6 +131,11 @@ class _Starter:
             raise UnsupportedHost(
                 "starting containers", needed="a helper process that comes up", found=f"exit code {code}"
             )
+        self._take_identity(status.pid, fd[0])
+
+    def _take_identity(self, pid: int, pidfd: int) -> None:
+        """What the process says of itself, in its own PID namespace."""
+        close_all([pidfd])
 
     def _reap(self) -> int | None:
         if self.pidfd < 0:
@@ -230,6 +235,7 @@ class Supervisor(_Starter):
         Raises:
             UnsupportedHost: A memory file cannot be executed here.
         """
+        self.pid = 0
         super().__init__("ctr-supervisor", record_fd, join_fds)
 
     def release(self) -> None:
@@ -239,12 +245,23 @@ class Supervisor(_Starter):
         if control >= 0:
             os.close(control)
 
-    def reap(self) -> None:
-        """Wait for its end, which follows its container's. Only in the process that launched it."""
+    def _take_identity(self, pid: int, pidfd: int) -> None:
+        # What was launched has made the supervisor and is over.
+        self._reap()
+        os.close(self.pidfd)
+        self.pid, self.pidfd = pid, pidfd
+
+    def wait(self) -> None:
+        """Wait for its end, which follows its container's."""
         self.release()
-        if self._pid == os.getpid():
-            with contextlib.suppress(ChildProcessError):
-                self._reap()
+        if self.pidfd >= 0:
+            poller = select.poll()
+            poller.register(self.pidfd, select.POLLIN)
+            poller.poll()
+
+    def close(self) -> None:
+        """Give up the descriptors; it goes on."""
+        self.release()
         with self._lock:
             pidfd, self.pidfd = self.pidfd, -1
         if pidfd >= 0:

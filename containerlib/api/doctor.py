@@ -120,6 +120,12 @@ def _read(path: str) -> str:
         return ""
 
 
+def _reason(error: Exception) -> str:
+    if isinstance(error, ContainerlibError) or not isinstance(error, OSError):
+        return str(error)
+    return (error.strerror or str(error)).lower()
+
+
 def _status_field(name: str) -> str:
     """A field of what the kernel says about this process; empty if the kernel does not know it."""
     lines = _read("/proc/self/status").splitlines()
@@ -223,7 +229,7 @@ def _existing(path: str) -> str:
 
 def _start(engine: Engine) -> Iterator[Finding]:
     """Start real containers on the store's file system."""
-    problems: dict[str, str | None] = {"memory": "not tried", "disk": "not tried", "copy": "not tried"}
+    problems: dict[str, str | None] = dict.fromkeys(("memory", "disk", "copy"), "not tried")
     try:
         with (
             tempfile.TemporaryDirectory(prefix=".doctor-", dir=_existing(engine.root)) as root,
@@ -231,7 +237,7 @@ def _start(engine: Engine) -> Iterator[Finding]:
         ):
             problems = _try_roots(type(engine), root, run_root)
     except (ContainerlibError, OSError) as error:
-        problems = dict.fromkeys(problems, str(error))
+        problems = dict.fromkeys(problems, _reason(error))
     works = [name for name, problem in problems.items() if problem is None]
     yield Finding(
         name="start",
@@ -265,7 +271,7 @@ def _try(image: Image, layer: Literal["memory", "disk"]) -> str | None:
     try:
         image.call([_PROBE], layer=layer, check=True, timeout_s=30.0)
     except (ContainerlibError, OSError) as error:
-        return str(error)
+        return _reason(error)
     return None
 
 
@@ -273,7 +279,9 @@ def _overlay(root: str, problems: dict[str, str | None]) -> Finding:
     filesystem = _filesystem(_existing(root))
     state: State = "present"
     found = f"works on {filesystem}"
-    if problems["memory"] is not None:
+    if None not in problems.values():
+        state, found = "missing", "nobody knows, because no container can be started"
+    elif problems["memory"] is not None:
         state, found = "missing", f"not on {filesystem}: {problems['memory']}"
     elif problems["disk"] is not None:
         state, found = "degraded", f"for layers in memory only, not on {filesystem}: {problems['disk']}"
@@ -311,7 +319,7 @@ def _control_groups() -> Iterator[Finding]:
     try:
         host = CgroupHost.probe()
     except OSError as error:
-        host, problem = CgroupHost("none"), f"none: {(error.strerror or str(error)).lower()}"
+        host, problem = CgroupHost("none"), f"none: {_reason(error)}"
     else:
         problem = "none is usable"
     yield Finding(
@@ -351,7 +359,7 @@ def _device_rules(host: CgroupHost) -> Finding:
             os.close(fd)
         problem = group.device_problem
     except (ContainerlibError, OSError) as error:
-        problem = str(error)
+        problem = _reason(error)
     finally:
         group.close()
     return Finding(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -64,16 +63,15 @@ def _show_version(ctx: click.Context) -> None:
     ctx.exit()
 
 
-def run_group(args: Sequence[str] | None, complain: Callable[[str, str], None]) -> int:
+def run_group(args: Sequence[str], complain: Callable[[str, str], None]) -> int:
     """Run the command that the arguments name, and return its exit code.
 
     Args:
-        args: Arguments; those of this process if None.
+        args: Arguments; none ask for help.
         complain: Called with a message and a hint if the arguments are wrong.
     """
-    given = list(sys.argv[1:] if args is None else args)
     try:
-        code = _group.main(given or ["--help"], prog_name=_PROGRAM, standalone_mode=False)
+        code = _group.main(list(args) or ["--help"], prog_name=_PROGRAM, standalone_mode=False)
     except click.Abort:
         return _INTERRUPTED
     except click.UsageError as error:

@@ -101,4 +101,5 @@ def list_detached(layout: Layout) -> list[str]:
         names = sorted(os.listdir(layout.containers))
     except FileNotFoundError:
         return []
-    return [name for name in names if os.path.exists(_path(layout, name))]
+    # Other names are those of trees that somebody is removing.
+    return [name for name in names if name.isalnum() and os.path.exists(_path(layout, name))]

@@ -16,7 +16,7 @@ from containerlib._util.remove_tree import remove_tree
 from containerlib.container.detached import DetachedRecord, read_record, write_record
 from containerlib.container.state import ContainerState
 from containerlib.runtime.adopted import ProcessIdentity
-from containerlib.runtime.process import RunningProcess, pid_of
+from containerlib.runtime.process import RunningProcess
 
 if TYPE_CHECKING:
     from containerlib.container.session import Session
@@ -91,7 +91,6 @@ class ContainerEntry:
             return
         pid = None if process is None else process.pid
         supervision = None if process is None else process.supervision
-        supervisor_pid = None if supervision is None else pid_of(supervision.pidfd)
         known = read_record(self.session.stores.layout, self.id)
         record = DetachedRecord(
             id=self.id,
@@ -105,11 +104,11 @@ class ContainerEntry:
             created_at=self.created_at,
             remove=self.config.remove,
         )
-        if pid is not None and supervision is not None and supervisor_pid is not None:
+        if pid is not None and supervision is not None:
             record = evolve(
                 record,
                 process=ProcessIdentity.of(pid),
-                supervisor=ProcessIdentity.of(supervisor_pid),
+                supervisor=ProcessIdentity.of(supervision.pid),
                 cgroup_paths=supervision.cgroup_directories,
             )
         elif known is not None:

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from containerlib._util import file_lock, strict_json
-from containerlib._util.remove_tree import remove_tree
+from containerlib._util.remove_tree import MOVED_PREFIX, remove_tree
 from containerlib.errors import InvalidInputError
 from containerlib.store.lease import Holder
 
@@ -101,6 +101,10 @@ def _collect_layers(layout: Layout) -> None:
     alive = {os.path.basename(path) for path in live_engines(layout)}
     for name in _list(layout.containers):
         directory = f"{layout.containers}/{name}"
+        if name.startswith(MOVED_PREFIX):
+            with contextlib.suppress(OSError):
+                remove_tree(directory)
+            continue
         try:
             with open(f"{directory}/engine", encoding="ascii") as file:
                 engine = file.read(64)

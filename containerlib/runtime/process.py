@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from containerlib._native.channel import Channel, Exit
     from containerlib.runtime.cgroup_container import CgroupUsage, ContainerCgroup
 
-__all__ = ["RunningProcess", "Supervision", "exit_status", "pid_of"]
+__all__ = ["RunningProcess", "Supervision", "exit_status"]
 
 
 @frozen(kw_only=True)
@@ -31,12 +31,14 @@ class Supervision:
     """A parent of the container's own, which stays with it.
 
     Attributes:
-        pidfd: The parent's pidfd.
+        pid: The parent's process id.
         cgroup_directories: What was made for this container alone, to be removed after its end.
+        abandon: Gives up what this process holds of them.
     """
 
-    pidfd: int
+    pid: int
     cgroup_directories: tuple[str, ...]
+    abandon: Callable[[], object]
 
 
 class RunningProcess:
@@ -93,7 +95,7 @@ class RunningProcess:
     @property
     def pid(self) -> int | None:
         """Process id as this process sees it; None after the end."""
-        return None if self._status is not None else pid_of(self._channel.pidfd)
+        return None if self._status is not None else _pid_of(self._channel.pidfd)
 
     def take_console(self) -> int:
         """The master side of the container's terminal; the caller owns it from now on."""
@@ -176,15 +178,16 @@ class RunningProcess:
         self._finish()
 
     def abandon(self) -> None:
-        """In a forked child: give up the descriptors and touch nothing else."""
+        """In a forked child, or when it shall go on without us: give up the descriptors, nothing else."""
+        if self.supervision is not None:
+            self.supervision.abandon()
         for fd in (self._channel.fileno(), self._channel.pidfd):
             if fd >= 0:
                 with contextlib.suppress(OSError):
                     os.close(fd)
 
 
-def pid_of(pidfd: int) -> int | None:
-    """Process id behind a pidfd as this process sees it, or None."""
+def _pid_of(pidfd: int) -> int | None:
     if pidfd < 0:
         return None
     try:

@@ -259,8 +259,12 @@ class Runner:
             failed.pop_all()
             cgroup.close()
             supervision = None
-            if config.lifetime == "detached":
-                supervision = Supervision(pidfd=starter.pidfd, cgroup_directories=engine_cgroup.directories())
+            if isinstance(starter, Supervisor):
+                supervision = Supervision(
+                    pid=starter.pid,
+                    cgroup_directories=engine_cgroup.directories(),
+                    abandon=partial(_abandon_supervisor, starter, engine_cgroup),
+                )
             return RunningProcess(channel, cgroup, on_exit, clean_up, supervision)
 
     def _spawn(
@@ -329,7 +333,13 @@ def _nothing() -> None:
 
 
 def _end_supervisor(supervisor: Supervisor, cgroup: EngineCgroup) -> None:
-    supervisor.reap()
+    supervisor.wait()
+    _abandon_supervisor(supervisor, cgroup)
+
+
+def _abandon_supervisor(supervisor: Supervisor, cgroup: EngineCgroup) -> None:
+    supervisor.close()
+    # Directories in which something runs stay.
     cgroup.close()
 
 

@@ -263,7 +263,6 @@ def test_the_spawner_survives_damaged_requests(busybox_image: Image, monkeypatch
         answers = [settle(send(recorder.spawner, message, more)) for message in chosen]
     finally:
         os.close(null)
-    print(sorted(__import__("collections").Counter(answers).items()))
     assert {"message: EBADMSG", "started"} <= set(answers)
     assert recorder.spawner.is_usable
     assert busybox_image.call(["/bin/true"]).exit_code == 0
