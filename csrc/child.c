@@ -114,11 +114,11 @@ static int step_close_inherited(struct child *c)
 static int step_cgroup_join(struct child *c)
 {
     for (uint32_t i = 0; i < c->spec->join_count; i++) {
-        int fd = c->fds[CTR_FD_FIRST_FREE + i];
+        int *fd = &c->fds[CTR_FD_FIRST_FREE + i];
 
-        if (child_at(c, CTR_STEP_CGROUP_JOIN, (int32_t)i) < 0 || write(fd, "0", 1) != 1)
+        if (child_at(c, CTR_STEP_CGROUP_JOIN, (int32_t)i) < 0 || write(*fd, "0", 1) != 1)
             return -1;
-        (void)close(fd);
+        close_fd(fd);
     }
     return 0;
 }

@@ -321,5 +321,9 @@ int step_pivot(struct child *c)
     close_fd(&c->scratch_fd);
     close_fd(&c->proc_fd);
     close_fd(&c->dev_fd);
+    close_fd(&c->network_fd);
+    /* Control groups and sources of mounts: from here on no descriptor leads to a directory of the host. */
+    for (uint32_t i = CTR_FD_FIRST_FREE; i < c->fd_count; i++)
+        close_fd(&c->fds[i]);
     return 0;
 }

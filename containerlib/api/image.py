@@ -12,8 +12,7 @@ from containerlib.api.process import run_to_end
 from containerlib.api.result import CompletedRun
 from containerlib.container.communicate import DEFAULT_OUTPUT_LIMIT
 from containerlib.container.streams import DEVNULL, PIPE
-from containerlib.image import directory, host, resolve, tar_import
-from containerlib.image.assemble import assemble_image
+from containerlib.image import resolve
 from containerlib.oci.image_config import Config
 
 if TYPE_CHECKING:
@@ -197,6 +196,9 @@ class Images:
 
         Cost: proportional to the size of the files; about 0.2 s for the small userland.
         """
+        from containerlib.image import host  # noqa: PLC0415 - as in the two below, for a quick start without
+        from containerlib.image.assemble import assemble_image  # noqa: PLC0415
+
         entries = [attrs.evolve(entry, mtime=entry.mtime or 0) for entry in host.collect(commands)]
         names = {entry.path for entry in entries}
         shell = next((f"/{path}" for path in _DEFAULT_SHELLS if path in names), None)
@@ -224,6 +226,8 @@ class Images:
         Raises:
             InvalidInputError: It is not a directory, or holds what an image cannot.
         """
+        from containerlib.image import directory  # noqa: PLC0415
+
         return self._wrap(
             directory.from_directory(
                 self._session.stores, os.fspath(path), config=config, reference=reference
@@ -248,6 +252,8 @@ class Images:
             UnsafePath: An entry leads outside, or is a device.
             UnsupportedLayer: The archive is damaged, or too large when unpacked.
         """
+        from containerlib.image import tar_import  # noqa: PLC0415
+
         opened = os.fspath(source) if isinstance(source, (str, os.PathLike)) else source
         return self._wrap(
             tar_import.from_tar(self._session.stores, opened, config=config, reference=reference)

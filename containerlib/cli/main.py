@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -73,14 +74,18 @@ def run(args: Sequence[str]) -> int:
         _complain("the command line needs click", "install it with: pip install 'containerlib[cli]'")
         return _ENGINE_ERROR
     try:
-        return run_group(args, _complain)
+        code = run_group(args, _complain)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
+        # Nobody reads any more; the interpreter would complain when it flushes the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _BROKEN_PIPE
     except (ContainerlibError, OSError) as error:
         _complain(str(error), next((hint for kind, hint in _HINTS if isinstance(error, kind)), ""))
         return _exit_code(error)
+    return code
 
 
 def _exit_code(error: Exception) -> int:

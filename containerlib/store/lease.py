@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
+
 from typing import TYPE_CHECKING
 
 import attrs
@@ -127,7 +127,7 @@ class LeaseStore:
     def _create(self, purpose: str) -> Lease:
         make_directory(self.layout.leases)
         while True:
-            lease_id = secrets.token_hex(8)
+            lease_id = os.urandom(8).hex()
             fd = file_lock.acquire(f"{self.layout.leases}/{lease_id}", blocking=False)
             if fd is not None:
                 break

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
+
 import struct
 from typing import TYPE_CHECKING
 
@@ -92,7 +92,7 @@ class SnapshotStore:
 
     def prepare(self, lease: Lease) -> ActiveSnapshot:
         """Make an empty active snapshot that lives as long as `lease` unless it is committed."""
-        key = f"{lease.id}-{secrets.token_hex(4)}"
+        key = f"{lease.id}-{os.urandom(4).hex()}"
         directory = self.layout.active_snapshot(key)
         if not os.path.isdir(self.layout.snapshots):
             make_directory(self.layout.snapshots)
@@ -236,7 +236,7 @@ class SnapshotStore:
         return True
 
     def _hide(self, directory: str) -> str | None:
-        trash = f"{self.layout.snapshots}/{_TRASH_PREFIX}{secrets.token_hex(8)}"
+        trash = f"{self.layout.snapshots}/{_TRASH_PREFIX}{os.urandom(8).hex()}"
         try:
             os.rename(directory, trash)
         except FileNotFoundError:
