@@ -107,6 +107,7 @@ class _Starter:
         )
         close_all([theirs, program])
         self.pidfd: int = pidfd[0]
+        self.pid = 0  # in its own PID namespace
         self._control = ours
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -131,10 +132,11 @@ class _Starter:
             raise UnsupportedHost(
                 "starting containers", needed="a helper process that comes up", found=f"exit code {code}"
             )
-        self._take_identity(status.pid, fd[0])
+        self.pid = int(status.pid)
+        self._take_pidfd(fd[0])
 
-    def _take_identity(self, pid: int, pidfd: int) -> None:
-        """What the process says of itself, in its own PID namespace."""
+    def _take_pidfd(self, pidfd: int) -> None:
+        """A pidfd of the process from itself; we have one already."""
         close_all([pidfd])
 
     def _reap(self) -> int | None:
@@ -235,7 +237,6 @@ class Supervisor(_Starter):
         Raises:
             UnsupportedHost: A memory file cannot be executed here.
         """
-        self.pid = 0
         super().__init__("ctr-supervisor", record_fd, join_fds)
 
     def release(self) -> None:
@@ -245,11 +246,11 @@ class Supervisor(_Starter):
         if control >= 0:
             os.close(control)
 
-    def _take_identity(self, pid: int, pidfd: int) -> None:
+    def _take_pidfd(self, pidfd: int) -> None:
         # What was launched has made the supervisor and is over.
         self._reap()
         os.close(self.pidfd)
-        self.pid, self.pidfd = pid, pidfd
+        self.pidfd = pidfd
 
     def wait(self) -> None:
         """Wait for its end, which follows its container's."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import frozen
 
+from containerlib._native.path import kernel_features
 from containerlib._native.spawn import Spawner, SpawnRequest, Supervisor
 from containerlib._util.remove_tree import remove_tree
 from containerlib.errors import InvalidInputError, InvalidOption, SpawnError
@@ -31,7 +32,7 @@ from containerlib.runtime.user import resolve_user
 from containerlib.store.view import read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from containerlib._native.channel import Channel
     from containerlib._native.spec import NativeSpec
@@ -275,15 +276,13 @@ class Runner:
         binds: Binds,
         stdio: tuple[int, int, int],
     ) -> Channel:
-        request = SpawnRequest(
-            spec=native,
-            stdio=stdio,
-            join_fds=cgroup.join_fds,
-            cgroup_fd=cgroup.cgroup2_fd,
-            mount_fds=binds.fds,
-        )
         try:
-            channel = starter.spawn(request)
+            with _ways_in(cgroup) as (join_fds, cgroup_fd):
+                channel = starter.spawn(
+                    SpawnRequest(
+                        spec=native, stdio=stdio, join_fds=join_fds, cgroup_fd=cgroup_fd, mount_fds=binds.fds
+                    )
+                )
         except ValueError as error:
             raise InvalidOption("text", str(error), "no option may hold a NUL character") from None
         try:
@@ -307,6 +306,22 @@ class Runner:
         if cgroup is not None:
             cgroup.retry_removals()
             cgroup.close()
+
+
+@contextlib.contextmanager
+def _ways_in(cgroup: ContainerCgroup) -> Iterator[tuple[list[int], int | None]]:
+    """Descriptors by which the process joins its control groups, and the one of the group it is born in.
+
+    Without clone3 nobody is born in a group of version 2; it is then joined like the others.
+    """
+    if cgroup.cgroup2_fd is None or "clone3" in kernel_features():
+        yield cgroup.join_fds, cgroup.cgroup2_fd
+        return
+    fd = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup.cgroup2_fd)
+    try:
+        yield [*cgroup.join_fds, fd], None
+    finally:
+        os.close(fd)
 
 
 def _present_layer(layers: Layers) -> tuple[bool, bool]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-
 import struct
 from typing import TYPE_CHECKING
 

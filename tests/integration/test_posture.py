@@ -104,7 +104,7 @@ def expected_cgroups(image: Image, container_id: str) -> dict[str, object]:
         own = below(parent, engine, container_id)
         if "devices" in names.split(","):
             found[names] = below(parent, engine, "_default")
-        elif names in {"memory", "pids"} or (names == "" and "clone3" not in ACTIVE):
+        elif names in {"memory", "pids", ""}:
             found[names] = own
         else:
             found[names] = lambda path, parent=parent, own=own: path in (parent, own)
