@@ -13,6 +13,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from containerlib.api.container import Container, Containers
+    from containerlib.api.doctor import Finding
     from containerlib.api.engine import Engine, EngineConfig, default_engine
     from containerlib.api.image import Image, Images
     from containerlib.api.options import RunOptions
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
         VerificationError,
         VolumeNotFound,
     )
+    from containerlib.image.resolve import Removed
+    from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.image_config import Config as ImageDefaults
     from containerlib.options import Device, Mount, Resources, Rlimit, Security
     from containerlib.runtime.usage import ExitStatus, Usage
@@ -64,6 +67,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "containerlib.api.container": ("Container", "Containers"),
+    "containerlib.api.doctor": ("Finding",),
     "containerlib.api.engine": ("Engine", "EngineConfig", "default_engine"),
     "containerlib.api.image": ("Image", "Images"),
     "containerlib.api.options": ("RunOptions",),
@@ -81,6 +85,8 @@ _MODULES = {
         *("SpawnError", "StoreCorrupted", "UnsafePath", "UnsupportedHost", "UnsupportedLayer"),
         *("VerificationError", "VolumeNotFound"),
     ),
+    "containerlib.image.resolve": ("Removed",),
+    "containerlib.oci.descriptor": ("Descriptor",),
     "containerlib.oci.image_config": ("Config",),
     "containerlib.options": ("Device", "Mount", "Resources", "Rlimit", "Security"),
     "containerlib.runtime.usage": ("ExitStatus", "Usage"),

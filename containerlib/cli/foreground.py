@@ -53,12 +53,11 @@ def leaving_on_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _note(_number: int, _frame: FrameType | None) -> None:
-    """A signal with a handler is written to the wake-up descriptor; that is all that is wanted of it."""
-
-
 class Foreground:
-    """Takes over this process's signals while it is open as a context manager, in the main thread."""
+    """Takes over this process's signals while it is open as a context manager, in the main thread.
+
+    It is opened before the container is started: what arrives during the start is passed on after it.
+    """
 
     def __init__(self) -> None:
         self._poller = select.poll()
@@ -66,7 +65,7 @@ class Foreground:
         self._handlers: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
         self._reader = self._writer = self._old_wakeup = -1
         self._container: Container | None = None
-        self._endings = 0
+        self._endings = self._early_endings = 0
         self.on_resize: Callable[[], None] | None = None
 
     def __enter__(self) -> Self:
@@ -75,7 +74,7 @@ class Foreground:
         for number in (*FORWARDED, signal.SIGWINCH):
             # What is ignored stays ignored: that is how nohup works.
             if signal.getsignal(number) != signal.SIG_IGN:
-                self._handlers[number] = signal.signal(number, _note)
+                self._handlers[number] = signal.signal(number, self._note)
         self.watch(self._reader, self._take_signals)
         return self
 
@@ -87,6 +86,13 @@ class Foreground:
         signal.set_wakeup_fd(self._old_wakeup)
         os.close(self._reader)
         os.close(self._writer)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        """Handle a signal, of which the wake-up descriptor tells already; a start that hangs is left."""
+        if self._container is None and number in _ENDING:
+            self._early_endings += 1
+            if self._early_endings > 1:
+                sys.exit(128 + number)
 
     def watch(self, fd: int, action: Callable[[], None], events: int = select.POLLIN) -> None:
         """Call `action` whenever `fd` is ready, in place of what was called before."""

@@ -72,6 +72,11 @@ def run_group(args: Sequence[str], complain: Callable[[str, str], None]) -> int:
     """
     try:
         code = _group.main(list(args) or ["--help"], prog_name=_PROGRAM, standalone_mode=False)
+    except SystemExit as error:
+        # Click ends the process in its own way when nobody reads the output any more.
+        if isinstance(error.__context__, BrokenPipeError):
+            raise error.__context__ from None
+        raise
     except click.Abort:
         return _INTERRUPTED
     except click.UsageError as error:

@@ -279,25 +279,30 @@ def _host_image(engine: Engine, program: str) -> Image:
     return engine.images.from_host([*filter(_is_on_host, DEFAULT_COMMANDS), program])
 
 
-def _start(engine: Engine, values: Mapping[str, Any]) -> Container:
+def _image(engine: Engine, values: Mapping[str, Any]) -> tuple[Image, Sequence[str] | None]:
+    """The image to run, and the command if there is one."""
     arguments: Sequence[str] = values["arguments"]
+    if values["from_host"]:
+        return _host_image(engine, values["entrypoint"] or arguments[0]), arguments
+    return engine.images.get(arguments[0]), arguments[1:] or None
+
+
+def _start(image: Image, command: Sequence[str] | None, values: Mapping[str, Any]) -> Container:
     options = _run_options(values)
-    streams: dict[str, Any] = {} if values["interactive"] else {"stdin": DEVNULL}
     if values["tty"]:
         from containerlib.cli.terminal import find_terminal, window_size  # noqa: PLC0415 - only with -t
 
         options["console_size"] = window_size(find_terminal())
-        streams = dict.fromkeys(("stdin", "stdout", "stderr"), DEVNULL)
-    if values["from_host"]:
-        image = _host_image(engine, values["entrypoint"] or arguments[0])
-        return image.run(arguments, **streams, **options)
-    return engine.images.get(arguments[0]).run(arguments[1:] or None, **streams, **options)
+        return image.run(command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, **options)
+    return image.run(command, stdin=None if values["interactive"] else DEVNULL, **options)
 
 
-def _wait(container: Container, values: Mapping[str, Any]) -> ExitStatus | None:
-    """Stay with the container until its end, or until the time is up, and then end it: None."""
+def _run_to_end(engine: Engine, values: Mapping[str, Any]) -> ExitStatus | None:
+    """Run the container until its end, or until the time is up, and then end it: None."""
+    image, command = _image(engine, values)
     with contextlib.ExitStack() as stack:
         loop = stack.enter_context(Foreground())
+        container = _start(image, command, values)
         if values["tty"]:
             from containerlib.cli.terminal import TerminalProxy  # noqa: PLC0415 - only with -t
 
@@ -321,7 +326,7 @@ def _run(**values: Any) -> int:
     _check(values)
     with leaving_on_signals(), Engine() as engine:
         try:
-            status = _wait(_start(engine, values), values)
+            status = _run_to_end(engine, values)
         except BrokenPipeError:
             return 128 + signal.SIGPIPE
     if status is None:

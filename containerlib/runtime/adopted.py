@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from containerlib._native.channel import Exit, read_exit_record
+from containerlib.errors import UnsupportedHost
 from containerlib.runtime.cgroup_files import open_directory, remove_below
 from containerlib.runtime.process import exit_status
 from containerlib.store.lease import Holder
@@ -54,11 +55,21 @@ class ProcessIdentity:
         return cls(pid, _start_ticks(pid), Holder.current().boot_id)
 
     def open(self) -> int:
-        """A pidfd of this process, or -1 if it has ended."""
+        """A pidfd of this process, or -1 if it has ended.
+
+        Raises:
+            UnsupportedHost: The kernel gives none, so that nothing could be said of it for sure.
+        """
         try:
             fd = os.pidfd_open(self.pid)
-        except OSError:
+        except ProcessLookupError:
             return -1
+        except OSError as error:
+            raise UnsupportedHost(
+                "a container that another process has started",
+                needed="pidfd_open (Linux 5.3)",
+                found=f"none: {error.strerror}",
+            ) from None
         # What is compared after the opening cannot change any more.
         with contextlib.suppress(OSError):
             if self.boot_id == Holder.current().boot_id and _start_ticks(self.pid) == self.start_ticks:

@@ -6,24 +6,24 @@ below this line sees options.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from containerlib.errors import InvalidOption
 from containerlib.oci.image_config import DEFAULT_PATH
-from containerlib.options import Resources, Security
+from containerlib.options import Device, Mount, Resources, Rlimit, Security
 from containerlib.runtime.defaults import SHM_SIZE_BYTES, STOP_TIMEOUT_S
 from containerlib.runtime.signals import parse_signal
 from containerlib.runtime.user import UserRequest, parse_user
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from containerlib.oci.image_config import Config
-    from containerlib.options import Device, Mount, Rlimit
 
 __all__ = ["ContainerConfig", "merge", "parse_env"]
 
@@ -32,6 +32,8 @@ _HOSTNAME = re.compile(
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _MAX_HOSTNAME = 64
+_MAX_CONSOLE = 65535
+_PAGE_BYTES = 4096
 
 # Shared, because values that are the same object are quick to look up.
 _DEFAULT_RESOURCES = Resources()
@@ -85,6 +87,8 @@ def parse_env(env: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:
         raise InvalidOption("env", env, "give a mapping, or a list of 'NAME=VALUE' texts")
     pairs = list(env.items()) if hasattr(env, "items") else [_split_entry(entry) for entry in env]
     for name, value in pairs:
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidOption("env", {name: value}, "names and values are texts")
         if not name or "=" in name or any(c < " " for c in name):
             raise InvalidOption(
                 "env", name, "a variable's name is not empty and has no '=' or control character"
@@ -103,7 +107,9 @@ def _image_env(entries: tuple[str, ...]) -> dict[str, str]:
     return parse_env(entries)
 
 
-def _split_entry(entry: str) -> tuple[str, str]:
+def _split_entry(entry: Any) -> tuple[str, str]:
+    if not isinstance(entry, str):
+        raise InvalidOption("env", entry, "write NAME=VALUE")
     name, equals, value = entry.partition("=")
     if not equals:
         raise InvalidOption("env", entry, "write NAME=VALUE; the host's environment is not passed on")
@@ -119,11 +125,11 @@ def _command(
             raise InvalidOption(option, value, "give a list of arguments; for a shell: ['sh', '-c', text]")
     start = entrypoint if entrypoint is not None else image.entrypoint or ()
     rest = command if command is not None else (image.cmd or ()) if entrypoint is None else ()
-    args = (*start, *rest)
+    args: tuple[Any, ...] = (*start, *rest)
     if not args or not args[0]:
         raise InvalidOption("command", list(args), "the image has no default command; name one")
     for argument in args:
-        if "\0" in argument:
+        if not isinstance(argument, str) or "\0" in argument:
             raise InvalidOption("command", argument, "arguments are texts without NUL characters")
     return args
 
@@ -150,13 +156,72 @@ def _check_lifetime(lifetime: str, rest: Mapping[str, Any]) -> None:
         raise InvalidOption("lifetime", lifetime, "such a container has its layer on disk, and no terminal")
 
 
-def _check_targets(mounts: Sequence[Mount]) -> None:
-    seen: set[str] = set()
+def _check_texts(**options: object) -> None:
+    for option, value in options.items():
+        if value is not None and not isinstance(value, str):
+            raise InvalidOption(option, value, "give a text")
+
+
+def _check_text_map(option: str, values: Mapping[Any, Any]) -> dict[str, str]:
+    for name, value in values.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidOption(option, {name: value}, "names and values are texts")
+    return dict(values)
+
+
+def _check_kinds(option: str, kind: type, values: Iterable[object]) -> None:
+    for value in values:
+        if not isinstance(value, kind):
+            raise InvalidOption(option, value, f"give a list of {kind.__name__} objects")
+
+
+def _is_size(value: object) -> bool:
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) == 2  # noqa: PLR2004 - columns and rows
+        and all(isinstance(number, int) and 0 <= number <= _MAX_CONSOLE for number in value)
+    )
+
+
+_Check = tuple["Callable[[Any], bool]", str]
+_BOOLEAN: _Check = (lambda value: isinstance(value, bool), "give True or False")
+_CHECKS: dict[str, _Check] = {
+    "read_only": _BOOLEAN,
+    "tty": _BOOLEAN,
+    "init": _BOOLEAN,
+    "remove": _BOOLEAN,
+    "resources": (lambda value: isinstance(value, Resources), "give a Resources object"),
+    "security": (lambda value: isinstance(value, Security), "give a Security object"),
+    "shm_size_bytes": (
+        lambda value: isinstance(value, int) and value >= _PAGE_BYTES,
+        "give a number of bytes, at least one page (4096)",
+    ),
+    "console_size": (_is_size, "give columns and rows, each from 0 to 65535"),
+    "stop_timeout_s": (
+        lambda value: isinstance(value, (int, float)) and value >= 0,
+        "give 0 or more seconds",
+    ),
+    "layer": (lambda value: value in ("memory", "disk"), "give 'memory' or 'disk'"),
+}
+
+
+def _check_rest(rest: Mapping[str, Any]) -> None:
+    for option, value in rest.items():
+        check, remedy = _CHECKS.get(option, (None, ""))
+        if check is not None and not check(value):
+            raise InvalidOption(option, value, remedy)
+
+
+def _normal_mounts(mounts: Sequence[Mount]) -> tuple[Mount, ...]:
+    """The mounts with their targets in one spelling, so that two of them can be compared."""
+    _check_kinds("mounts", Mount, mounts)
+    chosen: dict[str, Mount] = {}
     for mount in mounts:
-        target = mount.target.rstrip("/")
-        if target in seen:
+        target = "/" + posixpath.normpath(mount.target).lstrip("/")
+        if target in chosen:
             raise InvalidOption("mounts", mount.target, "two mounts have this target")
-        seen.add(target)
+        chosen[target] = mount if target == mount.target else evolve(mount, target=target)
+    return tuple(chosen.values())
 
 
 def merge(
@@ -186,8 +251,12 @@ def merge(
     Raises:
         InvalidOption: A value that no host could honour; nothing was changed.
     """
+    _check_texts(workdir=workdir, user=user, name=name, hostname=hostname, domainname=domainname)
     _check_names(name, hostname, domainname)
-    _check_targets(mounts)
+    _check_kinds("devices", Device, devices)
+    _check_kinds("rlimits", Rlimit, rlimits)
+    _check_kinds("group_add", str, group_add)
+    _check_rest(rest)
     _check_lifetime(lifetime, rest)
     if network not in {"none", "host"}:
         raise InvalidOption("network", network, "give 'none' or 'host'; there are no other networks yet")
@@ -202,9 +271,9 @@ def merge(
         domainname=domainname,
         lifetime="detached" if lifetime == "detached" else "process",
         network="host" if network == "host" else "none",
-        mounts=tuple(mounts),
-        labels={**image.labels, **(labels or {})},
-        sysctls=dict(sysctls or {}),
+        mounts=_normal_mounts(mounts),
+        labels={**image.labels, **_check_text_map("labels", labels or {})},
+        sysctls=_check_text_map("sysctls", sysctls or {}),
         group_add=tuple(group_add),
         devices=tuple(devices),
         rlimits=tuple(rlimits),

@@ -60,8 +60,8 @@ def _capabilities(
     if refused:
         raise UnsupportedHost(
             f"capability {', '.join(sorted(refused))}",
-            needed="a process that has it itself",
-            found="this process without it",
+            needed="it in the bounding set of the process that starts the container",
+            found="a bounding set without it",
         )
     names -= missing
     held = names if is_root else frozenset[str]()

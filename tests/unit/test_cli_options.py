@@ -184,7 +184,7 @@ def test_every_parser_has_both_tables() -> None:
 
 
 def test_name_alone_says_that_the_host_is_not_asked() -> None:
-    """A variable without a value is refused with the way to write it, because Docker would read the host's."""
+    """A variable without a value is refused with the way to write it, as Docker would read the host's."""
     with pytest.raises(ValueError, match=r"environment is not passed on; write HOME=VALUE"):
         options.parse_env("HOME")
 
@@ -201,7 +201,7 @@ def test_damaged_profile_is_refused(tmp_path: Path, text: str) -> None:
     """A profile that is not a JSON object is refused."""
     path = tmp_path / "profile.json"
     path.write_text(text, encoding="ascii")
-    with pytest.raises(ValueError, match="profile.json"):
+    with pytest.raises(ValueError, match=r"profile\.json"):
         options.parse_security(f"seccomp={path}")
 
 
