@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +26,7 @@ _COMMANDS = {
 _PROGRAM = "containerlib"
 _USAGE_ERROR = 125
 _INTERRUPTED = 130
+_BROKEN_PIPE = 141
 
 
 class _LazyGroup(click.Group):
@@ -39,6 +40,13 @@ class _LazyGroup(click.Group):
         module, _, name = place.partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Nobody reads the output any more; click would make a general failure of it.
+            ctx.exit(_BROKEN_PIPE)
 
 
 _group = _LazyGroup(
@@ -72,11 +80,6 @@ def run_group(args: Sequence[str], complain: Callable[[str, str], None]) -> int:
     """
     try:
         code = _group.main(list(args) or ["--help"], prog_name=_PROGRAM, standalone_mode=False)
-    except SystemExit as error:
-        # Click ends the process in its own way when nobody reads the output any more.
-        if isinstance(error.__context__, BrokenPipeError):
-            raise error.__context__ from None
-        raise
     except click.Abort:
         return _INTERRUPTED
     except click.UsageError as error:

@@ -259,14 +259,7 @@ class Runner:
             channel = self._spawn(starter, native, cgroup, binds, stdio)
             failed.pop_all()
             cgroup.close()
-            supervision = None
-            if isinstance(starter, Supervisor):
-                supervision = Supervision(
-                    pid=starter.pid,
-                    cgroup_directories=engine_cgroup.directories(),
-                    abandon=partial(_abandon_supervisor, starter, engine_cgroup),
-                )
-            return RunningProcess(channel, cgroup, on_exit, clean_up, supervision)
+            return RunningProcess(channel, cgroup, on_exit, clean_up, _supervision(starter, engine_cgroup))
 
     def _spawn(
         self,
@@ -345,6 +338,16 @@ def _account_file(stack: Sequence[str], path: str) -> bytes | None:
 
 def _nothing() -> None:
     """What has to be cleaned up after a container of the spawner."""
+
+
+def _supervision(starter: Spawner | Supervisor, cgroup: EngineCgroup) -> Supervision | None:
+    if isinstance(starter, Spawner):
+        return None
+    return Supervision(
+        pid=starter.pid,
+        cgroup_directories=cgroup.directories(),
+        abandon=partial(_abandon_supervisor, starter, cgroup),
+    )
 
 
 def _end_supervisor(supervisor: Supervisor, cgroup: EngineCgroup) -> None:

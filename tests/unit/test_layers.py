@@ -37,16 +37,15 @@ ALLOWED: dict[str, frozenset[str]] = {
     "service": _MIDDLE | _NOUNS | {"options", "container"},
     "api": _BELOW_API,
     "": _BELOW_API | {"api"},
-    **{
-        name: _BELOW_API | {"api", ""}
-        for name in ("aio", "cli", "oci_cli", "docker_api", "testing", "__main__")
-    },
+    **{name: _BELOW_API | {"api", ""} for name in ("aio", "cli", "oci_cli", "docker_api", "testing")},
+    "__main__": frozenset({"cli"}),
 }
 
 # What a layer may not import itself and reaches all the same, through one that it may import.
 REACHED: dict[str, frozenset[str]] = {
     "options": frozenset({"_util"}),
     "container": frozenset({"registry"}),
+    "__main__": _BELOW_API | {"api", ""},
 }
 
 # Foreign packages and the layers that may use them; everything else goes through those.
