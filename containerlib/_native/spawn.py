@@ -176,7 +176,9 @@ class _Starter:
             close_all([spec_fd, status_theirs, error_theirs])
         if result < 0:
             close_all([status_ours, error_ours])
-            raise EngineClosed(f"the spawner does not take requests: {os.strerror(-result)}")
+            raise EngineClosed(
+                f"the spawner does not take requests ({os.strerror(-result).lower()}); open a new engine"
+            )
         return Channel(status_ours, error_ours)
 
     def _end(self) -> None:

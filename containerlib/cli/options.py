@@ -33,6 +33,7 @@ __all__ = [
     "parse_tmpfs",
     "parse_ulimit",
     "parse_volume",
+    "parse_wait",
     "read_env_file",
 ]
 
@@ -107,6 +108,11 @@ def parse_seconds(text: str) -> float:
     if value <= 0:
         raise ValueError(reason)
     return value
+
+
+def parse_wait(text: str) -> float:
+    """A time in seconds, which may be 0."""
+    return _parse_decimal(text, "write a number of seconds such as 2.5")
 
 
 def _parse_decimal(text: str, reason: str) -> float:

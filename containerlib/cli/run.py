@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
@@ -209,20 +208,22 @@ _OPTIONS = [
         multiple=True,
         help="Set a label.",
     ),
-    _option("--stop-signal", metavar="SIGNAL", help="Signal that asks the command to end."),
+    _option(
+        "--stop-signal", metavar="SIGNAL", help="Signal that asks the command to end when --timeout is over."
+    ),
     _option(
         "--stop-timeout",
         "stop_timeout_s",
-        parse=parsers.parse_seconds,
+        parse=parsers.parse_wait,
         metavar="SECONDS",
-        help="Time that it has to end by itself.",
+        help="Time that it then has to end by itself; 10 if left out.",
     ),
     _option(
         "--timeout",
         "timeout_s",
         parse=parsers.parse_seconds,
         metavar="SECONDS",
-        help="Kill it after that time.",
+        help="End the container after that time.",
     ),
     _flag(
         "--from-host",
@@ -238,9 +239,12 @@ _PLAIN = (
 )
 
 
+_UNSET: tuple[object, ...] = (None, (), [])
+
+
 def _given(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Those of `names` that have a value, so that all others get the library's defaults."""
-    return {name: values[name] for name in names if values[name] not in (None, (), [], False)}
+    return {name: values[name] for name in names if values[name] not in _UNSET and values[name] is not False}
 
 
 def _run_options(values: Mapping[str, Any]) -> RunOptions:
@@ -297,8 +301,8 @@ def _start(image: Image, command: Sequence[str] | None, values: Mapping[str, Any
     return image.run(command, stdin=None if values["interactive"] else DEVNULL, **options)
 
 
-def _run_to_end(engine: Engine, values: Mapping[str, Any]) -> ExitStatus | None:
-    """Run the container until its end, or until the time is up, and then end it: None."""
+def _run_to_end(engine: Engine, values: Mapping[str, Any]) -> tuple[ExitStatus, bool]:
+    """Run the container until its end, or until the time is up, and then end it; also say which."""
     image, command = _image(engine, values)
     with contextlib.ExitStack() as stack:
         loop = stack.enter_context(Foreground())
@@ -309,9 +313,21 @@ def _run_to_end(engine: Engine, values: Mapping[str, Any]) -> ExitStatus | None:
             master = container.take_console()
             stack.enter_context(TerminalProxy(loop, master, has_input=values["interactive"]))
         status = loop.wait(container, timeout_s=values["timeout_s"])
-        if status is None:
-            container.kill()
-            container.wait()
+        if status is not None:
+            return status, False
+        return _end(loop, container, is_asked=bool(_given(values, ("stop_signal", "stop_timeout_s")))), True
+
+
+def _end(loop: Foreground, container: Container, *, is_asked: bool) -> ExitStatus:
+    """End a container whose time is up: at once, or politely first if the caller said how."""
+    status = None
+    if is_asked:
+        config = container.entry.config
+        container.kill(config.stop_signal)
+        status = loop.wait(container, timeout_s=config.stop_timeout_s)
+    if status is None:
+        container.kill()
+        status = container.wait()
     return status
 
 
@@ -325,13 +341,9 @@ def _check(values: Mapping[str, Any]) -> None:
 def _run(**values: Any) -> int:
     _check(values)
     with leaving_on_signals(), Engine() as engine:
-        try:
-            status = _run_to_end(engine, values)
-        except BrokenPipeError:
-            return 128 + signal.SIGPIPE
-    if status is None:
-        click.echo(f"containerlib: not ended after {values['timeout_s']:g} s, so it was killed", err=True)
-        return 128 + signal.SIGKILL
+        status, is_late = _run_to_end(engine, values)
+    if is_late:
+        click.echo(f"containerlib: ended, because it took longer than {values['timeout_s']:g} s", err=True)
     if status.oom_killed:
         click.echo("containerlib: a process was killed for lack of memory; raise --memory", err=True)
     if status.exit_code is None:

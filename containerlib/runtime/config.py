@@ -149,6 +149,11 @@ def _check_names(name: str | None, hostname: str | None, domainname: str | None)
             raise InvalidOption(option, value, "use letters, digits, '-' and '.', at most 64 characters")
 
 
+def _check_network(network: str) -> None:
+    if network not in {"none", "host"}:
+        raise InvalidOption("network", network, "give 'none' or 'host'; there are no other networks yet")
+
+
 def _check_lifetime(lifetime: str, rest: Mapping[str, Any]) -> None:
     if lifetime not in {"process", "detached"}:
         raise InvalidOption("lifetime", lifetime, "give 'process' (it ends with this process) or 'detached'")
@@ -258,8 +263,7 @@ def merge(
     _check_kinds("group_add", str, group_add)
     _check_rest(rest)
     _check_lifetime(lifetime, rest)
-    if network not in {"none", "host"}:
-        raise InvalidOption("network", network, "give 'none' or 'host'; there are no other networks yet")
+    _check_network(network)
     merged_env = {"PATH": DEFAULT_PATH, **_image_env(image.env), **parse_env(env)}
     return ContainerConfig(
         args=_command(image, command, entrypoint),

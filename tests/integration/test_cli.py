@@ -200,7 +200,17 @@ def test_large_output_arrives_whole(cli: CommandLine) -> None:
 def test_timeout_kills(cli: CommandLine) -> None:
     """--timeout ends the container, and says so."""
     done = cli.run("run", "--timeout", "0.3", "host", "sleep", "1000")
-    assert (done.returncode, done.stderr) == (137, "containerlib: not ended after 0.3 s, so it was killed\n")
+    assert (done.returncode, done.stderr) == (137, "containerlib: ended, because it took longer than 0.3 s\n")
+
+
+def test_timeout_asks_first_if_told_how(cli: CommandLine) -> None:
+    """With a stop signal the command may end by itself when the time is up, and is killed if it does not."""
+    limit = ("--timeout", "0.3", "--stop-signal", "USR1")
+    script = f"trap 'echo asked; exit 4' USR1; {FOREVER}"
+    done = cli.run("run", *limit, "host", "sh", "-c", script)
+    assert (done.returncode, done.stdout) == (4, "asked\n")
+    done = cli.run("run", *limit, "--stop-timeout", "0", "host", "sh", "-c", f"trap '' USR1; {FOREVER}")
+    assert done.returncode == 137
 
 
 def test_from_host_needs_no_image(cli: CommandLine) -> None:
@@ -441,12 +451,12 @@ def test_closed_output_ends_quietly(cli: CommandLine) -> None:
 class Terminal:
     """A terminal with a command line on it, seen from where its user sits."""
 
-    def __init__(self, cli: CommandLine, *args: str, size: tuple[int, int] = (30, 90)) -> None:
+    def __init__(self, cli: CommandLine, *args: str, command: tuple[str, ...] = ("run",)) -> None:
         self.master, self.slave = pty.openpty()
-        termios.tcsetwinsize(self.master, size)
+        termios.tcsetwinsize(self.master, (30, 90))
         self.before = termios.tcgetattr(self.slave)
         self.process = subprocess.Popen(
-            [*COMMAND, "run", *args],
+            [*COMMAND, *command, *args],
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,
@@ -482,9 +492,9 @@ class Terminal:
 
 
 @contextmanager
-def terminal(cli: CommandLine, *args: str) -> Iterator[Terminal]:
+def terminal(cli: CommandLine, *args: str, **options: Any) -> Iterator[Terminal]:
     """Open a terminal for the time of the context."""
-    opened = Terminal(cli, *args)
+    opened = Terminal(cli, *args, **options)
     try:
         yield opened
     finally:
@@ -691,6 +701,15 @@ def test_version_names_what_runs(cli: CommandLine) -> None:
 def test_help_is_there(cli: CommandLine, args: tuple[str, ...]) -> None:
     """Each command explains itself."""
     assert cli.output(*args, "--help").startswith("Usage: containerlib")
+
+
+def test_tables_fit_the_terminal(cli: CommandLine) -> None:
+    """On a terminal a table has the same content as in a pipe, however wide the terminal is."""
+    for args in (("images",), ("ps",), ("doctor",)):
+        with terminal(cli, *args, command=()) as user:
+            seen = user.read_until(cli.output(*args).split()[0].encode())
+            assert user.process.wait(LIMIT_S) == 0
+            assert b"Traceback" not in seen
 
 
 def test_shell_completion(cli: CommandLine) -> None:

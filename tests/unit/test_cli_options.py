@@ -38,6 +38,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "parse_pids": [("0", -1), ("-1", -1), ("100", 100)],
     "parse_cpus": [("0", None), ("1", 1.0), ("1.5", 1.5), (".5", 0.5)],
     "parse_seconds": [("1", 1.0), ("0.25", 0.25)],
+    "parse_wait": [("0", 0.0), ("2.5", 2.5)],
     "parse_mount": [
         ("type=bind,source=/srv,target=/data", Mount.bind("/srv", "/data")),
         ("type=bind,src=/srv,dst=/data,readonly", Mount.bind("/srv", "/data", read_only=True)),
@@ -103,6 +104,7 @@ BAD: dict[str, list[str]] = {
     "parse_pids": ["many"],
     "parse_cpus": ["", "-1", "nan", "inf", "1e3", "two", "."],
     "parse_seconds": ["0", "-1", "nan", "inf", ""],
+    "parse_wait": ["", "-1", "nan"],
     "parse_mount": [
         "",
         "type=bind",
