@@ -308,6 +308,12 @@ class Device:
     access: str = "rwm"
 
 
+def _as_names(names: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise InvalidOption("capabilities", names, "give a list of names")
+    return tuple(names)
+
+
 @frozen(kw_only=True)
 class Security:
     """How far a container is shut in. The default is equal to Docker's or stricter.
@@ -320,8 +326,8 @@ class Security:
             runtime spec.
     """
 
-    cap_add: tuple[str, ...] = field(default=(), converter=tuple)
-    cap_drop: tuple[str, ...] = field(default=(), converter=tuple)
+    cap_add: tuple[str, ...] = field(default=(), converter=_as_names)
+    cap_drop: tuple[str, ...] = field(default=(), converter=_as_names)
     no_new_privileges: bool = True
     seccomp: Literal["default", "unconfined"] | Mapping[str, Any] = "default"
 

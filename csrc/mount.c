@@ -172,7 +172,12 @@ static int bind_legacy(int source_fd, int target_fd, uint32_t attributes, int re
     fd_path(place, fd);
     if (mount(NULL, place, NULL, recursive ? MS_PRIVATE | MS_REC : MS_PRIVATE, NULL) < 0)
         return -1;
-    return attributes ? remount_legacy(fd, attributes) : 0;
+    if (!attributes)
+        return 0;
+    /* Where a filter has left us this call without the others, it still reaches the mounts below. */
+    if (features & CTR_FEATURE_MOUNT_SETATTR)
+        return mount_set_attributes(fd, attributes, recursive);
+    return remount_legacy(fd, attributes);
 }
 
 int mount_bind(int source_fd, int target_fd, uint32_t attributes, int recursive)

@@ -12,7 +12,6 @@ from containerlib.errors import (
     CommandNotFound,
     ContainerlibError,
     ImageNotFound,
-    InvalidOption,
     UnsupportedHost,
 )
 
@@ -33,7 +32,6 @@ _HINTS = (
         "'containerlib images' lists what there is; 'containerlib run --from-host' needs no image",
     ),
     (UnsupportedHost, "'containerlib doctor' says what this host can do"),
-    (InvalidOption, "try 'containerlib run --help'"),
 )
 
 

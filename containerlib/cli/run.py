@@ -13,7 +13,7 @@ from containerlib.api.engine import Engine
 from containerlib.cli import options as parsers
 from containerlib.cli.foreground import Foreground, leaving_on_signals
 from containerlib.container.streams import DEVNULL
-from containerlib.errors import EngineClosed
+from containerlib.errors import EngineClosed, InvalidOption
 from containerlib.image.host import DEFAULT_COMMANDS
 from containerlib.options import Resources, Security
 
@@ -331,6 +331,15 @@ def _end(loop: Foreground, container: Container, *, is_asked: bool) -> ExitStatu
     return status
 
 
+def _by_flag(error: InvalidOption) -> str:
+    """The library's message with our name of the option, where we have one."""
+    flags = {option.name: max(option.opts, key=len) for option in _OPTIONS}
+    text = str(error)
+    if error.option in flags and text.startswith(f"{error.option}="):
+        return f"Invalid value for '{flags[error.option]}': {text.partition('=')[2]}"
+    return text
+
+
 def _check(values: Mapping[str, Any]) -> None:
     if not values["arguments"]:
         raise click.UsageError("name a command" if values["from_host"] else "name an image")
@@ -340,8 +349,11 @@ def _check(values: Mapping[str, Any]) -> None:
 
 def _run(**values: Any) -> int:
     _check(values)
-    with leaving_on_signals(), Engine() as engine:
-        status, is_late = _run_to_end(engine, values)
+    try:
+        with leaving_on_signals(), Engine() as engine:
+            status, is_late = _run_to_end(engine, values)
+    except InvalidOption as error:
+        raise click.UsageError(_by_flag(error), ctx=click.get_current_context()) from None
     if is_late:
         click.echo(f"containerlib: ended, because it took longer than {values['timeout_s']:g} s", err=True)
     if status.oom_killed:

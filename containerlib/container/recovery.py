@@ -109,7 +109,11 @@ def _collect_layers(layout: Layout) -> None:
             with open(f"{directory}/engine", encoding="ascii") as file:
                 engine = file.read(64)
         except OSError:
-            continue
+            # Between its making and its first file a directory has neither; it stays so only after a crash.
+            is_detached = os.path.exists(f"{directory}/record.json")
+            engine = None
+            if is_detached or _is_in_the_making(directory):
+                continue
         if engine not in alive:
             with contextlib.suppress(OSError):
                 remove_tree(directory)

@@ -182,7 +182,9 @@ def _find(stores: Stores, name: str) -> Digest:
         if found is not None:
             return found
     if match is None:
-        raise ImageNotFound(f"no image is called {name!r}")
+        raise ImageNotFound(
+            f"no image is called {name!r}; make one with from_host, from_directory or from_tar"
+        )
     return _by_prefix(stores, name, match[1])
 
 

@@ -32,6 +32,7 @@ _HOSTNAME = re.compile(
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _MAX_HOSTNAME = 64
+_MOST_TEXTS = 131072  # CTR_MAX_STRINGS: what one request to the spawner can hold
 _MAX_CONSOLE = 65535
 _PAGE_BYTES = 4096
 
@@ -95,6 +96,8 @@ def parse_env(env: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:
             )
         if "\0" in value:
             raise InvalidOption("env", f"{name}={value}", "a value cannot hold a NUL character")
+    if len(pairs) > _MOST_TEXTS:
+        raise InvalidOption("env", len(pairs), f"there can be at most {_MOST_TEXTS} variables")
     return dict(pairs)
 
 
@@ -131,6 +134,8 @@ def _command(
     for argument in args:
         if not isinstance(argument, str) or "\0" in argument:
             raise InvalidOption("command", argument, "arguments are texts without NUL characters")
+    if len(args) > _MOST_TEXTS:
+        raise InvalidOption("command", len(args), f"a command has at most {_MOST_TEXTS} arguments")
     return args
 
 

@@ -66,7 +66,8 @@ class RunningProcess:
         self._on_exit = on_exit
         self._clean_up = clean_up
         self.supervision = supervision
-        self._lock = threading.Lock()
+        # A signal handler may call `signal` while this thread is in `_finish`.
+        self._lock = threading.RLock()
         self._status: ExitStatus | None = None
         self._is_finishing = False
         self._console_taken = False

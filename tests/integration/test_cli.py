@@ -146,7 +146,7 @@ def test_exit_code_is_the_commands_own(cli: CommandLine, code: int) -> None:
         (("run", "--from-host"), 125, "name a command"),
         (("run", "--nosuch", "host"), 125, "No such option"),
         (("run", "--memory", "lots", "host"), 125, "--memory"),
-        (("run", "--memory", "1k", "host", "true"), 125, "6 MiB"),
+        (("run", "--memory", "1k", "host", "true"), 125, "'--memory': 1024: the minimum is 6 MiB"),
         (("run", "--network", "bridge", "host", "true"), 125, "'none' or 'host'"),
         (("run", "--security-opt", "apparmor=x", "host", "true"), 125, "no AppArmor profile"),
         (("run", "--env", "HOME", "host", "true"), 125, "environment is not passed on"),
