@@ -271,6 +271,8 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))  # so that everything is cleaned up
     wanted = [name.strip() for name in chosen.rows.split(",") if name.strip()]
+    # Programs run from cached bytecode where they are installed, so they do here.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     settings = {"rounds": chosen.rounds, "warmup": chosen.warmup, "kernel": platform.release()}
     settings |= {"python": platform.python_version(), "cpus": os.cpu_count(), "load": os.getloadavg()}
     settings |= {"storage": "tmpfs", "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}

@@ -47,7 +47,10 @@ ENDINGS = {
     "os._exit": ("os._exit(3)", 3),
     "exception": ("raise RuntimeError", 1),
     "end of script": ("pass", 0),
-    "abort": ("import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); os.abort()", -signal.SIGABRT),
+    "abort": (
+        "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); os.abort()",
+        -signal.SIGABRT,
+    ),
     "close": ("engine.close(); engine.close()", 0),
 }
 
@@ -66,7 +69,9 @@ def test_the_process_ends_by_itself(store: Store, ending: str) -> None:
 
 
 @pytest.mark.enosys
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGSEGV])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGSEGV]
+)
 def test_the_process_is_killed(store: Store, number: signal.Signals) -> None:
     """A signal that ends the process, while it waits for a container, ends its containers."""
     script = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\nstarted[0].wait()"
@@ -81,7 +86,9 @@ def test_the_process_is_killed(store: Store, number: signal.Signals) -> None:
 
 def test_the_process_becomes_another_program(store: Store) -> None:
     """execve gives up the engine as the end of the process does, though the process lives on."""
-    with dying_host(store, f"{FIVE}\nuntil_told()\nos.close(out)\nos.execv('/bin/sleep', ['sleep', '1000'])") as host:
+    with dying_host(
+        store, f"{FIVE}\nuntil_told()\nos.close(out)\nos.execv('/bin/sleep', ['sleep', '1000'])"
+    ) as host:
         host.wait_for_containers(COUNT)
         host.tell()
         host.check_containers_are_gone()

@@ -70,7 +70,9 @@ def test_the_calls_are_missing() -> None:
 def test_run(busybox_image: Image, layer: str, init: bool) -> None:  # noqa: FBT001
     """Streams, exit codes, signals and the environment work."""
     options: dict[str, Any] = {"layer": layer, "init": init}
-    result = busybox_image.call(["/bin/sh", "-c", "cat; echo $A >&2; exit 7"], stdin=b"in", env={"A": "b"}, **options)
+    result = busybox_image.call(
+        ["/bin/sh", "-c", "cat; echo $A >&2; exit 7"], stdin=b"in", env={"A": "b"}, **options
+    )
     assert (result.stdout, result.stderr, result.exit_code) == (b"in", b"b\n", 7)
     assert busybox_image.call(["/bin/sh", "-c", "kill -9 $$"], init=True, layer=layer).exit_code == 137
     with pytest.raises(CommandNotFound):
@@ -143,7 +145,12 @@ def test_flags_of_mounts(busybox_image: Image, shared: Path) -> None:
     assert options["/sys"] >= {"ro", "nosuid", "nodev", "noexec"}
     assert options["/proc/sys"] >= {"ro", "nosuid", "nodev", "noexec"}
     assert not any(part.startswith(("shared:", "master:")) for line in lines for part in line.split())
-    text = shell(busybox_image, "stat -c %a /t; df -k /t | tail -1 | awk '{print $2}'; echo x >/new || echo ro", mounts=mounts, read_only=True)
+    text = shell(
+        busybox_image,
+        "stat -c %a /t; df -k /t | tail -1 | awk '{print $2}'; echo x >/new || echo ro",
+        mounts=mounts,
+        read_only=True,
+    )
     assert text == "700\n8\nro\n"
 
 
@@ -240,7 +247,9 @@ def test_without_protections(busybox_image: Image) -> None:
     assert shell(busybox_image, "ls /sys/class/net", network="none").split() == ["lo"]
 
 
-@pytest.mark.parametrize("step", ["root_create", "root_attach", "mount_attach", "device", "pivot", "close_fds", "exec"])
+@pytest.mark.parametrize(
+    "step", ["root_create", "root_attach", "mount_attach", "device", "pivot", "close_fds", "exec"]
+)
 def test_a_failing_step(busybox_image: Image, step: str) -> None:
     """A step of the fallbacks fails like the one that it replaces."""
     with pytest.raises(SpawnError) as caught:

@@ -48,7 +48,14 @@ MOUNTS = [
     ("/etc/resolv.conf", "tmpfs", "nodev,nosuid,relatime,rw"),
 ]
 READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
-MASKED = ["/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats"]
+MASKED = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+]
 MASKED += ["/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats"]
 MASKED += ["/sys/devices/virtual/powercap", "/sys/firmware"]
 MASKED += [str(path) for path in sorted(Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle"))]
@@ -63,7 +70,9 @@ def expected_mounts(extra: Iterable[tuple[str, str, str]] = ()) -> list[tuple[st
     """List what is mounted in a container, in order."""
     read_only = [(path, "proc", LOCKED) for path in READ_ONLY if Path(path).exists()]
     masked = [
-        (path, "tmpfs", LOCKED if Path(path).is_dir() else "nosuid,rw") for path in MASKED if Path(path).exists()
+        (path, "tmpfs", LOCKED if Path(path).is_dir() else "nosuid,rw")
+        for path in MASKED
+        if Path(path).exists()
     ]
     return [*MOUNTS, *extra, *read_only, *masked]
 
@@ -75,7 +84,9 @@ def are_ours(mounts: tuple[MountEntry, ...], extra: Iterable[tuple[str, str, str
     assert not any(mount.propagation for mount in mounts)
     assert all(SIZES.get(mount.target, mount.super_options) == mount.super_options for mount in mounts)
     roots = {mount.target: mount.root for mount in mounts}
-    assert all(roots[path] == ("/empty" if Path(path).is_dir() else "/null") for path in MASKED if path in roots)
+    assert all(
+        roots[path] == ("/empty" if Path(path).is_dir() else "/null") for path in MASKED if path in roots
+    )
     return True
 
 
@@ -114,7 +125,9 @@ def expected_cgroups(image: Image, container_id: str) -> dict[str, object]:
 def expected_limits(*, lowered: bool) -> dict[str, object]:
     """Say which resource limits hold; `lowered` are those that containers get."""
     lines = Path("/proc/self/limits").read_text(encoding="ascii").splitlines()[1:]
-    limits: dict[str, object] = {line[:26].strip(): (line[26:47].strip(), line[47:68].strip()) for line in lines}
+    limits: dict[str, object] = {
+        line[:26].strip(): (line[26:47].strip(), line[47:68].strip()) for line in lines
+    }
     if lowered:
         hard = min(524288, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         limits |= {"Max open files": ("1024", str(hard)), "Max core file size": ("0", "0")}
@@ -183,7 +196,9 @@ def check_hidden(pid: int) -> None:
     assert posture.exe_seals is not None
     assert posture.exe_seals & 0xF == ALL_SEALS & 0xF
     assert posture.dumpable is False
-    lines = [line.split(maxsplit=5) for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        line.split(maxsplit=5) for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines()
+    ]
     named = {fields[5].strip() for fields in lines if len(fields) > 5}  # noqa: PLR2004 - the name is the sixth
     assert {name for name in named if not name.startswith("[")} <= {
         "/memfd:ctr-spawner (deleted)",
@@ -233,7 +248,9 @@ def test_the_init(busybox_image: Image, user: str) -> None:
     """The init has the command's credentials and filter, no descriptor, and cannot be looked into."""
     script = 'trap "echo got" USR1; echo ready; while :; do read x; done'
     streams = {"stdin": PIPE, "stdout": PIPE}
-    with start(busybox_image, command=["/bin/sh", "-c", script], init=True, user=user, **streams) as container:
+    with start(
+        busybox_image, command=["/bin/sh", "-c", script], init=True, user=user, **streams
+    ) as container:
         assert container.pid is not None
         assert container.stdout is not None
         assert container.stdout.read(6) == b"ready\n"
@@ -276,7 +293,15 @@ def test_the_init(busybox_image: Image, user: str) -> None:
 def has_only_its_own(descriptors: tuple[Descriptor, ...]) -> bool:
     """Expect the streams to lead nowhere, and beside them sockets, pidfds and the like that close on exec."""
     assert leads_nowhere(descriptors[:3])
-    kinds = ("net:[", "ipc:[", "mnt:[", "socket:[", "anon_inode:[signalfd]", "anon_inode:[pidfd]", "/memfd:ctr-spawner")
+    kinds = (
+        "net:[",
+        "ipc:[",
+        "mnt:[",
+        "socket:[",
+        "anon_inode:[signalfd]",
+        "anon_inode:[pidfd]",
+        "/memfd:ctr-spawner",
+    )
     if "pidfd_open" in ACTIVE:
         kinds = (*kinds, f"/proc/{os.getpid()}")
     assert [each for each in descriptors[3:] if not each.cloexec or not each.target.startswith(kinds)] == []
@@ -324,7 +349,10 @@ def check_streams_and_error_pipe(descriptors: tuple[Descriptor, ...]) -> bool:
     """Expect the streams, the error pipe, and the socket on which the process waits to be let go."""
     assert leads_nowhere(descriptors[:3])
     rest = descriptors[3:]
-    assert [each.target.split(":")[0] for each in sorted(rest, key=lambda each: each.target)] == ["pipe", "socket"]
+    assert [each.target.split(":")[0] for each in sorted(rest, key=lambda each: each.target)] == [
+        "pipe",
+        "socket",
+    ]
     assert all(each.cloexec for each in rest)
     return True
 
@@ -356,7 +384,9 @@ STEPS = ["close_inherited", "mount_private", "mount_target", "pivot", "hostname"
 LATER_STEPS = ["signals", "workdir", "gid", "capabilities", "no_new_privs", "seccomp"]
 
 
-@pytest.mark.parametrize(("step", "init"), [(step, init) for step in (*STEPS, *LATER_STEPS) for init in (False, True)])
+@pytest.mark.parametrize(
+    ("step", "init"), [(step, init) for step in (*STEPS, *LATER_STEPS) for init in (False, True)]
+)
 def test_on_the_way(busybox_image: Image, step: str, init: bool) -> None:  # noqa: FBT001
     """At no step can the host's program, memory, environment or directories be seen in the process."""
     with held(busybox_image, step, init=init, index=0) as start:
@@ -393,7 +423,9 @@ def test_with_a_terminal(busybox_image: Image) -> None:
         posture = Posture.collect(container.pid)
 
         def is_terminal(descriptors: tuple[Descriptor, ...]) -> bool:
-            return [(each.number, each.target) for each in descriptors] == [(n, "/dev/pts/0") for n in range(3)]
+            return [(each.number, each.target) for each in descriptors] == [
+                (n, "/dev/pts/0") for n in range(3)
+            ]
 
         def has_console(mounts: tuple[MountEntry, ...]) -> bool:
             return are_ours(mounts, [("/dev/console", "devpts", "noexec,nosuid,relatime,rw")])

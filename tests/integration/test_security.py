@@ -40,7 +40,19 @@ EPERM = str(-errno.EPERM)
 HIGH = 1 << 32
 UNCONFINED = Security(seccomp="unconfined")
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n"
-TRAPS = ["4294967295", "4294967296", "18446744073709551616", "-1", "0x0", "+0", " 0", "0 ", "1e3", "00x", "1000"]
+TRAPS = [
+    "4294967295",
+    "4294967296",
+    "18446744073709551616",
+    "-1",
+    "0x0",
+    "+0",
+    " 0",
+    "0 ",
+    "1e3",
+    "00x",
+    "1000",
+]
 GROUP = "root:x:0:\nalice:x:1000:\none:x:2000:alice\ntwo:x:2001:bob,alice\nthree:x:2002:bob\n"
 
 
@@ -88,7 +100,13 @@ def console_output(image: Image, command: list[str], **options: Any) -> str:
 
 CWD = [f"/proc/self/fd/{number}" for number in range(3, 65)]
 CWD += [f"/proc/1/fd/{number}" for number in range(3, 24)]
-CWD += ["/proc/self/cwd", "/proc/1/cwd", "/proc/self/root", "/proc/thread-self/cwd", "/proc/self/fd/3/../../.."]
+CWD += [
+    "/proc/self/cwd",
+    "/proc/1/cwd",
+    "/proc/self/root",
+    "/proc/thread-self/cwd",
+    "/proc/self/fd/3/../../..",
+]
 
 
 def test_no_working_directory_behind_a_descriptor(box: Image) -> None:
@@ -132,14 +150,18 @@ CHOWN = 1 << 0
         ("1000:1000", Security(no_new_privileges=False), 0, DEFAULT),
     ],
 )
-def test_capability_sets(box: Image, user: str, security: Security, held: int, bounding: int, init: bool) -> None:  # noqa: FBT001
+def test_capability_sets(
+    box: Image, user: str, security: Security, held: int, bounding: int, init: bool
+) -> None:  # noqa: FBT001
     """Nothing is ever inheritable or ambient; root has what is bounding, other users have nothing."""
     text = shell(box, "grep Cap /proc/self/status", user=user, security=security, init=init)
     found = {name: int(value, 16) for name, value in (line.split(":") for line in text.splitlines())}
     assert found == {"CapInh": 0, "CapPrm": held, "CapEff": held, "CapBnd": bounding, "CapAmb": 0}
 
 
-@pytest.mark.parametrize(("user", "uid"), [("0", 0), ("1000", 1000), ("4294967294", 4294967294), ("alice", 1000)])
+@pytest.mark.parametrize(
+    ("user", "uid"), [("0", 0), ("1000", 1000), ("4294967294", 4294967294), ("alice", 1000)]
+)
 def test_numbers_are_users(box: Image, user: str, uid: int) -> None:
     """A number is that user, also when a line of the passwd file has it as a name."""
     assert shell(box, "id -u", user=user) == f"{uid}\n"
@@ -154,7 +176,12 @@ def test_what_looks_like_a_number_is_no_name(box: Image, user: str) -> None:
 
 def test_supplementary_groups(box: Image) -> None:
     """The groups are the image's for this user and the primary one, and files see them."""
-    assert shell(box, "grep Groups /proc/self/status", user="alice").split() == ["Groups:", "1000", "2000", "2001"]
+    assert shell(box, "grep Groups /proc/self/status", user="alice").split() == [
+        "Groups:",
+        "1000",
+        "2000",
+        "2001",
+    ]
     assert shell(box, "grep Groups /proc/self/status", user="alice:three").split() == ["Groups:", "2002"]
     assert shell(box, "grep Groups /proc/self/status").split() == ["Groups:", "0"]
     assert shell(box, "cat /secret || echo denied", user="alice") == "denied\n"
@@ -169,7 +196,9 @@ def test_socket_families_by_their_low_half(box: Image) -> None:
     assert all(int(line) > 2 for line in probe(box, [("call", "socket", 1, 1, 0)]))  # noqa: PLR2004 - a descriptor
 
 
-TERMINAL_CALLS = [("call", "ioctl", 0, number | high, "b:8") for number in (0x5412, 0x541C) for high in (0, HIGH)]
+TERMINAL_CALLS = [
+    ("call", "ioctl", 0, number | high, "b:8") for number in (0x5412, 0x541C) for high in (0, HIGH)
+]
 
 
 @pytest.mark.enosys
@@ -219,13 +248,27 @@ def test_no_control_group_can_be_mounted(box: Image) -> None:
     assert shell(box, "find / -xdev -name release_agent; find /sys -name release_agent") == ""
 
 
-DEVICES = {"mem": (1, 1), "kmsg": (1, 11), "kvm": (10, 232), "fuse": (10, 229), "tun": (10, 200), "sda": (8, 0)}
+DEVICES = {
+    "mem": (1, 1),
+    "kmsg": (1, 11),
+    "kvm": (10, 232),
+    "fuse": (10, 229),
+    "tun": (10, 200),
+    "sda": (8, 0),
+}
 
 
 def test_other_devices_cannot_be_used(box: Image) -> None:
     """A node that a container makes, with the capability for it, cannot be opened."""
     nodes = [
-        ("call", "mknodat", -100, f"s:/tmp/{name}", (0o60000 if name == "sda" else 0o20000) | 0o666, os.makedev(*device))
+        (
+            "call",
+            "mknodat",
+            -100,
+            f"s:/tmp/{name}",
+            (0o60000 if name == "sda" else 0o20000) | 0o666,
+            os.makedev(*device),
+        )
         for name, device in DEVICES.items()
     ]
     allowed = [("call", "mknodat", -100, "s:/tmp/null", 0o20666, os.makedev(1, 3)), ("open", "/tmp/null")]
@@ -304,12 +347,18 @@ def test_the_store_is_for_its_owner_alone() -> None:
     """Whatever the umask, no directory of an engine has bits for group or others."""
     before = os.umask(0)
     try:
-        with temporary_directory("perm") as base, tracked_root(base / "n"), new_engine(base / "r", base / "n") as made:
+        with (
+            temporary_directory("perm") as base,
+            tracked_root(base / "n"),
+            new_engine(base / "r", base / "n") as made,
+        ):
             with temporary_directory("tree") as tree:
                 busybox_tree(tree)
                 image = made.images.from_directory(tree, reference="box")
             with image.run(["/bin/sleep", "1000"], stdin=DEVNULL):
-                found = {str(path.relative_to(base)): path.stat().st_mode & 0o777 for path in own_directories(base)}
+                found = {
+                    str(path.relative_to(base)): path.stat().st_mode & 0o777 for path in own_directories(base)
+                }
     finally:
         os.umask(before)
     assert {"r", "n", "r/snapshots", "n/engines"} <= found.keys()

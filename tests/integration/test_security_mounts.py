@@ -29,7 +29,14 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.root, pytest.mark.cgroup]
 
 READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
-MASKED = ["/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats"]
+MASKED = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+]
 MASKED += ["/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats"]
 MASKED += ["/sys/devices/virtual/powercap", "/sys/firmware"]
 MASKED += [str(path) for path in sorted(Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle"))]
@@ -50,7 +57,14 @@ class Canary:
                 path = Path(parent, name)
                 info = path.lstat()
                 content = path.read_bytes() if path.is_file() else b""
-                sizes = (info.st_mode, info.st_uid, info.st_nlink, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+                sizes = (
+                    info.st_mode,
+                    info.st_uid,
+                    info.st_nlink,
+                    info.st_size,
+                    info.st_mtime_ns,
+                    info.st_ctime_ns,
+                )
                 lines.append(f"{path} {sizes} {content!r}")
         mounts = [mount.target for mount in read_mounts() if Path(mount.target).is_relative_to(self.path)]
         return hashlib.sha256("\n".join([*lines, *mounts]).encode()).hexdigest()
@@ -126,7 +140,8 @@ def test_kernel_file_systems_need_a_real_directory(ready: Engine, canary: Canary
 
 @pytest.mark.enosys
 @pytest.mark.parametrize(
-    "name", ["dev/pts", "dev/shm", "dev/mqueue", "dev/null", "dev/console", "etc", "etc/hosts", "etc/resolv.conf"]
+    "name",
+    ["dev/pts", "dev/shm", "dev/mqueue", "dev/null", "dev/console", "etc", "etc/hosts", "etc/resolv.conf"],
 )
 def test_links_in_the_image_stay_in_it(ready: Engine, canary: Canary, name: str) -> None:
     """What the engine makes and mounts lands in the container, also where the image has links to the host."""
@@ -159,7 +174,15 @@ def test_parents_of_mount_targets(ready: Engine, canary: Canary, kind: str) -> N
 
 def test_nothing_is_mounted_on_proc_or_sys(ready: Engine, canary: Canary) -> None:
     """Neither by name nor by a link of the image does a volume get below /proc or /sys."""
-    for target in ("/proc", "/proc/self", "/sys", "/proc/../proc", "/proc//", "/sys/fs/cgroup", "/dev/../proc"):
+    for target in (
+        "/proc",
+        "/proc/self",
+        "/sys",
+        "/proc/../proc",
+        "/proc//",
+        "/sys/fs/cgroup",
+        "/dev/../proc",
+    ):
         with pytest.raises(InvalidOption):
             Mount.bind(str(canary.path), target)
     for target in ("//proc", "//sys/fs", "//dev"):
@@ -189,7 +212,9 @@ def test_masks_are_what_they_should_be(ready: Engine, kind: str) -> None:
     # An empty file, or no entry in a directory.
     assert set(probe(image, [("open", path) for path in present if not Path(path).is_dir()])) == {"0"}
     directories = [path for path in present if Path(path).is_dir()]
-    assert image.call(["/bin/sh", "-c", f"cat /dev/null; ls -A {' '.join(f'{path}/' for path in directories)}"]).text.split() == (
+    assert image.call(
+        ["/bin/sh", "-c", f"cat /dev/null; ls -A {' '.join(f'{path}/' for path in directories)}"]
+    ).text.split() == (
         [word for path in directories for word in [f"{path}/:"]] if len(directories) > 1 else []
     )
 

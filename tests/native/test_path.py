@@ -166,7 +166,13 @@ def test_magic_links_are_refused(base: Path) -> None:
     host = os.open("/", os.O_PATH)
     own = f"/proc/{os.getpid()}"
     magic = [f"{own}/fd/{outside}", f"{own}/fd/{outside}/file", f"/proc/self/fd/{outside}", "/proc/self/root"]
-    magic += ["/proc/self/cwd", "/proc/self/exe", "/proc/self/root/etc", "/proc/self/ns/net", f"{own}/task/{os.getpid()}/cwd"]
+    magic += [
+        "/proc/self/cwd",
+        "/proc/self/exe",
+        "/proc/self/root/etc",
+        "/proc/self/ns/net",
+        f"{own}/task/{os.getpid()}/cwd",
+    ]
     assert {path: code(host, path) for path in magic} == dict.fromkeys(magic, "ELOOP")
     # Proc's ordinary links are no magic.
     for path in ("/proc/self", "/proc/self/fd", "/proc/mounts", "/proc/thread-self/status"):

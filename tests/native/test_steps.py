@@ -135,7 +135,9 @@ def test_a_failing_step_is_named_and_leaves_nothing(busybox_image: Image, step: 
 def test_a_start_that_stood_still_goes_on(busybox_image: Image, step: str, init: bool) -> None:  # noqa: FBT001
     """A start that is held at any step ends like any other once it is let go."""
     case = case_of(step, init=init)
-    with held(busybox_image, step, index=case.index, command=["/bin/sh", "-c", "exit 7"], **case.options) as start:
+    with held(
+        busybox_image, step, index=case.index, command=["/bin/sh", "-c", "exit 7"], **case.options
+    ) as start:
         assert start.channel.held_step == step_number(step)
         start.finish()
         assert start.error is None

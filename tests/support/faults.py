@@ -52,7 +52,10 @@ def children(pid: int) -> list[int]:
     """Return the process ids of the children of a process."""
     found = []
     for name in filter(str.isdecimal, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as stat:
+        with (
+            contextlib.suppress(OSError),
+            open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as stat,
+        ):
             if int(stat.read().rpartition(")")[2].split()[1]) == pid:
                 found.append(int(name))
     return found

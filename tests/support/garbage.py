@@ -37,7 +37,9 @@ def full_spec() -> NativeSpec:
         root_options=("volatile",),
         scratch_options=("mode=0755", "size=4096"),
         mounts=(
-            NativeMount(kind=lib.CTR_MOUNT_FILESYSTEM, target="/t", type="tmpfs", options=("mode=755", "size=1")),
+            NativeMount(
+                kind=lib.CTR_MOUNT_FILESYSTEM, target="/t", type="tmpfs", options=("mode=755", "size=1")
+            ),
             NativeMount(kind=lib.CTR_MOUNT_BIND, target="/b", source="/clt-missing", device=1, inode=2),
             NativeMount(kind=lib.CTR_MOUNT_BIND, target="/c", fd=0),
         ),

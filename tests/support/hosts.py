@@ -83,7 +83,9 @@ class Store:
         with self.open() as engine:
             assert engine.images.get(self.image_id).call(["/bin/true"]).exit_code == 0
             assert not dead & {path.name for path in (self.run_root / "engines").iterdir()}
-            names = {name.split("/")[0].removeprefix(GROUP_PREFIX) for name, _ in named_directories(GROUP_PREFIX)}
+            names = {
+                name.split("/")[0].removeprefix(GROUP_PREFIX) for name, _ in named_directories(GROUP_PREFIX)
+            }
             assert not dead & names
         assert self.leftovers() == []
 
