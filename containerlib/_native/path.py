@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 
 from containerlib._native.ffi import check, lib
 
@@ -44,6 +45,7 @@ def clone_tree(fd: int, *, recursive: bool) -> int | None:
     return result if result >= 0 else None
 
 
+@lru_cache(maxsize=1)
 def kernel_features() -> frozenset[str]:
     """Names of the newer system calls that answer here, such as ``"openat2"``. Probed once per process."""
     mask: int = lib.ctr_features()

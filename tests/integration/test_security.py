@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.root, pytest.mark.cgroup]
 EPERM = str(-errno.EPERM)
 HIGH = 1 << 32
 UNCONFINED = Security(seccomp="unconfined")
-PASSWD = "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n"
+ACCOUNTS = "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n"
 TRAPS = [
     "4294967295",
     "4294967296",
@@ -59,7 +59,7 @@ GROUP = "root:x:0:\nalice:x:1000:\none:x:2000:alice\ntwo:x:2001:bob,alice\nthree
 def furnish(tree: Path) -> None:
     """Give an image users, groups, and a file that its own group may not read."""
     traps = "".join(f"{name}:x:0:0::/:/bin/sh\n" for name in TRAPS)
-    (tree / "etc" / "passwd").write_text(PASSWD + traps, encoding="ascii")
+    (tree / "etc" / "passwd").write_text(ACCOUNTS + traps, encoding="ascii")
     (tree / "etc" / "group").write_text(GROUP, encoding="ascii")
     secret = tree / "secret"
     secret.write_text("not for group one", encoding="ascii")
@@ -152,7 +152,7 @@ CHOWN = 1 << 0
 )
 def test_capability_sets(
     box: Image, user: str, security: Security, held: int, bounding: int, init: bool
-) -> None:  # noqa: FBT001
+) -> None:
     """Nothing is ever inheritable or ambient; root has what is bounding, other users have nothing."""
     text = shell(box, "grep Cap /proc/self/status", user=user, security=security, init=init)
     found = {name: int(value, 16) for name, value in (line.split(":") for line in text.splitlines())}
@@ -193,7 +193,7 @@ def test_socket_families_by_their_low_half(box: Image) -> None:
     refused = [(family | high) for family in (38, 40) for high in (0, HIGH, 0xFFFFFFFF << 32)]
     calls = [("call", "socket", family, 1, 0) for family in refused]
     assert probe(box, calls) == [EPERM] * len(calls)
-    assert all(int(line) > 2 for line in probe(box, [("call", "socket", 1, 1, 0)]))  # noqa: PLR2004 - a descriptor
+    assert all(int(line) > 2 for line in probe(box, [("call", "socket", 1, 1, 0)]))
 
 
 TERMINAL_CALLS = [

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.exchange import exchanging
+from support.expectations import MASKED, READ_ONLY
 from support.mounts import read_mounts
 from support.probe import probe, probe_image
 from support.session import temporary_directory
@@ -28,18 +29,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pytest.mark.cgroup]
 
-READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
-MASKED = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-]
-MASKED += ["/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats"]
-MASKED += ["/sys/devices/virtual/powercap", "/sys/firmware"]
-MASKED += [str(path) for path in sorted(Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle"))]
 NO_LINK = "mount_target"
 
 

@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 from support.faults import DEADLINE_S
 from support.garbage import full_spec, overwritten, with_word
 
+from containerlib._native.channel import Channel, new_pair
 from containerlib._native.explain import STEPS
 from containerlib._native.ffi import ffi, lib
 from containerlib._native.message import encode
-from containerlib._native.channel import Channel, new_pair
 from containerlib._native.spawn import Spawner
 from containerlib._native.spec import NativeMount
 from containerlib.errors import InvalidOption, SpawnError

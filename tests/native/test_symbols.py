@@ -41,7 +41,11 @@ def test_no_memory_is_writable_and_executable() -> None:
     """Neither a segment nor the stack can be written and executed."""
     headers = program_headers()
     assert PT_GNU_STACK in {kind for kind, _ in headers}
-    both = [kind for kind, flags in headers if kind in {PT_LOAD, PT_GNU_STACK} and flags & EXECUTE and flags & WRITE]
+    both = [
+        kind
+        for kind, flags in headers
+        if kind in {PT_LOAD, PT_GNU_STACK} and flags & EXECUTE and flags & WRITE
+    ]
     assert both == []
 
 
