@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,6 +32,7 @@ from containerlib.runtime.cgroup_host import CgroupHost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from containerlib import Engine, Image
 
@@ -107,9 +107,10 @@ def test_a_read_only_volume_is_read_only(busybox_image: Image, shared: Path) -> 
         Mount.bind(str(shared), "/w"),
     ]
     script = (
-        "for f in /r/file /r/new /r/sub/new /r/link /etc/one; do echo x 2>/dev/null >$f && echo $f; done; rm /r/file "
-        "2>/dev/null; mkdir /r/d 2>/dev/null; chmod 0 /r/file 2>/dev/null; touch -d @0 /etc/one 2>/dev/null; "
-        "mount -o remount,rw /r 2>/dev/null; echo x >/w/written; cat /r/written"
+        "for f in /r/file /r/new /r/sub/new /r/link /etc/one; do echo x 2>/dev/null >$f && echo $f; done; "
+        "rm /r/file 2>/dev/null; mkdir /r/d 2>/dev/null; chmod 0 /r/file 2>/dev/null; "
+        "touch -d @0 /etc/one 2>/dev/null; mount -o remount,rw /r 2>/dev/null; "
+        "echo x >/w/written; cat /r/written"
     )
     assert shell(busybox_image, script, mounts=mounts) == "x\n"
     assert sorted(path.name for path in shared.iterdir()) == ["file", "link", "sub", "written"]
@@ -174,7 +175,8 @@ def test_users_and_limits(busybox_image: Image) -> None:
     """Credentials, limits, umask and kernel settings are those that were asked for."""
     text = shell(
         busybox_image,
-        "id -u; id -g; id -G; ulimit -n; umask; cat /proc/sys/net/ipv4/ip_forward; hostname; cat /proc/self/oom_score_adj",
+        "id -u; id -g; id -G; ulimit -n; umask; cat /proc/sys/net/ipv4/ip_forward; hostname; "
+        "cat /proc/self/oom_score_adj",
         user="1000:1001",
         group_add=["7"],
         rlimits=[Rlimit(name="nofile", soft=100, hard=200)],
@@ -259,7 +261,7 @@ def test_a_failing_step(busybox_image: Image, step: str) -> None:
 
 @pytest.mark.parametrize("init", [False, True])
 def test_descriptors_before_exec(busybox_image: Image, init: bool) -> None:  # noqa: FBT001
-    """However descriptors are closed, none but the streams and two sockets of ours are left for the last step."""
+    """However descriptors are closed, the last step has the streams, the error pipe and our socket."""
     with held(busybox_image, "exec", init=init) as start:
         found = [os.readlink(f"/proc/{start.pid}/fd/{name}") for name in os.listdir(f"/proc/{start.pid}/fd")]
         assert sorted(link.split(":")[0] for link in found) == ["/dev/null"] * 3 + ["pipe", "socket"]

@@ -163,7 +163,7 @@ def has_only_its_own(descriptors: tuple[Descriptor, ...]) -> bool:
 
 @pytest.mark.enosys
 def test_the_spawner(busybox_image: Image) -> None:
-    """The spawner has our rights, none of our descriptors, memory or environment, and its own PID namespace."""
+    """The spawner has our rights, a PID namespace of its own, and no descriptor, memory or variables."""
     ours = Posture.collect(os.getpid())
     with start(busybox_image) as container:
         pid = process_id(container.entry.session.runner.spawner_pidfd or -1)

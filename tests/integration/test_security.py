@@ -151,7 +151,12 @@ CHOWN = 1 << 0
     ],
 )
 def test_capability_sets(
-    box: Image, user: str, security: Security, held: int, bounding: int, init: bool
+    box: Image,
+    user: str,
+    security: Security,
+    held: int,
+    bounding: int,
+    init: bool,  # noqa: FBT001
 ) -> None:
     """Nothing is ever inheritable or ambient; root has what is bounding, other users have nothing."""
     text = shell(box, "grep Cap /proc/self/status", user=user, security=security, init=init)
@@ -306,13 +311,14 @@ def test_settings_of_the_host(box: Image) -> None:
         with pytest.raises(InvalidOption):
             box.call(["/bin/true"], sysctls=sysctls, network=network)
     assert forward.read_text(encoding="ascii") == before
-    script = "for f in kernel/core_pattern kernel/hostname net/ipv4/ip_forward vm/swappiness; do echo x >/proc/sys/$f; done"
+    names = "kernel/core_pattern kernel/hostname net/ipv4/ip_forward vm/swappiness"
+    script = f"for name in {names}; do echo x >/proc/sys/$name; done"
     result = box.call(["/bin/sh", "-c", script])
     assert result.stderr.count(b"Read-only file system") == 4
 
 
 def test_the_host_environment_stays_out(box: Image, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command has the variables that are listed here, and an entry without a value takes none from the host."""
+    """A command has the variables that are listed here; a name without a value takes none from the host."""
     monkeypatch.setenv("CLT_SECRET", "of the host")
     names = {line.partition(b"=")[0] for line in box.call(["/bin/env"]).stdout.splitlines()}
     assert names == {b"PATH", b"HOSTNAME", b"HOME"}

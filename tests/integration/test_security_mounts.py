@@ -137,8 +137,7 @@ def test_links_in_the_image_stay_in_it(ready: Engine, canary: Canary, name: str)
     target = canary.path / Path(name).name if name.count("/") and not name.startswith("dev") else canary.path
     for link in spellings(target):
         image = trapped(ready, (name, link))
-        # A link through /proc of the image finds nothing there, because it is resolved before /proc is mounted,
-        # or something that is no ordinary file.
+        # A link through /proc leads by a magic link, which is refused, or to nothing.
         assert outcome(image).split()[0] in {"0", "file"}
 
 
@@ -245,7 +244,7 @@ ROUNDS = 200
 @pytest.mark.slow
 @pytest.mark.parametrize("link", ["absolute", "relative"])
 def test_an_exchanged_parent_of_a_target(ready: Engine, canary: Canary, link: str) -> None:
-    """While a directory of a shared volume and a link to the host change places, mounts stay in the container.
+    """While a directory of a volume and a link to the host change places, mounts stay in the container.
 
     Each start fails as a whole or mounts inside; the canary gains neither mount nor file.
     """

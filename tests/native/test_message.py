@@ -182,9 +182,8 @@ def test_too_long_arguments_are_the_kernels_to_refuse(busybox_image: Image) -> N
     with pytest.raises(SpawnError) as caught:
         busybox_image.call(["/bin/true", "x" * (1 << 20)])
     assert (caught.value.step, caught.value.errno) == ("exec", errno.E2BIG)
-    with pytest.raises(SpawnError) as caught:
-        busybox_image.call(["/bin/true", *["x"] * (lib.CTR_MAX_STRINGS + 1)])
-    assert (caught.value.step, caught.value.errno) == ("message", errno.EBADMSG)
+    with pytest.raises(InvalidOption, match="at most 131072 arguments"):
+        busybox_image.call(["/bin/true", *["x"] * lib.CTR_MAX_STRINGS])
 
 
 def test_ten_thousand_mounts_are_a_typed_error(busybox_image: Image) -> None:

@@ -1,4 +1,4 @@
-"""What the static program is made of: nothing from outside, nothing to spare, nothing that can be rewritten."""
+"""What the static program is made of: nothing from outside, and nothing that can be rewritten."""
 
 from __future__ import annotations
 
