@@ -232,15 +232,24 @@ static int receive(struct spawner *s)
     return n > 0 || errno == EAGAIN || errno == EMSGSIZE || errno == EINTR;
 }
 
-/* Without pidfd_open the owner is a descriptor of its /proc directory, in which nothing opens once it is gone. */
+/* Without pidfd_open the owner is a descriptor of its /proc directory, in which nothing opens once it is reaped;
+ * before that its state, which follows the name in parentheses, says that it is over. */
 static int owner_is_alive(const struct spawner *s)
 {
     _cleanup_close_ int fd = -1;
+    char text[256];
+    const char *state;
+    ssize_t n;
 
     if (s->owner_is_pidfd || s->owner < 0)
         return 1;
     fd = openat(s->owner, "stat", O_RDONLY | O_CLOEXEC);
-    return fd >= 0;
+    n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+    if (n <= 0)
+        return 0;
+    text[n] = '\0';
+    state = strrchr(text, ')');
+    return !state || (state[1] == ' ' && state[2] != 'Z' && state[2] != 'X');
 }
 
 static _Noreturn void run(struct spawner *s)

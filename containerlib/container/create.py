@@ -9,6 +9,7 @@ from containerlib._util.atomic_file import make_directory
 from containerlib._util.remove_tree import remove_tree
 from containerlib.container.entry import ContainerEntry
 from containerlib.container.names import new_id, new_name
+from containerlib.container.recovery import write_owner
 from containerlib.errors import NameInUse
 from containerlib.runtime.runner import Layers
 
@@ -25,8 +26,7 @@ def _make_layer(session: Session, container_id: str) -> str:
     make_directory(os.path.dirname(directory))
     os.mkdir(directory, 0o700)
     # Until a detached container has its record, it is this engine's to clean up.
-    with open(f"{directory}/engine", "w", encoding="ascii") as file:
-        file.write(session.engine_id)
+    write_owner(directory, session.directory, session.lease.id)
     # The root directory of a container is open to every user in it.
     os.mkdir(f"{directory}/upper", 0o755)
     os.chmod(f"{directory}/upper", 0o755)  # noqa: S103 - see above; the directory around it is 0700

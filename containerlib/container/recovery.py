@@ -11,14 +11,15 @@ import time
 from typing import TYPE_CHECKING
 
 from containerlib._util import file_lock, strict_json
+from containerlib._util.atomic_file import write_atomic
 from containerlib._util.remove_tree import MOVED_PREFIX, remove_tree
 from containerlib.errors import InvalidInputError
-from containerlib.store.lease import Holder
+from containerlib.store.lease import Holder, LeaseStore
 
 if TYPE_CHECKING:
     from containerlib.store.layout import Layout
 
-__all__ = ["is_alive", "live_engines", "recover"]
+__all__ = ["is_alive", "live_engines", "recover", "write_owner"]
 
 _MARK_LIMIT = 4096
 _MAKING_S = 60.0
@@ -96,25 +97,35 @@ def _is_in_the_making(directory: str) -> bool:
         return True
 
 
+def write_owner(directory: str, engine_directory: str, lease_id: str) -> None:
+    """Say in a container's directory which engine it belongs to."""
+    owner = {"directory": engine_directory, "lease": lease_id}
+    write_atomic(f"{directory}/engine", strict_json.dumps(owner), durable=False)
+
+
+def _owner_is_alive(directory: str, leases: LeaseStore) -> bool | None:
+    """Whether the engine that a container belongs to lives; None for a container that belongs to none.
+
+    Engines on one store may have different run roots. Where an engine's mark can be seen it decides; its lease,
+    which lies in the store, decides elsewhere.
+    """
+    owner = _read_mark(f"{directory}/engine")
+    mark, lease = owner.get("directory"), owner.get("lease")
+    if not isinstance(mark, str) or not isinstance(lease, str):
+        return None
+    return is_alive(mark) if os.path.isdir(mark) else leases.is_alive(lease)
+
+
 def _collect_layers(layout: Layout) -> None:
-    """Layers of containers whose engine is gone; a container names its engine in a file."""
-    alive = {os.path.basename(path) for path in live_engines(layout)}
+    """Layers of containers whose engine is gone, and what a crash has left of making or removing one."""
+    leases = LeaseStore(layout)
     for name in _list(layout.containers):
         directory = f"{layout.containers}/{name}"
-        if name.startswith(MOVED_PREFIX):
-            with contextlib.suppress(OSError):
-                remove_tree(directory)
-            continue
-        try:
-            with open(f"{directory}/engine", encoding="ascii") as file:
-                engine = file.read(64)
-        except OSError:
-            # Between its making and its first file a directory has neither; it stays so only after a crash.
-            is_detached = os.path.exists(f"{directory}/record.json")
-            engine = None
-            if is_detached or _is_in_the_making(directory):
-                continue
-        if engine not in alive:
+        alive = False if name.startswith(MOVED_PREFIX) else _owner_is_alive(directory, leases)
+        if alive is None:
+            # Between its making and its first file it has neither; it stays so only after a crash.
+            alive = os.path.exists(f"{directory}/record.json") or _is_in_the_making(directory)
+        if not alive:
             with contextlib.suppress(OSError):
                 remove_tree(directory)
 

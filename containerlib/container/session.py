@@ -143,14 +143,20 @@ class Session:
                 )
             self._entries[entry.id] = entry
 
+    @property
+    def lease(self) -> Lease:
+        """This engine's lease on the store; whoever shares the store sees by it that the engine lives."""
+        with self._lock:
+            if self._lease is None:
+                self._lease = self._undo.enter_context(self.stores.leases.acquire("engine"))
+            return self._lease
+
     def hold(self, image: ImageRecord) -> None:
         """Keep the content of `image` from being collected while this engine is open."""
         with self._lock:
             if image.chain_id is None or image.chain_id in self._held:
                 return
-            if self._lease is None:
-                self._lease = self._undo.enter_context(self.stores.leases.acquire("engine"))
-            self._lease.protect([image.digest, image.id, *chain_ids(image.config.diff_ids)])
+            self.lease.protect([image.digest, image.id, *chain_ids(image.config.diff_ids)])
             self._held.add(image.chain_id)
 
     def containers_of(self, image_id: str) -> list[str]:

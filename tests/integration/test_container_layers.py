@@ -111,3 +111,17 @@ def test_leftovers_of_a_removal_are_collected(engine: Engine) -> None:
     with engine.images.from_host(["true"]).run(["true"], stdin=cl.DEVNULL) as container:
         container.wait()
     assert not os.path.exists(left)
+
+
+def test_engines_with_other_run_roots_leave_it(small: Image) -> None:
+    """An engine on the same store with a run root of its own does not collect this one's layers."""
+    root = small._session.stores.layout.root
+    with make(small, "cat /kept; echo more > /kept") as container:
+        assert run(container) == ""
+        with (
+            temporary_directory("o") as base,
+            tracked_root(base / "n"),
+            new_engine(root, base / "n") as other,
+        ):
+            other.images.get(small.id).call(["true"])
+        assert run(container) == "more\n"

@@ -74,7 +74,7 @@ def file(name: bytes, data: bytes = b"data", **fields: int | bytes) -> bytes:
 def directory(name: bytes, **fields: int | bytes) -> bytes:
     """Return a directory."""
     fields.setdefault("mode", 0o755)
-    return member(name, b"5", **fields)
+    return member(name, b"5", **fields)  # type: ignore[arg-type]
 
 
 def symlink(name: bytes, target: bytes) -> bytes:

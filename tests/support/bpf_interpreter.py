@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["ALLOW", "AUDIT_ARCH", "Outcome", "errno_verdict", "judge", "run"]
 
@@ -22,7 +22,7 @@ ENOSYS = 38
 
 _INSTRUCTION = struct.Struct("<HBBI")
 _MAX_INSTRUCTIONS = 4096
-_JUMPS = {
+_JUMPS: dict[int, Callable[[int, int], bool]] = {
     0x15: operator.eq,
     0x25: operator.gt,
     0x35: operator.ge,
@@ -134,5 +134,5 @@ def _holds(condition: Mapping[str, Any], argument: int) -> bool:
     if value < 1 << 32:
         argument %= 1 << 32
     if condition["op"] == "SCMP_CMP_MASKED_EQ":
-        return argument & value == two
+        return bool(argument & value == two)
     return bool(_COMPARISONS[condition["op"]](argument, value))
