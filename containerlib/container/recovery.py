@@ -106,8 +106,8 @@ def write_owner(directory: str, engine_directory: str, lease_id: str) -> None:
 def _owner_is_alive(directory: str, leases: LeaseStore) -> bool | None:
     """Whether the engine that a container belongs to lives; None for a container that belongs to none.
 
-    Engines on one store may have different run roots. Where an engine's mark can be seen it decides; its lease,
-    which lies in the store, decides elsewhere.
+    Engines on one store may have different run roots. Where an engine's mark can be seen it decides; its
+    lease, which lies in the store, decides elsewhere.
     """
     owner = _read_mark(f"{directory}/engine")
     mark, lease = owner.get("directory"), owner.get("lease")
