@@ -278,7 +278,8 @@ def test_an_exchanged_parent_of_a_target(ready: Engine, canary: Canary, link: st
 def test_an_exchanged_source(ready: Engine, canary: Canary) -> None:
     """What is mounted is the object that was opened, as a whole: the one directory or the other."""
     image = probe_image(ready)
-    seen = set()
+    seen: set[str] = set()
+    refused: set[str] = set()
     with temporary_directory("source") as base:
         for name in ("one", "two"):
             (base / name / "in").mkdir(parents=True)
@@ -289,8 +290,8 @@ def test_an_exchanged_source(ready: Engine, canary: Canary) -> None:
                 try:
                     seen.add(image.call(["/bin/ls", "/in"], mounts=[source]).text.strip())
                 except SpawnError as error:
-                    # By mount(2) the exchange can only be noticed, and then nothing is started.
-                    assert error.step == "mount_source"
-                    assert "mount-api" in enosys.ACTIVE
+                    refused.add(error.step)
     assert seen <= {"one", "two"}
+    # By mount(2) the exchange can only be noticed, and then nothing is started.
+    assert refused <= ({"mount_source"} if "mount-api" in enosys.ACTIVE else set())
     assert canary.path.exists()
