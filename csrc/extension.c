@@ -154,10 +154,3 @@ int ctr_clone_tree(int fd, int recursive)
 
     return tree < 0 ? -errno : tree;
 }
-
-int ctr_bpf(int command, void *attributes, uint32_t size)
-{
-    int result = (int)syscall(SYS_bpf, command, attributes, size);
-
-    return result < 0 ? -errno : result;
-}

@@ -30,7 +30,6 @@ int ctr_receive(int socket, struct ctr_status *ret_status, int *ret_fd);
 int ctr_check_message(const void *data, uint64_t size, uint32_t fd_count);
 int ctr_open_in_root(int root_fd, const char *path, int flags, int no_symlinks);
 int ctr_clone_tree(int fd, int recursive);
-int ctr_bpf(int command, void *attributes, uint32_t size);
 uint32_t ctr_features(void);
 
 /* CDEF END */
