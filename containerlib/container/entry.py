@@ -104,10 +104,12 @@ class ContainerEntry:
             created_at=self.created_at,
             remove=self.config.remove,
         )
-        if pid is not None and supervision is not None:
+        if process is not None and pid is not None and supervision is not None:
+            identity = ProcessIdentity.of(pid)
+            # If it has ended by now, its number may have been somebody else's already.
             record = evolve(
                 record,
-                process=ProcessIdentity.of(pid),
+                process=identity.ended() if process.has_ended else identity,
                 supervisor=ProcessIdentity.of(supervision.pid),
                 cgroup_paths=supervision.cgroup_directories,
             )

@@ -12,7 +12,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from containerlib._native.channel import Exit, read_exit_record
 from containerlib.errors import UnsupportedHost
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["AdoptedProcess", "ProcessIdentity"]
 
 _SUPERVISOR_S = 10.0
+_NEVER = -1
 _START_FIELD = 19  # field 22 of /proc/PID/stat, counted from the state, which follows the name
 
 
@@ -47,12 +48,16 @@ class ProcessIdentity:
 
     @classmethod
     def of(cls, pid: int) -> ProcessIdentity:
-        """The process that has this number now.
+        """The process that has this number now; if there is none, an identity that fits no process."""
+        try:
+            start_ticks = _start_ticks(pid)
+        except ProcessLookupError:
+            start_ticks = _NEVER
+        return cls(pid, start_ticks, Holder.current().boot_id)
 
-        Raises:
-            ProcessLookupError: There is none.
-        """
-        return cls(pid, _start_ticks(pid), Holder.current().boot_id)
+    def ended(self) -> ProcessIdentity:
+        """The identity of this process once it has ended: it fits no later one with the same number."""
+        return evolve(self, start_ticks=_NEVER)
 
     def open(self) -> int:
         """A pidfd of this process, or -1 if it has ended.
