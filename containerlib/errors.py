@@ -3,14 +3,18 @@
     ContainerlibError
       NotFoundError(LookupError)
         ImageNotFound  ContainerNotFound  VolumeNotFound  NetworkNotFound  BlobNotFound  SnapshotNotFound
+          PlatformNotFound(ImageNotFound)
       ConflictError
         NameInUse  ResourceInUse  InvalidState
       InvalidInputError(ValueError)
-        InvalidReference  InvalidDigest  InvalidManifest  InvalidOption
+        InvalidReference  InvalidDigest  InvalidManifest  InvalidOption  RegistryBlocked
       VerificationError
         DigestMismatch  SizeMismatch
       LayerError
         UnsafePath  UnsupportedLayer
+      RegistryError(OSError)
+        AuthenticationFailed  RateLimited  RegistryUnavailable(ConnectionError)
+        RemoteNotFound (also an ImageNotFound)
       SpawnError(OSError)
         CommandNotFound  CommandNotExecutable
       ContainerFailed
@@ -19,6 +23,7 @@
       StoreCorrupted
       EngineClosed
       OutputLimitExceeded
+      Offline
       OperationTimeout(TimeoutError)
 
 Classes also inherit the builtin that a caller would catch anyway. Messages say what failed, on what, with
@@ -28,6 +33,7 @@ the value quoted, and the remedy where there is one. This module imports nothing
 from __future__ import annotations
 
 __all__ = [
+    "AuthenticationFailed",
     "BlobNotFound",
     "CgroupError",
     "CommandNotExecutable",
@@ -49,8 +55,15 @@ __all__ = [
     "NameInUse",
     "NetworkNotFound",
     "NotFoundError",
+    "Offline",
     "OperationTimeout",
     "OutputLimitExceeded",
+    "PlatformNotFound",
+    "RateLimited",
+    "RegistryBlocked",
+    "RegistryError",
+    "RegistryUnavailable",
+    "RemoteNotFound",
     "ResourceInUse",
     "SizeMismatch",
     "SnapshotNotFound",
@@ -74,6 +87,18 @@ class NotFoundError(ContainerlibError, LookupError):
 
 class ImageNotFound(NotFoundError):
     """No image has this reference or digest."""
+
+
+class PlatformNotFound(ImageNotFound):
+    """The image exists, but not for the platform that was asked for.
+
+    Attributes:
+        platforms: The platforms that there are.
+    """
+
+    def __init__(self, message: str, *, platforms: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.platforms = platforms
 
 
 class ContainerNotFound(NotFoundError):
@@ -152,6 +177,10 @@ class InvalidOption(InvalidInputError):
         self.value = value
 
 
+class RegistryBlocked(InvalidInputError):
+    """The configuration of this host forbids the registry that a reference names."""
+
+
 class VerificationError(ContainerlibError):
     """Content is not what its descriptor promised."""
 
@@ -192,6 +221,69 @@ class UnsafePath(LayerError):
 
 class UnsupportedLayer(LayerError):
     """The archive is damaged, too large, or of a kind we do not read."""
+
+
+class RegistryError(ContainerlibError, OSError):
+    """A registry refused a request, or could not be reached.
+
+    Attributes:
+        method: Of the HTTP request; empty if there was none.
+        url: Of the request, without what is secret in it.
+        status: Status of the answer; None if there was no answer.
+        codes: Error codes of the answer's body, such as ``"MANIFEST_UNKNOWN"``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        method: str = "",
+        url: str = "",
+        status: int | None = None,
+        codes: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.method = method
+        self.url = url
+        self.status = status
+        self.codes = codes
+
+
+class AuthenticationFailed(RegistryError):
+    """The registry wants credentials, or refused those that it was given."""
+
+
+class RateLimited(RegistryError):
+    """The registry refuses more requests for now, and waiting as long as it asks was too long.
+
+    Attributes:
+        retry_after_s: How long it asks to wait, in seconds; None if it does not say.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        method: str = "",
+        url: str = "",
+        status: int | None = None,
+        codes: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, method=method, url=url, status=status, codes=codes)
+        self.retry_after_s = retry_after_s
+
+
+class RegistryUnavailable(RegistryError, ConnectionError):
+    """The registry cannot be reached, breaks off, is too slow, or answers that it is out of order."""
+
+
+class RemoteNotFound(RegistryError, ImageNotFound):
+    """The registry has no such repository, tag, manifest or blob, or does not show it to this user."""
+
+
+class Offline(ContainerlibError):
+    """Something is not in the store, and the engine must not fetch it."""
 
 
 class SpawnError(ContainerlibError, OSError):

@@ -50,8 +50,11 @@ REACHED: dict[str, frozenset[str]] = {
 
 # Foreign packages and the layers that may use them; everything else goes through those.
 DOORS: dict[str, frozenset[str]] = {
+    "aiohttp": frozenset({"registry"}),
+    "bcrypt": frozenset({"registry"}),
     "cffi": frozenset({"_native"}),
     "click": frozenset({"cli", "oci_cli"}),
+    "isal": frozenset({"layer"}),
     "pyroute2": frozenset({"_native", "network"}),
     "rich": frozenset({"cli", "oci_cli"}),
     "urllib3": frozenset({"registry"}),
