@@ -128,7 +128,7 @@ def complete_image(
     stores.content.put(manifest.raw, digest=manifest.digest)
     canonical = None if reference is None else Reference.parse(reference).canonical
     point(stores, canonical, manifest.descriptor)
-    return load_image(stores, manifest.digest, names_of(stores, manifest.digest))
+    return load_image(stores, manifest.descriptor, names_of(stores, manifest.digest))
 
 
 def _check_reference(reference: str | None) -> None:

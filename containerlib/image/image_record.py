@@ -7,16 +7,26 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from containerlib.errors import InvalidManifest
+from containerlib.errors import InvalidManifest, PlatformNotFound
 from containerlib.oci.image_config import MAX_CONFIG_BYTES, ImageConfig
 from containerlib.oci.manifest import MAX_MANIFEST_BYTES, Index, Manifest, parse_manifest
+from containerlib.oci.platform import Platform
 
 if TYPE_CHECKING:
     from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.digest import ChainId, Digest
     from containerlib.store.stores import Stores
 
-__all__ = ["ImageRecord", "load_config", "load_image", "load_manifest"]
+__all__ = [
+    "MAX_INDEX_DEPTH",
+    "ImageRecord",
+    "load_config",
+    "load_image",
+    "load_manifest",
+    "platform_not_found",
+]
+
+MAX_INDEX_DEPTH = 4
 
 
 @attrs.frozen(eq=False)
@@ -25,7 +35,8 @@ class ImageRecord:
 
     Attributes:
         id: Digest of the configuration; what Docker calls the image id.
-        digest: Digest of the manifest.
+        target: What its names point at: its manifest, or an index that has it for the target's platform.
+        digest: Digest of the target.
         references: Names that point at it, in canonical form, sorted.
         chain_id: Name of its stack of layers; None if it has no layer.
         lowers: Directories to stack, absolute, top-most first.
@@ -33,7 +44,7 @@ class ImageRecord:
     """
 
     id: Digest
-    digest: Digest
+    target: Descriptor
     references: tuple[str, ...]
     config: ImageConfig = attrs.field(repr=False)
     manifest: Manifest = attrs.field(repr=False)
@@ -42,26 +53,32 @@ class ImageRecord:
     size_bytes: int
 
     @property
+    def digest(self) -> Digest:
+        """Digest of what its names point at."""
+        return self.target.digest
+
+    @property
     def layers(self) -> tuple[Descriptor, ...]:
         """The layers as stored, lowest first."""
         return self.manifest.layers
 
 
-def load_image(stores: Stores, digest: Digest, references: tuple[str, ...] = ()) -> ImageRecord:
-    """Read the image whose manifest (or index of manifests) has this digest.
+def load_image(stores: Stores, target: Descriptor, references: tuple[str, ...] = ()) -> ImageRecord:
+    """Read the image that `target` points at, directly or through an index of manifests.
 
     What was read before is remembered; then only the presence of its content is looked at.
 
     Raises:
         BlobNotFound: Part of it is missing.
         SnapshotNotFound: It was never unpacked.
-        InvalidManifest: It is not a container image, or not for this platform.
+        InvalidManifest: It is not a container image.
+        PlatformNotFound: It is an index without the wanted platform.
     """
-    known = stores.derived.get(digest)
-    if isinstance(known, ImageRecord) and _is_present(stores, known):
+    known = stores.derived.get(target.digest)
+    if isinstance(known, ImageRecord) and known.target == target and _is_present(stores, known):
         return attrs.evolve(known, references=references)
-    image = _read_image(stores, digest)
-    stores.derived.put(digest, image)
+    image = _read_image(stores, target)
+    stores.derived.put(target.digest, image)
     return attrs.evolve(image, references=references)
 
 
@@ -70,13 +87,13 @@ def _is_present(stores: Stores, image: ImageRecord) -> bool:
     return all(map(stores.content.exists, digests)) and all(map(os.path.exists, image.lowers))
 
 
-def _read_image(stores: Stores, digest: Digest) -> ImageRecord:
-    manifest = load_manifest(stores, digest)
+def _read_image(stores: Stores, target: Descriptor) -> ImageRecord:
+    manifest = load_manifest(stores, target)
     config = load_config(stores, manifest)
     chain_id = config.chain_id if config.diff_ids else None
     return ImageRecord(
         id=config.digest,
-        digest=digest,
+        target=target,
         references=(),
         config=config,
         manifest=manifest,
@@ -86,19 +103,45 @@ def _read_image(stores: Stores, digest: Digest) -> ImageRecord:
     )
 
 
-def load_manifest(stores: Stores, digest: Digest) -> Manifest:
-    """Read a manifest; of an index, the manifest that this host runs best and that is in the store."""
-    document = parse_manifest(stores.content.read(digest, limit=MAX_MANIFEST_BYTES))
-    if isinstance(document, Index):
-        entry = document.select()
-        if entry is None:
-            raise InvalidManifest(f"index {digest} has no image for this platform")
-        document = parse_manifest(
-            stores.content.read_descriptor(entry, limit=MAX_MANIFEST_BYTES), entry.media_type
-        )
+def load_manifest(stores: Stores, target: Descriptor) -> Manifest:
+    """Read the manifest that `target` points at.
+
+    Of an index it is the manifest for the target's platform. A target that names none means this host's, or
+    else the only image of the index that is in the store.
+    """
+    document = _parse(stores, target)
+    for _ in range(MAX_INDEX_DEPTH):
+        if not isinstance(document, Index):
+            break
+        document = _parse(stores, _select(stores, document, target.platform))
     if isinstance(document, Index) or not document.is_image:
-        raise InvalidManifest(f"manifest {digest} is not a container image")
+        raise InvalidManifest(f"manifest {target.digest} is not a container image")
     return document
+
+
+def _parse(stores: Stores, target: Descriptor) -> Manifest | Index:
+    return parse_manifest(stores.content.read(target.digest, limit=MAX_MANIFEST_BYTES), target.media_type)
+
+
+def _select(stores: Stores, index: Index, platform: Platform | None) -> Descriptor:
+    chosen = index.select(platform)
+    present = [entry for entry in index.manifests if stores.content.exists(entry.digest)]
+    if chosen is not None and (chosen in present or platform is not None):
+        return chosen
+    images = [entry for entry in present if entry.platform is None or entry.platform.os != "unknown"]
+    if platform is None and len(images) == 1:
+        return images[0]
+    if chosen is not None:
+        return chosen
+    raise platform_not_found(f"index {index.digest}", index, platform)
+
+
+def platform_not_found(what: str, index: Index, platform: Platform | None) -> PlatformNotFound:
+    """Return the error for an index without an image for `platform`, this host's if None."""
+    wanted = Platform.host() if platform is None else platform
+    known = tuple(str(entry.platform) for entry in index.manifests if entry.platform is not None)
+    there = ", ".join(name for name in known if not name.startswith("unknown")) or "none"
+    return PlatformNotFound(f"{what} has no image for {wanted}; there are: {there}", platforms=known)
 
 
 def load_config(stores: Stores, manifest: Manifest) -> ImageConfig:

@@ -17,6 +17,7 @@ from containerlib.errors import (
     ImageNotFound,
     InvalidManifest,
     InvalidReference,
+    PlatformNotFound,
     ResourceInUse,
     SnapshotNotFound,
 )
@@ -28,6 +29,7 @@ from containerlib.oci.reference import Reference
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.digest import ChainId, Digest
     from containerlib.store.stores import Stores
 
@@ -65,9 +67,9 @@ def get_image(stores: Stores, name: str) -> ImageRecord:
         ImageNotFound: There is no such image.
         InvalidReference: `name` is neither, or begins several ids.
     """
-    digest = _find(stores, name)
+    target = _find(stores, name)
     try:
-        return load_image(stores, digest, names_of(stores, digest))
+        return load_image(stores, target, names_of(stores, target.digest))
     except (BlobNotFound, SnapshotNotFound) as error:
         raise ImageNotFound(f"image {name!r} is not complete: {error}; pull or make it again") from None
 
@@ -75,13 +77,15 @@ def get_image(stores: Stores, name: str) -> ImageRecord:
 def list_images(stores: Stores) -> list[ImageRecord]:
     """Return every complete image, those with names first, in the order of their names."""
     names: dict[Digest, list[str]] = {}
+    targets: dict[Digest, Descriptor] = {}
     for name, target in stores.references.list(skip_damaged=True).items():
         names.setdefault(target.digest, []).extend([] if is_anonymous(name) else [name])
+        targets[target.digest] = target
     images: list[ImageRecord] = []
     for digest, references in names.items():
         try:
-            images.append(load_image(stores, digest, tuple(references)))
-        except (BlobNotFound, SnapshotNotFound, InvalidManifest):
+            images.append(load_image(stores, targets[digest], tuple(references)))
+        except (BlobNotFound, SnapshotNotFound, InvalidManifest, PlatformNotFound):
             continue  # being removed, or for another platform
     return sorted(images, key=lambda image: (not image.references, image.references, image.id))
 
@@ -98,7 +102,7 @@ def tag_image(stores: Stores, name: str, reference: str) -> ImageRecord:
         raise InvalidReference(f"{reference!r}: a tag cannot hold a digest")
     with file_lock.locked(stores.layout.collection_lock, shared=True):
         image = get_image(stores, name)
-        point(stores, target.canonical, image.manifest.descriptor)
+        point(stores, target.canonical, image.target)
     return attrs.evolve(image, references=names_of(stores, image.digest))
 
 
@@ -131,7 +135,8 @@ def remove_image(
         ResourceInUse: A container uses the image, or it has several names and `force` is not given.
     """
     with file_lock.locked(stores.layout.collection_lock):
-        digest = _find(stores, name)
+        target = _find(stores, name)
+        digest = target.digest
         names = names_of(stores, digest)
         own = _own_name(stores, name)
         if own is not None and len(names) > 1:
@@ -141,7 +146,7 @@ def remove_image(
             raise ResourceInUse(
                 f"image {name!r} has the names {', '.join(names)}: remove these, or use force"
             )
-        image_id = _image_id(stores, digest)
+        image_id = _image_id(stores, target)
         users = in_use(image_id) if in_use is not None and image_id is not None else []
         if users:
             raise ResourceInUse(f"image {name!r} is used by {', '.join(users)}: remove these first")
@@ -168,13 +173,13 @@ def prune_images(
         named = {target.digest for name, target in targets.items() if not is_anonymous(name)}
         for name, target in targets.items():
             needed = target.digest in named or target.digest in protected
-            if is_anonymous(name) and not needed and _is_unused(stores, target.digest, in_use):
+            if is_anonymous(name) and not needed and _is_unused(stores, target, in_use):
                 stores.references.remove(name)
     return collect(stores, keep=keep)
 
 
-def _find(stores: Stores, name: str) -> Digest:
-    """Return the digest of the manifest of the image called `name`."""
+def _find(stores: Stores, name: str) -> Descriptor:
+    """Return what the image called `name` is found by."""
     match = _ID_PREFIX.fullmatch(name)
     reference = None if match is not None and name.startswith("sha256:") else _reference(name, match)
     if reference is not None:
@@ -183,7 +188,7 @@ def _find(stores: Stores, name: str) -> Digest:
             return found
     if match is None:
         raise ImageNotFound(
-            f"no image is called {name!r}; make one with from_host, from_directory or from_tar"
+            f"no image is called {name!r}; pull it, or make one with from_host, from_directory or from_tar"
         )
     return _by_prefix(stores, name, match[1])
 
@@ -197,26 +202,27 @@ def _reference(name: str, match: re.Match[str] | None) -> Reference | None:
         return None
 
 
-def _by_reference(stores: Stores, reference: Reference) -> Digest | None:
+def _by_reference(stores: Stores, reference: Reference) -> Descriptor | None:
     target = stores.references.get(reference.canonical)
     if target is not None:
-        return target.digest
+        return target
     if reference.digest is None:
         return None
     # A tag beside a digest says nothing; any name of the same repository with this content will do.
     for name, candidate in stores.references.list(skip_damaged=True).items():
         matches = candidate.digest == reference.digest and not is_anonymous(name)
         if matches and Reference.parse(name).name == reference.name:
-            return candidate.digest
+            return candidate
     return None
 
 
-def _by_prefix(stores: Stores, name: str, prefix: str) -> Digest:
-    found: dict[Digest, Digest] = {}
-    for digest in {target.digest for target in stores.references.list(skip_damaged=True).values()}:
-        image_id = _image_id(stores, digest)
+def _by_prefix(stores: Stores, name: str, prefix: str) -> Descriptor:
+    found: dict[Digest, Descriptor] = {}
+    targets = stores.references.list(skip_damaged=True).values()
+    for digest, target in {target.digest: target for target in targets}.items():
+        image_id = _image_id(stores, target)
         if digest.hex.startswith(prefix) or (image_id is not None and image_id.hex.startswith(prefix)):
-            found[image_id or digest] = digest
+            found[image_id or digest] = target
     if not found:
         raise ImageNotFound(f"no image is called {name!r}, and no image id begins so")
     if len(found) > 1:
@@ -224,10 +230,10 @@ def _by_prefix(stores: Stores, name: str, prefix: str) -> Digest:
     return next(iter(found.values()))
 
 
-def _image_id(stores: Stores, digest: Digest) -> Digest | None:
+def _image_id(stores: Stores, target: Descriptor) -> Digest | None:
     try:
-        return load_manifest(stores, digest).config.digest
-    except (BlobNotFound, InvalidManifest):
+        return load_manifest(stores, target).config.digest
+    except (BlobNotFound, InvalidManifest, PlatformNotFound):
         return None
 
 
@@ -240,6 +246,6 @@ def _own_name(stores: Stores, name: str) -> str | None:
     return canonical if stores.references.get(canonical) is not None else None
 
 
-def _is_unused(stores: Stores, digest: Digest, in_use: Callable[[str], list[str]] | None) -> bool:
-    image_id = _image_id(stores, digest)
+def _is_unused(stores: Stores, target: Descriptor, in_use: Callable[[str], list[str]] | None) -> bool:
+    image_id = _image_id(stores, target)
     return in_use is None or image_id is None or not in_use(image_id)
