@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Removed",
     "get_image",
+    "is_id",
     "list_images",
     "prune_images",
     "remove_image",
@@ -176,6 +177,17 @@ def prune_images(
             if is_anonymous(name) and not needed and _is_unused(stores, target, in_use):
                 stores.references.remove(name)
     return collect(stores, keep=keep)
+
+
+def is_id(name: str) -> bool:
+    """Say whether `name` can only be an image id or the beginning of one, and never be pulled."""
+    if name.startswith("sha256:"):
+        return True
+    try:
+        Reference.parse(name)
+    except InvalidReference:
+        return True
+    return False
 
 
 def _find(stores: Stores, name: str) -> Descriptor:

@@ -50,8 +50,6 @@ REACHED: dict[str, frozenset[str]] = {
 
 # Foreign packages and the layers that may use them; everything else goes through those.
 DOORS: dict[str, frozenset[str]] = {
-    "aiohttp": frozenset({"registry"}),
-    "bcrypt": frozenset({"registry"}),
     "cffi": frozenset({"_native"}),
     "click": frozenset({"cli", "oci_cli"}),
     "isal": frozenset({"layer"}),

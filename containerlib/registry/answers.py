@@ -1,0 +1,113 @@
+"""What a registry's refusals mean: status and error body in, typed error out."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+import attrs
+
+from containerlib._util import strict_json
+from containerlib.errors import (
+    AuthenticationFailed,
+    InvalidInputError,
+    RateLimited,
+    RegistryError,
+    RegistryUnavailable,
+    RemoteNotFound,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["MAX_ERROR_BYTES", "Refusal", "redacted", "refused", "retry_after_s"]
+
+MAX_ERROR_BYTES = 64 << 10
+_MAX_CODES = 16
+_MAX_MESSAGE = 300
+_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _TOO_MANY, _SERVER_ERROR = 401, 403, 404, 429, 500
+
+
+@attrs.frozen
+class Refusal:
+    """An answer that is not what was asked for.
+
+    Attributes:
+        method: Of the request.
+        url: Of the request.
+        status: Of the answer.
+        headers: Of the answer, by lower-case name.
+        body: Its beginning.
+    """
+
+    method: str
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def errors(self) -> list[tuple[str, str]]:
+        """Codes and messages of the body, in OCI's form; empty if it has another."""
+        try:
+            found = strict_json.loads_object(self.body, limit=MAX_ERROR_BYTES, what="error").get("errors")
+        except InvalidInputError:
+            return []
+        entries = found if isinstance(found, list) else []
+        return [
+            (str(entry.get("code", ""))[:64], str(entry.get("message", ""))[:_MAX_MESSAGE])
+            for entry in entries[:_MAX_CODES]
+            if isinstance(entry, dict)
+        ]
+
+
+def redacted(url: str) -> str:
+    """Return `url` without user, password and query, any of which may be secret."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return how long the answer asks to wait, in seconds; None if it does not say so understandably."""
+    text = headers.get("retry-after", "").strip()
+    if text.isdecimal() and len(text) < 12:  # noqa: PLR2004 - longer numbers are no times
+        return float(text)
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+        return max(0.0, date.timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
+
+
+def refused(refusal: Refusal, what: str) -> RegistryError:
+    """Return the error for an answer.
+
+    Args:
+        refusal: The answer.
+        what: What was asked for, for people, such as ``manifest 'latest' of host/name``.
+    """
+    errors = refusal.errors()
+    said = "; ".join(filter(None, (message or code for code, message in errors)))
+    reason = f"{refusal.status}" + (f": {said}" if said else "")
+    codes = tuple(code for code, _ in errors if code)
+    method, url, status = refusal.method, redacted(refusal.url), refusal.status
+    if status == _TOO_MANY:
+        wait = retry_after_s(refusal.headers)
+        hint = f"; it asks to wait {wait:.0f} s" if wait is not None else ""
+        message = f"{what}: too many requests{hint}; log in, use a mirror, or try again later"
+        return RateLimited(message, retry_after_s=wait, method=method, url=url, status=status, codes=codes)
+    if status in {_UNAUTHORIZED, _FORBIDDEN}:
+        return AuthenticationFailed(
+            f"{what}: access denied ({reason}); log in with an account that may do this",
+            method=method,
+            url=url,
+            status=status,
+            codes=codes,
+        )
+    if status == _NOT_FOUND:
+        return RemoteNotFound(
+            f"{what}: not there ({reason})", method=method, url=url, status=status, codes=codes
+        )
+    kind = RegistryUnavailable if status >= _SERVER_ERROR else RegistryError
+    return kind(f"{what}: the registry answered {reason}", method=method, url=url, status=status, codes=codes)

@@ -1,0 +1,281 @@
+"""HTTP to registries: the one place that knows the HTTP library, and where its errors become ours.
+
+Connections are kept per origin. Redirects are followed here, because what may go along with them depends on
+where they lead: credentials never leave the origin they belong to, and TLS is never given up on the way. A
+request that may be repeated is repeated when the registry is out of order for a moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import ssl
+import threading
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+
+import attrs
+import urllib3
+from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, SSLError
+from urllib3.exceptions import TimeoutError as HTTPTimeoutError
+
+from containerlib.errors import RegistryError, RegistryUnavailable
+from containerlib.registry.answers import MAX_ERROR_BYTES, Refusal, redacted, retry_after_s
+from containerlib.registry.certificates import tls_context
+from containerlib.registry.proxies import proxy_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self
+
+    from containerlib.registry.source import Source
+
+__all__ = ["Answer", "Transport", "TransportSettings"]
+
+_REPEATED = frozenset((429, 500, 502, 503, 504))
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF_WHILE_READING", "HTTP_REQUEST")
+_MAX_REDIRECTS = 10
+_MAX_CHUNK = 1 << 20
+
+
+@attrs.frozen(kw_only=True)
+class TransportSettings:
+    """How patient the transport is.
+
+    Attributes:
+        connect_timeout_s: For connecting.
+        stall_timeout_s: For the next bytes of an answer.
+        attempts: How often a request is made that may be repeated.
+        max_wait_s: Longest wait between two attempts; a registry that asks for more is given up.
+    """
+
+    connect_timeout_s: float = 10.0
+    stall_timeout_s: float = 30.0
+    attempts: int = 5
+    max_wait_s: float = 30.0
+
+
+class Answer:
+    """The answer to a request; a context manager that gives the connection back."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse, method: str, url: str, what: str) -> None:
+        self._response = response
+        self._what = what
+        self._is_read = False
+        self.method = method
+        self.url = url
+        self.status = response.status
+        self.headers = {name.lower(): value for name, value in response.headers.items()}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes of the body; empty at its end.
+
+        Raises:
+            RegistryUnavailable: The connection broke off or stalled.
+        """
+        try:
+            data = self._response.read(min(size, _MAX_CHUNK), decode_content=False)
+        except (HTTPError, OSError) as error:
+            raise _unavailable(self.method, self.url, error, self._what) from error
+        self._is_read = not data
+        return data
+
+    def read_all(self, limit: int) -> bytes:
+        """Return the whole body, at most one byte more than `limit`."""
+        data = b""
+        while len(data) <= limit and (chunk := self.read(limit + 1 - len(data))):
+            data += chunk
+        return data
+
+    def refusal(self) -> Refusal:
+        """Return what is to be known of an answer that is a refusal."""
+        body = b""
+        with contextlib.suppress(RegistryError):
+            body = self.read_all(MAX_ERROR_BYTES)
+        return Refusal(self.method, self.url, self.status, self.headers, body)
+
+    def close(self) -> None:
+        """Give the connection back, or drop it if the body was not read to its end."""
+        if self._is_read:
+            self._response.release_conn()
+        else:
+            self._response.close()
+
+
+class Transport:
+    """Connections to any number of registries, shared by threads."""
+
+    def __init__(self, settings: TransportSettings | None = None) -> None:
+        self._settings = settings or TransportSettings()
+        self._pools: dict[tuple[str, bool], urllib3.PoolManager] = {}
+        self._plain: set[str] = set()
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._lock:
+            pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            pool.clear()
+
+    def base_url(self, source: Source) -> str:
+        """Return scheme and host by which `source` is reached, as far as it is known by now."""
+        return f"http://{source.host}" if source.host in self._plain else source.base_url
+
+    def request(
+        self,
+        source: Source,
+        method: str,
+        path: str,
+        *,
+        what: str,
+        headers: Mapping[str, str] | None = None,
+        repeat: bool = True,
+    ) -> Answer:
+        """Make a request to the host of `source` and return its answer, whatever its status.
+
+        Args:
+            source: Whose host is asked, and how it is to be trusted.
+            method: ``GET`` and so on.
+            path: Beginning with a slash, or an absolute URL of the same host.
+            what: What is asked for, for messages.
+            headers: Sent along; ``Authorization`` only to this very origin.
+            repeat: Whether the request may be made several times.
+
+        Raises:
+            RegistryUnavailable: The host cannot be reached, or not safely, or stays out of order.
+            RegistryError: It redirects to where we do not go.
+        """
+        attempts = self._settings.attempts if repeat else 1
+        for attempt in range(1, attempts + 1):
+            wait = random.uniform(0.25, 0.5) * 2**attempt  # noqa: S311 - no secret, only spread
+            try:
+                answer = self._follow(source, method, path, dict(headers or {}), what)
+            except RegistryUnavailable as error:
+                if attempt == attempts or not _may_pass(error.__cause__):
+                    raise
+            else:
+                if answer.status not in _REPEATED or attempt == attempts:
+                    return answer
+                asked = retry_after_s(answer.headers)
+                if asked is not None and asked > self._settings.max_wait_s:
+                    return answer
+                answer.close()
+                wait = wait if asked is None else asked
+            time.sleep(min(wait, self._settings.max_wait_s))
+        raise AssertionError("the last attempt returns or raises")
+
+    def _follow(self, source: Source, method: str, path: str, headers: dict[str, str], what: str) -> Answer:
+        url = urljoin(self.base_url(source), path)
+        origin = _origin(url)
+        for _ in range(_MAX_REDIRECTS + 1):
+            answer = self._once(source, method, url, headers, what)
+            if answer.status not in _REDIRECTS or "location" not in answer.headers:
+                return answer
+            answer.close()
+            target = urljoin(answer.url, answer.headers["location"])
+            _check_redirect(answer.url, target, what)
+            if _origin(target) != origin:
+                headers.pop("Authorization", None)
+            url = target
+        raise RegistryError(f"{what}: more than {_MAX_REDIRECTS} redirects", method=method, url=redacted(url))
+
+    def _once(self, source: Source, method: str, url: str, headers: dict[str, str], what: str) -> Answer:
+        try:
+            return self._send(source, method, url, headers, what)
+        except SSLError as error:
+            if not self._speaks_no_tls(source, url, error):
+                raise _unavailable(method, url, error, what) from error
+        except (HTTPError, OSError) as error:
+            raise _unavailable(method, url, error, what) from error
+        # Loopback and hosts declared insecure may speak plain text. A bad certificate never leads here.
+        self._plain.add(source.host)
+        try:
+            return self._send(source, method, url.replace("https://", "http://", 1), headers, what)
+        except (HTTPError, OSError) as error:
+            raise _unavailable(method, url, error, what) from error
+
+    def _send(self, source: Source, method: str, url: str, headers: dict[str, str], what: str) -> Answer:
+        verify = source.verify_tls or _host(url) != source.host
+        response = self._pool(url, verify=verify).request(
+            method,
+            url,
+            headers={"User-Agent": "containerlib", "Accept-Encoding": "identity", **headers},
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            decode_content=False,
+            timeout=urllib3.Timeout(
+                connect=self._settings.connect_timeout_s, read=self._settings.stall_timeout_s
+            ),
+        )
+        return Answer(response, method, url, what)
+
+    def _speaks_no_tls(self, source: Source, url: str, error: SSLError) -> bool:
+        cause = error.args[0] if error.args else None
+        reason = getattr(cause, "reason", None) or str(error)
+        is_certificate = isinstance(cause, ssl.SSLCertVerificationError)
+        return (
+            source.allows_http
+            and _host(url) == source.host
+            and not is_certificate
+            and any(text in reason for text in _NOT_TLS)
+        )
+
+    def _pool(self, url: str, *, verify: bool) -> urllib3.PoolManager:
+        origin = _origin(url)
+        with self._lock:
+            pool = self._pools.get((origin, verify))
+            if pool is None:
+                context = tls_context(_host(url), verify=verify) if url.startswith("https:") else None
+                proxy = proxy_for(url)
+                if proxy is None:
+                    pool = urllib3.PoolManager(num_pools=2, maxsize=8, ssl_context=context)
+                else:
+                    pool = urllib3.ProxyManager(proxy, num_pools=2, maxsize=8, ssl_context=context)
+                self._pools[origin, verify] = pool
+            return pool
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{_host(url).lower()}"
+
+
+def _check_redirect(source: str, target: str, what: str) -> None:
+    parts = urlsplit(target)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
+        raise RegistryError(f"{what}: redirected to {redacted(target)!r}, which is not followed")
+    if urlsplit(source).scheme == "https" and parts.scheme != "https":
+        raise RegistryError(f"{what}: redirected from TLS to plain text at {redacted(target)!r}")
+
+
+def _unavailable(method: str, url: str, error: Exception, what: str) -> RegistryUnavailable:
+    if isinstance(error, SSLError):
+        reason = f"TLS failed: {error}; install its authority below certs.d"
+    elif isinstance(error, NameResolutionError):
+        reason = "there is no such host, or its name cannot be looked up"
+    elif isinstance(error, NewConnectionError):
+        reason = f"cannot connect: {str(error).rpartition(': ')[2]}"
+    elif isinstance(error, HTTPTimeoutError):
+        reason = "it does not answer in time"
+    else:
+        reason = f"the connection broke: {error}"
+    return RegistryUnavailable(f"{what}: {_host(url)}: {reason}", method=method, url=redacted(url))
+
+
+def _may_pass(cause: BaseException | None) -> bool:
+    """Say whether another attempt could succeed."""
+    return not isinstance(cause, (SSLError, NewConnectionError))
