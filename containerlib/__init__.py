@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         VerificationError,
         VolumeNotFound,
     )
+    from containerlib.image.progress import TransferEvent
     from containerlib.image.resolve import Removed
     from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.image_config import Config as ImageDefaults
@@ -94,6 +95,7 @@ _MODULES = {
         *("VerificationError", "VolumeNotFound", "AuthenticationFailed", "Offline", "PlatformNotFound"),
         *("RateLimited", "RegistryBlocked", "RegistryError", "RegistryUnavailable", "RemoteNotFound"),
     ),
+    "containerlib.image.progress": ("TransferEvent",),
     "containerlib.image.resolve": ("Removed",),
     "containerlib.oci.descriptor": ("Descriptor",),
     "containerlib.oci.image_config": ("Config",),
@@ -164,6 +166,7 @@ __all__ = [
     "SnapshotNotFound",
     "SpawnError",
     "StoreCorrupted",
+    "TransferEvent",
     "UnsafePath",
     "UnsupportedHost",
     "UnsupportedLayer",

@@ -10,6 +10,7 @@ from attrs import frozen
 
 from containerlib.api.container import Containers
 from containerlib.api.image import Images
+from containerlib.api.remote import Remote
 from containerlib.container.session import Session
 from containerlib.errors import InvalidOption
 
@@ -31,10 +32,15 @@ class EngineConfig:
         root_kind: How root file systems are made: ``"overlay"``, ``"copy"``, or ``"auto"`` for overlay with
             copying as the fallback.
         start_timeout_s: How long the kernel may take for all steps of a container's start.
+        offline: Whether registries are never contacted.
+        insecure_registries: Hosts, with their ports, that need no valid certificate and may speak plain http.
+            This machine's own always may.
     """
 
     root_kind: RootKind = "auto"
     start_timeout_s: float = 60.0
+    offline: bool = False
+    insecure_registries: tuple[str, ...] = ()
 
     def __attrs_post_init__(self) -> None:
         if self.root_kind not in {"auto", "overlay", "copy"}:
@@ -93,6 +99,9 @@ class Engine:
             root_kind=self._config.root_kind,
             start_timeout_s=self._config.start_timeout_s,
         )
+        self._remote = Remote(
+            offline=self._config.offline, insecure_registries=self._config.insecure_registries
+        )
 
     def __repr__(self) -> str:
         state = "open" if self._session.is_open else "closed"
@@ -124,7 +133,7 @@ class Engine:
     @property
     def images(self) -> Images:
         """The images of the store."""
-        return Images(self._session)
+        return Images(self._session, self._remote)
 
     @property
     def containers(self) -> Containers:

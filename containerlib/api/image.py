@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, BinaryIO, Unpack
+from typing import TYPE_CHECKING, BinaryIO, Literal, Unpack
 
 import attrs
 
@@ -12,6 +12,7 @@ from containerlib.api.process import run_to_end
 from containerlib.api.result import CompletedRun
 from containerlib.container.communicate import DEFAULT_OUTPUT_LIMIT
 from containerlib.container.streams import DEVNULL, PIPE
+from containerlib.errors import ImageNotFound, InvalidOption
 from containerlib.image import resolve
 from containerlib.oci.image_config import Config
 
@@ -20,13 +21,17 @@ if TYPE_CHECKING:
 
     from containerlib.api.container import Container
     from containerlib.api.options import RunOptions
+    from containerlib.api.remote import Remote
     from containerlib.container.session import Session
     from containerlib.container.streams import Input, Output
     from containerlib.image.image_record import ImageRecord
+    from containerlib.image.progress import Progress
     from containerlib.image.resolve import Removed
     from containerlib.oci.descriptor import Descriptor
 
-__all__ = ["Image", "Images"]
+__all__ = ["Image", "Images", "PullPolicy"]
+
+PullPolicy = Literal["missing", "always", "never"]
 
 _LATEST = 2**33 - 1  # what a tar header can hold: files keep the times that they have
 _DEFAULT_SHELLS = ("bin/sh", "usr/bin/sh", "bin/bash")
@@ -174,11 +179,61 @@ class Image:
 class Images:
     """The images of an engine's store."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, remote: Remote) -> None:
         self._session = session
+        self._remote = remote
 
     def _wrap(self, record: ImageRecord) -> Image:
         return Image(self._session, record)
+
+    def pull(self, reference: str, *, platform: str | None = None, progress: Progress | None = None) -> Image:
+        """Fetch an image from its registry, and give it this name in the store.
+
+        Layers that the store has are not fetched again; pulling what has not changed costs one request. What
+        was called so before stays, without the name. On failure the store is as it was.
+
+        Args:
+            reference: Such as ``python:3.12`` or ``localhost:5000/team/tool@sha256:...``.
+            platform: Such as ``linux/arm64``; what this host runs best if None.
+            progress: Called with a `TransferEvent` for each step of each layer, one at a time.
+
+        Raises:
+            InvalidReference: It cannot be a name of an image.
+            RemoteNotFound: The registry has no such image; the message names the tags that there are.
+            PlatformNotFound: There is none for the platform; the error lists those there are.
+            AuthenticationFailed: The registry wants other credentials.
+            RegistryError: It cannot be reached, limits the rate, or is out of order.
+            VerificationError: It sent something else than it promised.
+            LayerError: A layer could harm the host, or is damaged.
+            Offline: The engine was told to be.
+        """
+        return self._wrap(
+            self._remote.pull(self._session.stores, reference, platform=platform, progress=progress)
+        )
+
+    def find(self, name: str, *, pull: PullPolicy = "missing") -> Image:
+        """The image called `name`, pulled first if the policy says so.
+
+        Args:
+            name: As for `get`; only a reference can be pulled.
+            pull: ``"missing"`` pulls what the store does not have, ``"always"`` asks the registry each time,
+                ``"never"`` is the same as `get`.
+
+        Raises:
+            ImageNotFound: There is none, and it must not be pulled.
+            InvalidOption: `pull` is something else.
+            RegistryError: See `pull`.
+        """
+        if pull not in {"missing", "always", "never"}:
+            raise InvalidOption("pull", pull, "give 'missing', 'always' or 'never'")
+        if pull == "always":
+            return self.pull(name)
+        try:
+            return self.get(name)
+        except ImageNotFound:
+            if pull == "never" or resolve.is_id(name):
+                raise
+        return self.pull(name)
 
     def from_host(self, commands: Sequence[str] | None = None, *, reference: str | None = None) -> Image:
         """Make an image of programs of this host, with exactly the libraries that they need.

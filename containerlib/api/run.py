@@ -13,6 +13,7 @@ from containerlib.container.streams import DEVNULL, PIPE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from containerlib.api.image import PullPolicy
     from containerlib.api.options import RunOptions
     from containerlib.api.result import CompletedRun
     from containerlib.container.streams import Input, Output
@@ -20,14 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["Popen", "run"]
 
 
-def _image(image: Image | str) -> Image:
-    return image if isinstance(image, Image) else default_engine().images.get(image)
+def _image(image: Image | str, pull: PullPolicy) -> Image:
+    return image if isinstance(image, Image) else default_engine().images.find(image, pull=pull)
 
 
 def run(
     args: Sequence[str] | None = None,
     *,
     image: Image | str,
+    pull: PullPolicy = "missing",
     stdin: Input = DEVNULL,
     stdout: Output = PIPE,
     stderr: Output = PIPE,
@@ -40,7 +42,9 @@ def run(
 
     Args:
         args: The command; the image's own if None.
-        image: An image, or the name of one in the default engine's store.
+        image: An image, or the name of one.
+        pull: When an image given by name is pulled from its registry: ``"missing"`` if the default engine's
+            store does not have it, ``"always"``, or ``"never"``.
         stdin: Bytes to be read, `DEVNULL` (the default), a descriptor or file; None to inherit.
         stdout: `PIPE` to capture (the default), `DEVNULL`, a descriptor or file; None to inherit.
         stderr: The same, or `STDOUT`.
@@ -49,7 +53,7 @@ def run(
         output_limit_bytes: Most output to keep.
         options: See `RunOptions`.
     """
-    return _image(image).call(
+    return _image(image, pull).call(
         args,
         stdin=stdin,
         stdout=stdout,
@@ -65,6 +69,7 @@ def Popen(  # noqa: N802 - named after subprocess.Popen
     args: Sequence[str] | None = None,
     *,
     image: Image | str,
+    pull: PullPolicy = "missing",
     stdin: Input = None,
     stdout: Output = None,
     stderr: Output = None,
@@ -74,10 +79,12 @@ def Popen(  # noqa: N802 - named after subprocess.Popen
 
     Args:
         args: The command; the image's own if None.
-        image: An image, or the name of one in the default engine's store.
+        image: An image, or the name of one.
+        pull: When an image given by name is pulled from its registry: ``"missing"`` if the default engine's
+            store does not have it, ``"always"``, or ``"never"``.
         stdin: `PIPE`, `DEVNULL`, bytes, a descriptor or file; None to inherit.
         stdout: `PIPE`, `DEVNULL`, a descriptor or file; None to inherit.
         stderr: The same, or `STDOUT`.
         options: See `RunOptions`.
     """
-    return Process(_image(image), args, stdin=stdin, stdout=stdout, stderr=stderr, **options)
+    return Process(_image(image, pull), args, stdin=stdin, stdout=stdout, stderr=stderr, **options)

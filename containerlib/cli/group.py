@@ -18,6 +18,7 @@ _COMMANDS = {
     "doctor": "containerlib.cli.doctor:doctor",
     "images": "containerlib.cli.images:images",
     "ps": "containerlib.cli.ps:ps",
+    "pull": "containerlib.cli.pull:pull",
     "rmi": "containerlib.cli.images:remove",
     "run": "containerlib.cli.run:run",
     "tag": "containerlib.cli.images:tag",

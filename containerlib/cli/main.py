@@ -29,7 +29,7 @@ _BROKEN_PIPE = 141
 _HINTS = (
     (
         ImageNotFound,
-        "'containerlib images' lists what there is; 'containerlib run --from-host' needs no image",
+        "'containerlib images' lists what there is here; 'containerlib run --from-host' needs no image",
     ),
     (UnsupportedHost, "'containerlib doctor' says what this host can do"),
 )

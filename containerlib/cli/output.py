@@ -27,9 +27,9 @@ def FORMAT_OPTION() -> click.Option:  # noqa: N802 - a constant, but each comman
     )
 
 
-def QUIET_OPTION() -> click.Option:  # noqa: N802 - a constant, but each command needs its own
+def QUIET_OPTION(text: str = "Show ids only.") -> click.Option:  # noqa: N802 - as above
     """The option ``--quiet``."""
-    return click.Option(["-q", "--quiet"], is_flag=True, help="Show ids only.")
+    return click.Option(["-q", "--quiet"], is_flag=True, help=text)
 
 
 def short_id(text: str) -> str:

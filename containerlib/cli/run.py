@@ -225,6 +225,12 @@ _OPTIONS = [
         metavar="SECONDS",
         help="End the container after that time.",
     ),
+    click.Option(
+        ["--pull"],
+        type=click.Choice(["missing", "always", "never"]),
+        default="missing",
+        help="When to fetch the image from its registry; if it is missing here by default.",
+    ),
     _flag(
         "--from-host",
         help="Run a program of this host: there is no IMAGE, all arguments are the command. The image has a "
@@ -288,7 +294,7 @@ def _image(engine: Engine, values: Mapping[str, Any]) -> tuple[Image, Sequence[s
     arguments: Sequence[str] = values["arguments"]
     if values["from_host"]:
         return _host_image(engine, values["entrypoint"] or arguments[0]), arguments
-    return engine.images.get(arguments[0]), arguments[1:] or None
+    return engine.images.find(arguments[0], pull=values["pull"]), arguments[1:] or None
 
 
 def _start(image: Image, command: Sequence[str] | None, values: Mapping[str, Any]) -> Container:

@@ -141,7 +141,7 @@ def test_exit_code_is_the_commands_own(cli: CommandLine, code: int) -> None:
         (("run", "host", "nosuch"), 127, "not found"),
         (("run", "host", "/etc/passwd"), 126, "permission denied"),
         (("run", "--from-host", "nosuch"), 127, "not found"),
-        (("run", "nosuch"), 125, "no image is called 'nosuch'"),
+        (("run", "--pull=never", "nosuch"), 125, "no image is called 'nosuch'"),
         (("run", "UPPER"), 125, "UPPER"),
         (("run",), 125, "name an image"),
         (("run", "--from-host"), 125, "name a command"),
