@@ -40,8 +40,9 @@ _DEFAULT_SHELLS = ("bin/sh", "usr/bin/sh", "bin/bash")
 class Image:
     """One image of the store. Frozen: what changes is which references point at it."""
 
-    def __init__(self, session: Session, record: ImageRecord) -> None:
+    def __init__(self, session: Session, remote: Remote, record: ImageRecord) -> None:
         self._session = session
+        self._remote = remote
         self._record = record
 
     def __repr__(self) -> str:
@@ -162,7 +163,30 @@ class Image:
         Raises:
             InvalidReference: It is not a reference.
         """
-        return Image(self._session, resolve.tag_image(self._session.stores, self.id, reference))
+        record = resolve.tag_image(self._session.stores, self.id, reference)
+        return Image(self._session, self._remote, record)
+
+    def push(self, reference: str, *, progress: Progress | None = None) -> Descriptor:
+        """Upload it to a registry, and let `reference` mean it there.
+
+        What the registry has already is not uploaded again. The bytes are those of the store, so the digest
+        is the same there. An image that came as one of an index of several platforms is pushed as the index if
+        all of it is here, else alone.
+
+        Args:
+            reference: Registry, repository and tag; need not be a name of the image here.
+            progress: Called with a `TransferEvent` for each step of each blob, one at a time.
+
+        Returns:
+            What the tag means now: media type, digest and size.
+
+        Raises:
+            InvalidReference: It is no reference, or one with a digest.
+            AuthenticationFailed: The registry wants other credentials.
+            RegistryError: It cannot be reached, or refuses.
+            Offline: The engine was told to be.
+        """
+        return self._remote.push(self._session.stores, self._record, reference, progress=progress)
 
     def remove(self, *, force: bool = False) -> Removed:
         """Remove it with all its names; content that no other image needs goes as well.
@@ -184,7 +208,7 @@ class Images:
         self._remote = remote
 
     def _wrap(self, record: ImageRecord) -> Image:
-        return Image(self._session, record)
+        return Image(self._session, self._remote, record)
 
     def pull(self, reference: str, *, platform: str | None = None, progress: Progress | None = None) -> Image:
         """Fetch an image from its registry, and give it this name in the store.
@@ -326,6 +350,14 @@ class Images:
     def list(self) -> list[Image]:
         """All images of the store."""
         return [self._wrap(record) for record in resolve.list_images(self._session.stores)]
+
+    def push(self, name: str, *, progress: Progress | None = None) -> Descriptor:
+        """Upload the image called `name` to where that name says; see `Image.push`.
+
+        Raises:
+            ImageNotFound: There is none.
+        """
+        return self.get(name).push(name, progress=progress)
 
     def tag(self, name: str, reference: str) -> Image:
         """Give an image a further name; see `Image.tag`."""

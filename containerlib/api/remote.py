@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from containerlib.image.image_record import ImageRecord
     from containerlib.image.progress import Progress
+    from containerlib.oci.descriptor import Descriptor
     from containerlib.registry.client import Registries
     from containerlib.store.stores import Stores
 
@@ -47,6 +48,29 @@ class Remote:
         repository = registries.repository(source_of(reference, insecure=self._insecure))
         try:
             return pull_image(stores, repository, reference, platform=wanted, progress=progress or ignore)
+        finally:
+            registries.close()
+
+    def push(
+        self, stores: Stores, record: ImageRecord, name: str, *, progress: Progress | None
+    ) -> Descriptor:
+        """Do what `Image.push` says."""
+        from containerlib.image.progress import ignore  # noqa: PLC0415 - see the module
+        from containerlib.image.push import push_image  # noqa: PLC0415
+        from containerlib.registry.locate import source_of  # noqa: PLC0415
+
+        reference = Reference.parse(name)
+        if reference.digest is not None or reference.tag is None:
+            raise InvalidReference(
+                f"{name!r}: images are pushed by a tag, and have the digest that they have"
+            )
+        if self._offline:
+            raise Offline(f"image {reference.familiar!r} cannot be pushed: this engine is offline")
+        registries = self._open()
+        source = source_of(reference, insecure=self._insecure)
+        try:
+            repository = registries.repository(source, "pull,push")
+            return push_image(stores, repository, record, reference.tag, progress=progress or ignore)
         finally:
             registries.close()
 

@@ -19,6 +19,7 @@ _COMMANDS = {
     "images": "containerlib.cli.images:images",
     "ps": "containerlib.cli.ps:ps",
     "pull": "containerlib.cli.pull:pull",
+    "push": "containerlib.cli.push:push",
     "rmi": "containerlib.cli.images:remove",
     "run": "containerlib.cli.run:run",
     "tag": "containerlib.cli.images:tag",

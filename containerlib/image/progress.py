@@ -9,7 +9,7 @@ import attrs
 
 __all__ = ["Phase", "Progress", "TransferEvent", "ignore"]
 
-Phase = Literal["exists", "downloading", "unpacking", "done"]
+Phase = Literal["exists", "downloading", "unpacking", "uploading", "done"]
 
 
 @attrs.frozen

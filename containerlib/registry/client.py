@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from containerlib.registry.credentials import Credentials
     from containerlib.registry.source import Source
-    from containerlib.registry.transport import Answer
+    from containerlib.registry.transport import Answer, Body
 
 __all__ = ["BlobSink", "Registries", "RepositoryClient"]
 
@@ -68,9 +68,14 @@ class Registries:
         self._transport = Transport(settings)
         self._authorizer = Authorizer(self._transport, credentials)
 
-    def repository(self, source: Source) -> RepositoryClient:
-        """Return the client of one repository. Contacts nobody."""
-        return RepositoryClient(source, self._transport, self._authorizer)
+    def repository(self, source: Source, actions: str = "pull") -> RepositoryClient:
+        """Return the client of one repository. Contacts nobody.
+
+        Args:
+            source: Which one, and where.
+            actions: What it is to be used for: ``pull`` or ``pull,push``.
+        """
+        return RepositoryClient(source, self._transport, self._authorizer, actions)
 
     def close(self) -> None:
         """Close every connection that is idle; new ones are made when they are needed."""
@@ -84,6 +89,7 @@ class RepositoryClient:
     source: Source
     _transport: Transport = attrs.field(repr=False)
     _authorizer: Authorizer = attrs.field(repr=False)
+    _actions: str = "pull"
     _header: str = attrs.field(default="", init=False, repr=False)
 
     def fetch_manifest(self, wanted: str | Descriptor) -> tuple[Descriptor, bytes]:
@@ -100,7 +106,7 @@ class RepositoryClient:
         """
         name = str(wanted.digest) if isinstance(wanted, Descriptor) else wanted
         what = f"manifest {name!r} of {self.source.name}"
-        with self._request("GET", f"manifests/{name}", what, {"Accept": _ACCEPT}) as answer:
+        with self.request("GET", f"manifests/{name}", what, {"Accept": _ACCEPT}) as answer:
             if answer.status == _NOT_FOUND:
                 error = refused(answer.refusal(), what)
             elif answer.status != _OK:
@@ -142,7 +148,7 @@ class RepositoryClient:
     def tags(self) -> list[str]:
         """Return the tags of the repository, as many as the registry gives at once."""
         what = f"tags of {self.source.name}"
-        with self._request("GET", "tags/list", what) as answer:
+        with self.request("GET", "tags/list", what) as answer:
             if answer.status != _OK:
                 raise refused(answer.refusal(), what)
             return _parse_tags(answer.read_all(_MAX_TAGS_BYTES), what)
@@ -173,7 +179,7 @@ class RepositoryClient:
         offset = sink.size
         what = f"blob {descriptor.digest} of {self.source.name}"
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        with self._request("GET", f"blobs/{descriptor.digest}", what, headers) as answer:
+        with self.request("GET", f"blobs/{descriptor.digest}", what, headers) as answer:
             if answer.status not in {_OK, _PARTIAL}:
                 raise refused(answer.refusal(), what)
             if answer.headers.get("content-encoding", "identity") != "identity":
@@ -190,13 +196,29 @@ class RepositoryClient:
                 f"{what}: ends after {sink.size} of {descriptor.size} bytes", method="GET"
             )
 
-    def _request(self, method: str, path: str, what: str, headers: dict[str, str] | None = None) -> Answer:
-        """Make a request, and once again with what the registry asks to get in."""
+    def request(
+        self,
+        method: str,
+        path: str,
+        what: str,
+        headers: dict[str, str] | None = None,
+        body: Callable[[], Body] | None = None,
+    ) -> Answer:
+        """Make a request, and once again with what the registry asks to get in.
+
+        Args:
+            method: ``GET`` and so on.
+            path: Below the repository, or an absolute path or URL that the registry gave.
+            what: What is asked for, for messages.
+            headers: Sent along.
+            body: See `Transport.request`.
+        """
         wanted = dict(headers or {})
         if self._header:
             wanted["Authorization"] = self._header
-        url = f"/v2/{self.source.repository}/{path}"
-        answer = self._transport.request(self.source, method, url, what=what, headers=wanted)
+        is_given = path.startswith("/") or "://" in path
+        url = path if is_given else f"/v2/{self.source.repository}/{path}"
+        answer = self._transport.request(self.source, method, url, what=what, headers=wanted, body=body)
         if answer.status != _UNAUTHORIZED:
             return answer
         challenges = parse_challenges(answer.headers.get("www-authenticate", ""))
@@ -204,10 +226,10 @@ class RepositoryClient:
             return answer
         answer.close()
         self._authorizer.forget(self._header)
-        scope = f"repository:{self.source.repository}:pull"
+        scope = f"repository:{self.source.repository}:{self._actions}"
         self._header = self._authorizer.header(self.source, challenges, scope, what)
         wanted["Authorization"] = self._header
-        return self._transport.request(self.source, method, url, what=what, headers=wanted)
+        return self._transport.request(self.source, method, url, what=what, headers=wanted, body=body)
 
     def _tags_hint(self) -> str:
         try:

@@ -12,7 +12,7 @@ import random
 import ssl
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urljoin, urlsplit
 
 import attrs
@@ -26,17 +26,20 @@ from containerlib.registry.certificates import tls_context
 from containerlib.registry.proxies import proxy_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Self
+    from collections.abc import Callable, Mapping
+    from typing import BinaryIO, Self
 
     from containerlib.registry.source import Source
 
-__all__ = ["Answer", "Transport", "TransportSettings"]
+__all__ = ["Answer", "Body", "Transport", "TransportSettings"]
 
+Body: TypeAlias = "bytes | BinaryIO"
 _REPEATED = frozenset((429, 500, 502, 503, 504))
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF_WHILE_READING", "HTTP_REQUEST")
+_SAFE = frozenset(("GET", "HEAD"))
 _MAX_REDIRECTS = 10
+_BLOCK_BYTES = 1 << 20
 _MAX_CHUNK = 1 << 20
 
 
@@ -55,6 +58,16 @@ class TransportSettings:
     stall_timeout_s: float = 30.0
     attempts: int = 5
     max_wait_s: float = 30.0
+
+
+@attrs.frozen
+class _Request:
+    """What stays the same of a request wherever it is redirected to; headers may get fewer."""
+
+    method: str
+    headers: dict[str, str]
+    body: Callable[[], Body] | None
+    what: str
 
 
 class Answer:
@@ -138,7 +151,7 @@ class Transport:
         *,
         what: str,
         headers: Mapping[str, str] | None = None,
-        repeat: bool = True,
+        body: Callable[[], Body] | None = None,
     ) -> Answer:
         """Make a request to the host of `source` and return its answer, whatever its status.
 
@@ -148,17 +161,18 @@ class Transport:
             path: Beginning with a slash, or an absolute URL of the same host.
             what: What is asked for, for messages.
             headers: Sent along; ``Authorization`` only to this very origin.
-            repeat: Whether the request may be made several times.
+            body: Gives the body, from its beginning each time it is called; its length must be among the
+                headers. Only ``GET`` and ``HEAD`` are repeated.
 
         Raises:
             RegistryUnavailable: The host cannot be reached, or not safely, or stays out of order.
             RegistryError: It redirects to where we do not go.
         """
-        attempts = self._settings.attempts if repeat else 1
+        attempts = self._settings.attempts if method in _SAFE else 1
         for attempt in range(1, attempts + 1):
             wait = random.uniform(0.25, 0.5) * 2**attempt  # noqa: S311 - no secret, only spread
             try:
-                answer = self._follow(source, method, path, dict(headers or {}), what)
+                answer = self._follow(source, _Request(method, dict(headers or {}), body, what), path)
             except RegistryUnavailable as error:
                 if attempt == attempts or not _may_pass(error.__cause__):
                     raise
@@ -173,11 +187,15 @@ class Transport:
             time.sleep(min(wait, self._settings.max_wait_s))
         raise AssertionError("the last attempt returns or raises")
 
-    def _follow(self, source: Source, method: str, path: str, headers: dict[str, str], what: str) -> Answer:
+    def _follow(self, source: Source, request: _Request, path: str) -> Answer:
+        method, headers, what = request.method, request.headers, request.what
         url = urljoin(self.base_url(source), path)
-        origin = _origin(url)
+        origin = _origin(self.base_url(source))
+        if _origin(url) != origin:
+            _check_redirect(origin, url, what)
+            headers.pop("Authorization", None)
         for _ in range(_MAX_REDIRECTS + 1):
-            answer = self._once(source, method, url, headers, what)
+            answer = self._once(source, request, url)
             if answer.status not in _REDIRECTS or "location" not in answer.headers:
                 return answer
             answer.close()
@@ -188,9 +206,10 @@ class Transport:
             url = target
         raise RegistryError(f"{what}: more than {_MAX_REDIRECTS} redirects", method=method, url=redacted(url))
 
-    def _once(self, source: Source, method: str, url: str, headers: dict[str, str], what: str) -> Answer:
+    def _once(self, source: Source, request: _Request, url: str) -> Answer:
+        method, what = request.method, request.what
         try:
-            return self._send(source, method, url, headers, what)
+            return self._send(source, request, url)
         except SSLError as error:
             if not self._speaks_no_tls(source, url, error):
                 raise _unavailable(method, url, error, what) from error
@@ -199,16 +218,17 @@ class Transport:
         # Loopback and hosts declared insecure may speak plain text. A bad certificate never leads here.
         self._plain.add(source.host)
         try:
-            return self._send(source, method, url.replace("https://", "http://", 1), headers, what)
+            return self._send(source, request, url.replace("https://", "http://", 1))
         except (HTTPError, OSError) as error:
             raise _unavailable(method, url, error, what) from error
 
-    def _send(self, source: Source, method: str, url: str, headers: dict[str, str], what: str) -> Answer:
+    def _send(self, source: Source, request: _Request, url: str) -> Answer:
         verify = source.verify_tls or _host(url) != source.host
         response = self._pool(url, verify=verify).request(
-            method,
+            request.method,
             url,
-            headers={"User-Agent": "containerlib", "Accept-Encoding": "identity", **headers},
+            body=None if request.body is None else request.body(),
+            headers={"User-Agent": "containerlib", "Accept-Encoding": "identity", **request.headers},
             redirect=False,
             retries=False,
             preload_content=False,
@@ -217,7 +237,7 @@ class Transport:
                 connect=self._settings.connect_timeout_s, read=self._settings.stall_timeout_s
             ),
         )
-        return Answer(response, method, url, what)
+        return Answer(response, request.method, url, request.what)
 
     def _speaks_no_tls(self, source: Source, url: str, error: SSLError) -> bool:
         cause = error.args[0] if error.args else None
@@ -238,9 +258,11 @@ class Transport:
                 context = tls_context(_host(url), verify=verify) if url.startswith("https:") else None
                 proxy = proxy_for(url)
                 if proxy is None:
-                    pool = urllib3.PoolManager(num_pools=2, maxsize=8, ssl_context=context)
+                    pool = urllib3.PoolManager(2, maxsize=8, blocksize=_BLOCK_BYTES, ssl_context=context)
                 else:
-                    pool = urllib3.ProxyManager(proxy, num_pools=2, maxsize=8, ssl_context=context)
+                    pool = urllib3.ProxyManager(
+                        proxy, 2, maxsize=8, blocksize=_BLOCK_BYTES, ssl_context=context
+                    )
                 self._pools[origin, verify] = pool
             return pool
 
