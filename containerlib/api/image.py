@@ -170,8 +170,8 @@ class Image:
         """Upload it to a registry, and let `reference` mean it there.
 
         What the registry has already is not uploaded again. The bytes are those of the store, so the digest
-        is the same there. An image that came as one of an index of several platforms is pushed as the index if
-        all of it is here, else alone.
+        is the same there. An image that came as one of an index of several platforms is pushed as the index
+        if all of it is here, else alone.
 
         Args:
             reference: Registry, repository and tag; need not be a name of the image here.
