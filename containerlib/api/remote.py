@@ -1,11 +1,17 @@
-"""The registries as one engine reaches them. Nothing is loaded before the first contact."""
+"""Registries as one engine reaches them. Nothing is loaded, and no file is read, before the first contact."""
 
 from __future__ import annotations
 
-import threading
+import contextlib
 from typing import TYPE_CHECKING
 
-from containerlib.errors import InvalidReference, Offline
+from containerlib.errors import (
+    AuthenticationFailed,
+    InvalidReference,
+    Offline,
+    RegistryUnavailable,
+    RemoteNotFound,
+)
 from containerlib.oci.platform import Platform
 from containerlib.oci.reference import Reference
 
@@ -16,40 +22,41 @@ if TYPE_CHECKING:
     from containerlib.image.progress import Progress
     from containerlib.oci.descriptor import Descriptor
     from containerlib.registry.client import Registries
+    from containerlib.registry.mirrors import RegistriesConfig
     from containerlib.store.stores import Stores
 
 __all__ = ["Remote"]
 
 
 class Remote:
-    """Connections and credentials of an engine. Shared by threads."""
+    """How an engine reaches registries. What the configuration files say is read for each operation."""
 
     def __init__(self, *, offline: bool, insecure_registries: Collection[str]) -> None:
         self._offline = offline
         self._insecure = insecure_registries
-        self._lock = threading.Lock()
-        self._registries: Registries | None = None
 
     def pull(
         self, stores: Stores, name: str, *, platform: str | None, progress: Progress | None
     ) -> ImageRecord:
-        """Do what `Images.pull` says."""
+        """Do what `Images.pull` says: from the first source that has it, mirrors first."""
         from containerlib.image.progress import ignore  # noqa: PLC0415 - see the module
         from containerlib.image.pull import pull_image  # noqa: PLC0415
-        from containerlib.registry.locate import source_of  # noqa: PLC0415
 
         reference = Reference.parse(name)
-        if reference.tag is None and reference.digest is None:
-            raise InvalidReference(f"{name!r} names no image")
         wanted = None if platform is None else Platform.parse(platform)
         if self._offline:
             raise Offline(f"image {reference.familiar!r} would have to be pulled, and this engine is offline")
-        registries = self._open()
-        repository = registries.repository(source_of(reference, insecure=self._insecure))
-        try:
+        config = self._config()
+        with contextlib.closing(_registries(config)) as registries:
+            *mirrors, last = config.sources(reference)
+            for source in mirrors:
+                with contextlib.suppress(RegistryUnavailable, RemoteNotFound, AuthenticationFailed):
+                    repository = registries.repository(source)
+                    return pull_image(
+                        stores, repository, reference, platform=wanted, progress=progress or ignore
+                    )
+            repository = registries.repository(last)
             return pull_image(stores, repository, reference, platform=wanted, progress=progress or ignore)
-        finally:
-            registries.close()
 
     def push(
         self, stores: Stores, record: ImageRecord, name: str, *, progress: Progress | None
@@ -57,7 +64,6 @@ class Remote:
         """Do what `Image.push` says."""
         from containerlib.image.progress import ignore  # noqa: PLC0415 - see the module
         from containerlib.image.push import push_image  # noqa: PLC0415
-        from containerlib.registry.locate import source_of  # noqa: PLC0415
 
         reference = Reference.parse(name)
         if reference.digest is not None or reference.tag is None:
@@ -66,19 +72,19 @@ class Remote:
             )
         if self._offline:
             raise Offline(f"image {reference.familiar!r} cannot be pushed: this engine is offline")
-        registries = self._open()
-        source = source_of(reference, insecure=self._insecure)
-        try:
-            repository = registries.repository(source, "pull,push")
+        config = self._config()
+        with contextlib.closing(_registries(config)) as registries:
+            repository = registries.repository(config.push_source(reference), "pull,push")
             return push_image(stores, repository, record, reference.tag, progress=progress or ignore)
-        finally:
-            registries.close()
 
-    def _open(self) -> Registries:
-        from containerlib.registry.client import Registries  # noqa: PLC0415 - see the module
-        from containerlib.registry.credentials import Credentials  # noqa: PLC0415
+    def _config(self) -> RegistriesConfig:
+        from containerlib.registry.mirrors import RegistriesConfig  # noqa: PLC0415 - see the module
 
-        with self._lock:
-            if self._registries is None:
-                self._registries = Registries(Credentials())
-            return self._registries
+        return RegistriesConfig.load().with_insecure(self._insecure)
+
+
+def _registries(config: RegistriesConfig) -> Registries:
+    from containerlib.registry.client import Registries  # noqa: PLC0415 - see the module
+    from containerlib.registry.credentials import Credentials  # noqa: PLC0415
+
+    return Registries(Credentials.load(default_helpers=config.credential_helpers))

@@ -23,7 +23,8 @@ from containerlib.registry.answers import redacted, refused
 
 if TYPE_CHECKING:
     from containerlib.registry.challenge import Challenge
-    from containerlib.registry.credentials import Credential, Credentials
+    from containerlib.registry.credential import Credential
+    from containerlib.registry.credentials import Credentials
     from containerlib.registry.source import Source
     from containerlib.registry.transport import Transport
 
@@ -63,6 +64,8 @@ class Authorizer:
             AuthenticationFailed: There is no way in, or the token service refuses.
         """
         credential = self._credentials.find(source.host, source.repository)
+        if credential is not None and credential.registry_token:
+            return f"Bearer {credential.registry_token}"
         ways = {challenge.scheme: challenge for challenge in reversed(challenges)}
         if "bearer" in ways:
             return f"Bearer {self._token(source, ways['bearer'], scope, credential, what)}"
@@ -161,7 +164,7 @@ def _parse_token(data: bytes, what: str) -> _Token:
 
 
 def _basic(credential: Credential) -> str:
-    pair = f"{credential.username}:{credential.password}"
+    pair = f"{credential.username}:{credential.secret}"
     return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
 

@@ -1,188 +1,220 @@
-"""Where credentials come from: the files that other programs keep.
+"""The credentials of this user for a registry: one question, many places where the answer may be.
 
-Order: ``DOCKER_AUTH_CONFIG``, ``REGISTRY_AUTH_FILE``, the auth.json of containers, and
-Docker's config.json with its credential helpers. A helper is run only for the registry that is asked.
+Asked in order: logins of this object, ``DOCKER_AUTH_CONFIG``, then the files of `auth_file` and the helpers
+that they name. Nothing is read before the first question, and a helper is run only for the registry in
+question.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import contextlib
-import hashlib
 import os
-import re
-import shutil
-import subprocess
+import threading
 from typing import TYPE_CHECKING
 
-import attrs
-
-from containerlib._util import strict_json
-from containerlib.errors import AuthenticationFailed, InvalidInputError
+from containerlib.errors import InvalidInputError
+from containerlib.registry.auth_file import AuthFile, auth_files, login_file
+from containerlib.registry.config_file import home_directory
+from containerlib.registry.credential import Credential, normal_key
+from containerlib.registry.credential_helper import CredentialHelper
+from containerlib.registry.docker_config import (
+    DockerConfig,
+    HelperUse,
+    parse_document,
+    with_entry,
+    without_entry,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["Credential", "Credentials"]
+__all__ = ["AUTH_FILES", "Credential", "Credentials"]
 
-_MAX_FILE_BYTES = 4 << 20
-_HELPER_TIMEOUT_S = 30.0
-_HELPER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_HUB_KEYS = ("https://index.docker.io/v1/", "docker.io", "index.docker.io", "registry-1.docker.io")
-_TOKEN_USER = "<token>"  # noqa: S105 - the name by which helpers mark an identity token
+AUTH_FILES = "containers-auth.json"
+"""Among the names of default helpers, this one stands for the files."""
 
-
-@attrs.frozen
-class Credential:
-    """A user name with a password, or a token that stands for both."""
-
-    username: str = ""
-    password: str = attrs.field(default="", repr=False)
-    identity_token: str = attrs.field(default="", repr=False)
-
-    @property
-    def key(self) -> str:
-        """Tells credentials apart without being one."""
-        text = repr((self.username, self.password, self.identity_token))
-        return hashlib.sha256(text.encode()).hexdigest()
+_INLINE = "DOCKER_AUTH_CONFIG"
 
 
 class Credentials:
-    """Finds the credential for a registry. Reads files when asked, never before."""
+    """Finds, keeps and forgets credentials; safe for threads. Made by `load`."""
 
-    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
-        """Take the environment that says where the files are; this process's if None."""
-        self._environ = os.environ if environ is None else environ
+    def __init__(
+        self, environ: Mapping[str, str], home: str, *, default_helpers: Sequence[str] = (AUTH_FILES,)
+    ) -> None:
+        self._environ = dict(environ)
+        self._files = auth_files(environ, home)
+        path = login_file(environ, home)
+        self._login_file = next(file for file in self._files if file.path == path)
+        self._default_helpers = tuple(default_helpers) or (AUTH_FILES,)
+        self._logins: dict[str, Credential] = {}
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Credentials(files={[file.path for file in self._files]!r})"
+
+    @classmethod
+    def load(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        home: str | None = None,
+        default_helpers: Sequence[str] = (AUTH_FILES,),
+    ) -> Credentials:
+        """Prepare for questions; reads no file yet.
+
+        Args:
+            environ: Environment to go by; None means that of this process.
+            home: Home directory; None means that of the environment or the user.
+            default_helpers: Helpers that are asked for every registry, in order: ``credential-helpers`` of
+                registries.conf.
+        """
+        environ = os.environ if environ is None else environ
+        return cls(environ, home or home_directory(environ), default_helpers=default_helpers)
 
     def find(self, host: str, repository: str = "") -> Credential | None:
-        """Return the credential for a repository, or None to go without.
+        """Return the credential for a repository, or None to go there without one.
+
+        Args:
+            host: ``name``, ``name:port``; every name of Docker Hub means the same.
+            repository: Entries for a namespace of the host win over those for all of it.
 
         Raises:
-            InvalidInputError: A file is damaged.
-            AuthenticationFailed: A credential helper failed.
+            InvalidInputError: A file on the way to the answer does not have its form.
+            AuthenticationFailed: A helper that must be asked failed.
+
+        Cost: one system call for each file, and one process for each helper asked. Keep the answer.
         """
-        keys = list(_keys(host, repository))
-        for what, document in self._documents():
-            found = self._in_document(what, document, keys, host)
+        key = _host_key(host)
+        with self._lock:
+            login = self._logins.get(key)
+        if login is not None:
+            return login
+        found = self._find_inline(key, repository)
+        for helper in () if found is not None else self._default_helpers:
+            if helper == AUTH_FILES:
+                found = self._find_in_files(key, repository)
+            else:
+                found = self._default_helper(helper).get(key)
+            if found is not None:
+                break
+        return found
+
+    def login(self, host: str, credential: Credential, *, persist: bool) -> None:
+        """Use `credential` for `host` from now on, before any other.
+
+        Args:
+            host: As for `find`.
+            credential: What to show there.
+            persist: Whether to keep it for other processes and later ones: with the helper that the user's
+                configuration names for the host, otherwise in the file.
+
+        Raises:
+            InvalidInputError: The file does not have its form, or a helper cannot keep such a credential.
+            AuthenticationFailed: The helper failed.
+            OSError: The file cannot be written.
+        """
+        key = _host_key(host)
+        if persist:
+            self._persist(key, credential)
+        with self._lock:
+            self._logins[key] = credential
+
+    def logout(self, host: str) -> bool:
+        """Forget the credentials of `host` wherever they are kept; return whether there were any.
+
+        Entries for namespaces of the host stay.
+
+        Raises:
+            InvalidInputError: A file does not have its form, or ``DOCKER_AUTH_CONFIG`` has a credential for
+                the host, which cannot be taken from there.
+            AuthenticationFailed: A helper failed.
+            OSError: A file cannot be written.
+        """
+        key = _host_key(host)
+        inline = self._inline()
+        if inline is not None and key in inline.auths:
+            raise InvalidInputError(f"{_INLINE} has a credential for {key!r}; unset it to log out")
+        configs = [(file, config) for file in self._files if (config := file.read()) is not None]
+        # Before the files change: they say what a helper calls the registry.
+        helpers = list(self._helpers_of(key, inline, [config for _, config in configs]))
+        with self._lock:
+            is_known = self._logins.pop(key, None) is not None
+        for file, config in configs:
+            if key in config.servers:
+                is_known |= key in config.auths
+                _remove(file, key)
+        for helper, server in helpers:
+            if helper.get(server) is not None:
+                helper.erase(server)
+                is_known = True
+        return is_known
+
+    def _find_inline(self, key: str, repository: str) -> Credential | None:
+        inline = self._inline()
+        return None if inline is None else self._find_in(inline, key, repository)
+
+    def _find_in_files(self, key: str, repository: str) -> Credential | None:
+        for file in self._files:
+            config = file.read()
+            found = None if config is None else self._find_in(config, key, repository)
             if found is not None:
                 return found
         return None
 
-    def _documents(self) -> Iterator[tuple[str, dict[str, object]]]:
-        inline = self._environ.get("DOCKER_AUTH_CONFIG")
-        if inline:
-            yield "DOCKER_AUTH_CONFIG", _parse(inline.encode(), "DOCKER_AUTH_CONFIG")
-        for path in self._paths():
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                with open(path, "rb") as file:
-                    data = file.read(_MAX_FILE_BYTES + 1)
-                yield path, _parse(data, path)
-
-    def _paths(self) -> list[str]:
-        environ = self._environ
-        explicit = environ.get("REGISTRY_AUTH_FILE")
-        home = environ.get("HOME") or os.path.expanduser("~")
-        docker = environ.get("DOCKER_CONFIG") or f"{home}/.docker"
-        if explicit:
-            return [explicit]
-        runtime = environ.get("XDG_RUNTIME_DIR")
-        config = environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
-        paths = [f"{runtime}/containers/auth.json"] if runtime else []
-        return [*paths, f"{config}/containers/auth.json", f"{docker}/config.json"]
-
-    def _in_document(
-        self, what: str, document: dict[str, object], keys: list[str], host: str
-    ) -> Credential | None:
-        helpers = _object(document, "credHelpers", what)
-        helper = next((helpers[key] for key in keys if key in helpers), None)
-        store = document.get("credsStore")
-        auths = _object(document, "auths", what)
-        if helper is None and isinstance(store, str) and store:
-            helper = store
-        if helper is not None:
-            server = next((key for key in keys if key in auths or key in helpers), host)
-            found = self._ask_helper(str(helper), server)
-            if found is not None:
+    def _find_in(self, config: DockerConfig, key: str, repository: str) -> Credential | None:
+        use = config.helper_for(key)
+        if use is not None:
+            found = self._helper(use).get(use.server)
+            if found is not None or use.is_only:
                 return found
-        for key in keys:
-            entry = auths.get(key)
-            if isinstance(entry, dict) and entry:
-                return _from_entry(entry, f"{what}: auths.{key}")
-        return None
+        return config.credential_for(key, repository)
 
-    def _ask_helper(self, name: str, server: str) -> Credential | None:
-        if _HELPER_NAME.fullmatch(name) is None:
-            raise InvalidInputError(f"credential helper {name[:80]!r} is not the name of a program")
-        program = shutil.which(f"docker-credential-{name}", path=self._environ.get("PATH"))
-        if program is None:
-            raise AuthenticationFailed(
-                f"docker-credential-{name} is not installed; install it, or remove it from the configuration"
-            )
-        try:
-            done = subprocess.run(
-                [program, "get"],
-                input=server.encode(),
-                capture_output=True,
-                timeout=_HELPER_TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise AuthenticationFailed(
-                f"docker-credential-{name} did not answer within {_HELPER_TIMEOUT_S:.0f} s"
-            ) from None
-        if done.returncode != 0:
-            if b"credentials not found" in done.stdout.lower() + done.stderr.lower():
-                return None
-            raise AuthenticationFailed(
-                f"docker-credential-{name} failed for {server!r} with exit code {done.returncode}"
-            )
-        answer = _parse(done.stdout, f"docker-credential-{name}")
-        username, secret = answer.get("Username"), answer.get("Secret")
-        if not isinstance(username, str) or not isinstance(secret, str):
-            raise AuthenticationFailed(f"docker-credential-{name} gave no user name and secret")
-        return Credential(identity_token=secret) if username == _TOKEN_USER else Credential(username, secret)
+    def _persist(self, key: str, credential: Credential) -> None:
+        first = self._default_helpers[0]
+        if first != AUTH_FILES:
+            self._default_helper(first).store(key, credential)
+            return
+        config = self._login_file.read() or DockerConfig(self._login_file.path)
+        use = config.helper_for(key)
+        if use is not None:
+            self._helper(use).store(use.server, credential)
+        kept = credential if use is None else None
+        self._login_file.edit(lambda document: with_entry(document, key, kept))
 
+    def _helpers_of(
+        self, key: str, inline: DockerConfig | None, configs: Sequence[DockerConfig]
+    ) -> Iterator[tuple[CredentialHelper, str]]:
+        """Give each helper that may keep a credential for `key`, and what it calls the registry."""
+        seen: set[tuple[str, str]] = set()
+        for config in [*([] if inline is None else [inline]), *configs]:
+            use = config.helper_for(key)
+            if use is not None and (use.name, use.server) not in seen:
+                seen.add((use.name, use.server))
+                yield self._helper(use), use.server
+        for name in self._default_helpers:
+            if name != AUTH_FILES and (name, key) not in seen:
+                yield self._default_helper(name), key
 
-def _keys(host: str, repository: str) -> Iterator[str]:
-    """Yield the names under which credentials may be kept, the most specific first."""
-    hosts = _HUB_KEYS if host in _HUB_KEYS else (host, f"https://{host}", f"https://{host}/v1/")
-    path = repository
-    while path:
-        for name in hosts[1:2] if host in _HUB_KEYS else hosts[:1]:
-            yield f"{name}/{path}"
-        path = path.rpartition("/")[0]
-    yield from hosts
+    def _inline(self) -> DockerConfig | None:
+        text = self._environ.get(_INLINE, "")
+        if not text:
+            return None
+        document = parse_document(text.encode("utf-8", "surrogateescape"), what=_INLINE)
+        return DockerConfig.parse(document, what=_INLINE)
+
+    def _helper(self, use: HelperUse) -> CredentialHelper:
+        return CredentialHelper(use.name, self._environ, where=use.where)
+
+    def _default_helper(self, name: str) -> CredentialHelper:
+        return CredentialHelper(name, self._environ, where="registries.conf: key 'credential-helpers'")
 
 
-def _parse(data: bytes, what: str) -> dict[str, object]:
-    try:
-        return strict_json.loads_object(data, limit=_MAX_FILE_BYTES, what="document")
-    except InvalidInputError as error:
-        raise InvalidInputError(f"{what}: {error}; correct it or remove it") from None
+def _host_key(host: str) -> str:
+    key = normal_key(host)
+    if key is None or "/" in key:
+        raise InvalidInputError(f"registry {host[:200]!r} is not of the form host or host:port")
+    return key
 
 
-def _object(document: dict[str, object], key: str, what: str) -> dict[str, object]:
-    value = document.get(key, {})
-    if not isinstance(value, dict):
-        raise InvalidInputError(f"{what}: {key!r} is not an object")
-    return value
-
-
-def _from_entry(entry: dict[str, object], what: str) -> Credential | None:
-    token = entry.get("identitytoken")
-    if isinstance(token, str) and token:
-        return Credential(identity_token=token)
-    username, password = entry.get("username"), entry.get("password")
-    if isinstance(username, str) and isinstance(password, str) and username:
-        return Credential(username, password)
-    auth = entry.get("auth")
-    if not isinstance(auth, str) or not auth:
-        return None
-    try:
-        username, colon, password = base64.b64decode(auth, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        colon = ""
-    if not colon:
-        raise InvalidInputError(f"{what}: 'auth' is not base64 of a user name, a colon and a password")
-    return Credential(str(username), str(password).rstrip("\0"))
+def _remove(file: AuthFile, key: str) -> None:
+    file.edit(lambda document: without_entry(document, key, is_legacy=file.is_legacy))

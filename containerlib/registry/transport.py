@@ -20,10 +20,10 @@ import urllib3
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, SSLError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
-from containerlib.errors import RegistryError, RegistryUnavailable
+from containerlib.errors import InvalidInputError, RegistryError, RegistryUnavailable
 from containerlib.registry.answers import MAX_ERROR_BYTES, Refusal, redacted, retry_after_s
 from containerlib.registry.certificates import tls_context
-from containerlib.registry.proxies import proxy_for
+from containerlib.registry.proxies import Proxies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -129,6 +129,7 @@ class Transport:
     def __init__(self, settings: TransportSettings | None = None) -> None:
         self._settings = settings or TransportSettings()
         self._pools: dict[tuple[str, bool], urllib3.PoolManager] = {}
+        self._proxies = Proxies.load()
         self._plain: set[str] = set()
         self._lock = threading.Lock()
 
@@ -256,7 +257,11 @@ class Transport:
             pool = self._pools.get((origin, verify))
             if pool is None:
                 context = tls_context(_host(url), verify=verify) if url.startswith("https:") else None
-                proxy = proxy_for(url)
+                proxy = self._proxies.proxy_for(url)
+                if proxy is not None and not proxy.startswith(("http://", "https://")):
+                    raise InvalidInputError(
+                        f"proxy {redacted(proxy)!r}: only http and https proxies are supported"
+                    )
                 if proxy is None:
                     pool = urllib3.PoolManager(2, maxsize=8, blocksize=_BLOCK_BYTES, ssl_context=context)
                 else:

@@ -231,6 +231,39 @@ def test_password_is_asked_for(
         assert engine.images.pull(name).references == (name,)
 
 
+def test_mirror_stands_in(
+    engine: Engine,
+    pushed: str,
+    registry: DockerRegistry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A mirror of registries.conf is asked first, the name stays the registry's, and blocked is blocked."""
+    conf = tmp_path / "registries.conf"
+    conf.write_text(
+        f"""
+        [[registry]]
+        prefix = "images.invalid"
+        location = "images.invalid"
+        [[registry.mirror]]
+        location = "{registry.host}"
+        insecure = true
+        [[registry]]
+        prefix = "blocked.invalid"
+        blocked = true
+        """,
+        encoding="ascii",
+    )
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(conf))
+    image = engine.images.pull("images.invalid/team/box:1")
+    assert image.references == ("images.invalid/team/box:1",)
+    assert image.digest == engine.images.pull(pushed).digest
+    with pytest.raises(cl.RegistryUnavailable, match="no such host"):
+        engine.images.pull("images.invalid/team/box:other")
+    with pytest.raises(cl.RegistryBlocked, match=r"blocked\.invalid"):
+        engine.images.pull("blocked.invalid/x:1")
+
+
 def test_unknown_host_and_refused_connection(engine: Engine) -> None:
     """A host that does not exist and a port where nobody listens are told apart, without delay."""
     with pytest.raises(cl.RegistryUnavailable, match="no such host"):
