@@ -191,8 +191,8 @@ def test_run_of_an_image_that_does_not_exist(default_image: str) -> None:
     """`run` and `Popen` with an unknown name start nothing."""
     for act in (cl.run, cl.Popen):
         with pytest.raises(cl.ImageNotFound, match="'no-such-image'"):
-            act(["true"], image="no-such-image")
-    assert cl.run(["sh", "-c", "exit 3"], image=default_image).exit_code == 3
+            act(["true"], image="no-such-image", pull="never")
+    assert cl.run(["sh", "-c", "exit 3"], image=default_image, pull="never").exit_code == 3
 
 
 @pytest.mark.parametrize("env", [["NAME"], ["=x"], ["A\0=x"]])

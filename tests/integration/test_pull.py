@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -124,7 +125,7 @@ def test_run_pulls_what_is_missing(pushed: str) -> None:
     script = "import sys, containerlib as cl; print(cl.run(['cat', '/etc/new'], image=sys.argv[1]).text)"
     with temporary_directory("d") as base:
         environment = {
-            "PATH": "/usr/bin:/bin",
+            **os.environ,
             "HOME": str(base),
             "CONTAINERLIB_ROOT": str(base / "r"),
             "CONTAINERLIB_RUN_ROOT": str(base / "n"),
@@ -249,7 +250,7 @@ def test_mirror_stands_in(
         location = "{registry.host}"
         insecure = true
         [[registry]]
-        prefix = "blocked.invalid"
+        location = "blocked.invalid"
         blocked = true
         """,
         encoding="ascii",
