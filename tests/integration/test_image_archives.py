@@ -1,0 +1,686 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import os
+import subprocess
+import tarfile
+from typing import TYPE_CHECKING
+
+import pytest
+import zstandard
+from support.archives import archive, directory, file, header, link, member, symlink
+from support.capabilities import need
+from support.session import temporary_directory
+
+from containerlib.errors import (
+    ContainerlibError,
+    DigestMismatch,
+    InvalidInputError,
+    InvalidManifest,
+    InvalidOption,
+    InvalidReference,
+    LayerError,
+    PlatformNotFound,
+    SizeMismatch,
+    UnsafePath,
+    UnsupportedLayer,
+)
+from containerlib.image.archive_load import load
+from containerlib.image.archive_save import SaveFormat, save
+from containerlib.image.assemble import complete_image
+from containerlib.image.collect import collect
+from containerlib.image.resolve import get_image, list_images
+from containerlib.layer.compress import Compression, Compressor
+from containerlib.oci import media_type
+from containerlib.oci.descriptor import Descriptor
+from containerlib.oci.digest import Digest
+from containerlib.oci.image_config import Config, ImageConfig
+from containerlib.oci.manifest import Index, Manifest
+from containerlib.oci.platform import Platform
+from containerlib.store.stores import Stores
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from containerlib.image.image_record import ImageRecord
+
+pytestmark = pytest.mark.root
+
+BASE = archive(directory(b"bin"), file(b"bin/a", b"a" * 1000), file(b"bin/b", b"b"), symlink(b"c", b"bin/a"))
+UPPER = archive(directory(b"bin"), file(b"bin/.wh.b", b""), file(b"bin/a", b"new"))
+OTHER = archive(file(b"other", b"o" * 70_000))
+NAME = "docker.io/library/hello:1"
+LAYOUT = file(b"oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Stores:
+    """Give empty stores."""
+    return Stores.open(f"{tmp_path}/root", f"{tmp_path}/run", durable=False)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Stores:
+    """Give other empty stores."""
+    return Stores.open(f"{tmp_path}/other", f"{tmp_path}/run", durable=False)
+
+
+def make(stores: Stores, *layers: bytes, name: str | None = NAME, cmd: str = "/bin/a") -> ImageRecord:
+    """Make an image of uncompressed layers."""
+    with stores.leases.acquire("test") as lease:
+        blobs = []
+        for layer in layers:
+            lease.protect([Digest.of(layer)])
+            blobs.append(stores.content.put(layer))
+        return complete_image(stores, lease, blobs, config=Config(cmd=(cmd,)), reference=name)
+
+
+def leftovers(stores: Stores) -> list[str]:
+    """Return every file of the store but lock files."""
+    return sorted(
+        os.path.relpath(os.path.join(top, name), stores.layout.root)
+        for kind in ("blobs", "snapshots", "references", "leases")
+        for top, _, names in os.walk(f"{stores.layout.root}/{kind}")
+        for name in names
+        if not name.endswith(".lock")
+    )
+
+
+def saved(stores: Stores, *images: ImageRecord, form: SaveFormat = "docker") -> bytes:
+    """Return the archive of images under the names that they have."""
+    out = io.BytesIO()
+    save(stores, [(image, image.references) for image in images], out, format=form)
+    return out.getvalue()
+
+
+def run(*command: str, **variables: str) -> str:
+    """Run another program; its errors end the test."""
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **variables}
+    )
+    assert result.returncode == 0, (command, result.stderr)
+    return result.stdout
+
+
+def blob(data: bytes) -> bytes:
+    """Return the member of a layout that holds `data`."""
+    return file(b"blobs/sha256/" + Digest.of(data).hex.encode(), data)
+
+
+def layered(*layers: bytes, platform: Platform | None = None, compress: bool = True) -> list[bytes]:
+    """Return manifest, configuration and layers of an image, as they lie in a layout."""
+    config = ImageConfig.build([Digest.of(layer) for layer in layers], platform=platform)
+    blobs = [gzip.compress(layer, mtime=0) if compress else layer for layer in layers]
+    kind = media_type.OCI_LAYER_GZIP if compress else media_type.OCI_LAYER
+    manifest = Manifest.build(config.descriptor, [Descriptor.of(data, kind) for data in blobs])
+    return [manifest.raw, config.raw, *blobs]
+
+
+def index_of(raw: bytes, kind: str = media_type.OCI_MANIFEST, **annotations: str) -> bytes:
+    """Return an index.json with one entry."""
+    names = {key.replace("_", "."): value for key, value in annotations.items()}
+    return Index.build([Descriptor(kind, Digest.of(raw), len(raw), annotations=names)]).raw
+
+
+def layout(parts: list[bytes], **annotations: str) -> bytes:
+    """Return the archive of a layout with one image."""
+    return archive(LAYOUT, file(b"index.json", index_of(parts[0], **annotations)), *map(blob, parts))
+
+
+def old_docker(*layers: bytes, tags: tuple[str, ...] = ("hello:1",)) -> list[bytes]:
+    """Return the members of what Docker wrote before version 25."""
+    config = ImageConfig.build([Digest.of(layer) for layer in layers]).raw
+    members, names = [], []
+    for number, layer in enumerate(layers):
+        top = b"%064x" % number
+        members += [
+            *(directory(top + b"/"), file(top + b"/VERSION", b"1.0"), file(top + b"/json", b"{}")),
+            file(top + b"/layer.tar", layer),
+        ]
+        names.append((top + b"/layer.tar").decode())
+    digits = Digest.of(config).hex
+    entry = {"Config": f"{digits}.json", "RepoTags": list(tags), "Layers": names}
+    return [
+        *members,
+        file(f"{digits}.json".encode(), config),
+        file(b"manifest.json", json.dumps([entry]).encode()),
+        file(b"repositories", b"{}"),
+    ]
+
+
+@pytest.mark.parametrize("form", ["docker", "oci", "oci-directory"])
+def test_saved_images_come_back_as_they_were(
+    stores: Stores, other: Stores, tmp_path: Path, form: SaveFormat
+) -> None:
+    """Images keep digest, names and files through every form, and layers they share are written once."""
+    first = make(stores, BASE, UPPER)
+    make(stores, BASE, OTHER, name="localhost:5000/other:x")
+    second = get_image(stores, "localhost:5000/other:x")
+    out = f"{tmp_path}/out"
+    save(stores, [(first, first.references), (second, second.references)], out, format=form)
+    assert [name for name in os.listdir(tmp_path) if name.startswith(".tmp")] == []
+    loaded = load(other, out)
+    assert [image.digest for image in loaded] == [first.digest, second.digest]
+    assert [image.references for image in loaded] == [(NAME,), ("localhost:5000/other:x",)]
+    assert [image.id for image in loaded] == [first.id, second.id]
+    assert sorted(os.listdir(f"{loaded[0].lowers[0]}/bin")) == ["a", "b"]
+    assert sorted(blob.digest for blob in other.content.list()) == sorted(
+        {
+            *(first.digest, first.id, second.digest, second.id),
+            *map(Digest.of, (BASE, UPPER, OTHER)),
+        }
+    )
+    again = f"{tmp_path}/again"
+    save(other, [(image, image.references) for image in loaded], again, format=form)
+    if form != "oci-directory":
+        with open(out, "rb") as one, open(again, "rb") as two:
+            assert one.read() == two.read()
+    assert [image.digest for image in load(other, again)] == [first.digest, second.digest]
+
+
+def test_saving_is_deterministic(stores: Stores, tmp_path: Path) -> None:
+    """The same images give the same bytes, to a stream and to a file, with no time of today in them."""
+    image = make(stores, BASE, UPPER)
+    data = saved(stores, image)
+    assert data == saved(stores, image)
+    save(stores, [(image, image.references)], f"{tmp_path}/out")
+    with open(f"{tmp_path}/out", "rb") as written:
+        assert written.read() == data
+    with tarfile.open(fileobj=io.BytesIO(data)) as members:
+        assert {entry.mtime for entry in members} == {0}
+        assert {"index.json", "oci-layout", "manifest.json"} < set(members.getnames())
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
+def test_layers_compressed_anew(stores: Stores, other: Stores, compression: Compression) -> None:
+    """Layers written with another compression have the same files, and nothing of it stays in the store."""
+    image = make(stores, BASE, OTHER)
+    before = leftovers(stores)
+    out = io.BytesIO()
+    save(stores, [(image, ["hello:2"])], out, compression=compression)
+    assert leftovers(stores) == before
+    out.seek(0)
+    (loaded,) = load(other, out)
+    assert loaded.config.raw == image.config.raw
+    assert loaded.chain_id == image.chain_id
+    assert {media_type.layer_compression(layer.media_type) for layer in loaded.layers} == {compression}
+
+
+def test_refusals_of_save(stores: Stores, tmp_path: Path) -> None:
+    """What cannot be written is refused before a file is made."""
+    image = make(stores, BASE)
+    pairs = [(image, ["x"])]
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    with pytest.raises(InvalidInputError, match="no image"):
+        save(stores, [], f"{tmp_path}/new")
+    with pytest.raises(InvalidReference):
+        save(stores, [(image, ["../X"])], f"{tmp_path}/new")
+    with pytest.raises(InvalidOption, match="format"):
+        save(stores, pairs, f"{tmp_path}/new", format="zip")  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match="compression"):
+        save(stores, pairs, f"{tmp_path}/new", compression="rar")  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match="path"):
+        save(stores, pairs, io.BytesIO(), format="oci-directory")
+    with pytest.raises(InvalidInputError, match="exists"):
+        save(stores, pairs, str(taken), format="oci-directory")
+    with pytest.raises(InvalidInputError, match="is a directory"):
+        save(stores, pairs, str(taken))
+    with pytest.raises(InvalidInputError, match="not a directory"):
+        save(stores, pairs, f"{tmp_path}/missing/new")
+    stores.content.delete(Digest.of(BASE))
+    with pytest.raises(ContainerlibError, match="lacks"):
+        save(stores, pairs, f"{tmp_path}/new")
+    assert not os.path.exists(f"{tmp_path}/new")
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress, zstandard.ZstdCompressor().compress])
+def test_compressed_archives(stores: Stores, pack: object) -> None:
+    """An archive may be compressed as a whole, and may come from a stream that cannot seek."""
+    assert callable(pack)
+    reading, writing = os.pipe()
+    with open(reading, "rb") as source:
+        with open(writing, "wb") as sink:
+            sink.write(pack(layout(layered(BASE), org_opencontainers_image_ref_name="a.b/c:1")))
+        (image,) = load(stores, source)
+    assert image.references == ("a.b/c:1",)
+
+
+def test_old_docker_archive(stores: Stores, other: Stores) -> None:
+    """The old form gets a manifest over the layers as they are, in whatever order its members come."""
+    members = old_docker(BASE, UPPER)
+    (image,) = load(stores, io.BytesIO(archive(*members)))
+    (same,) = load(other, io.BytesIO(archive(*reversed(members))))
+    assert image.digest == same.digest
+    assert image.references == (NAME,)
+    assert [layer.digest for layer in image.layers] == [Digest.of(BASE), Digest.of(UPPER)]
+    assert tuple(image.config.diff_ids) == (Digest.of(BASE), Digest.of(UPPER))
+    assert get_image(stores, "hello:1").digest == image.digest
+    assert image.size_bytes == sum(blob.size for blob in stores.content.list())
+
+
+def test_old_docker_archive_with_links(stores: Stores) -> None:
+    """A layer that stands in the archive twice may be a link the second time, symbolic or hard."""
+    config = ImageConfig.build([Digest.of(BASE)] * 3).raw
+    manifest = [{"Config": "c.json", "RepoTags": None, "Layers": ["a/layer.tar", "b/layer.tar", "d.tar"]}]
+    data = archive(
+        file(b"a/layer.tar", BASE),
+        symlink(b"b/layer.tar", b"../a/layer.tar"),
+        link(b"d.tar", b"a/layer.tar"),
+        file(b"c.json", config),
+        file(b"manifest.json", json.dumps(manifest).encode()),
+    )
+    (image,) = load(stores, io.BytesIO(data))
+    assert [layer.digest for layer in image.layers] == [Digest.of(BASE)] * 3
+    assert image.references == ()
+    assert [found.id for found in list_images(stores)] == [image.id]
+
+
+def test_compressed_layers_of_builders(stores: Stores) -> None:
+    """Builders write compressed layers and name configurations by digest; both are read."""
+    config = ImageConfig.build([Digest.of(BASE)]).raw
+    packed = gzip.compress(BASE, mtime=0)
+    name = Digest.of(config)
+    manifest = [{"Config": name, "RepoTags": ["x"], "Layers": [f"{Digest.of(packed).hex}.tar.gz"]}]
+    data = archive(
+        file(name.encode(), config),
+        file(f"{Digest.of(packed).hex}.tar.gz".encode(), packed),
+        file(b"manifest.json", json.dumps(manifest).encode()),
+    )
+    (image,) = load(stores, io.BytesIO(data))
+    assert image.layers[0].media_type == media_type.OCI_LAYER_GZIP
+
+
+def test_names_of_a_layout(stores: Stores) -> None:
+    """Names come from Docker's annotation, else from a whole name of OCI's, else from manifest.json."""
+    parts = layered(BASE)
+    entry = Descriptor(media_type.OCI_MANIFEST, Digest.of(parts[0]), len(parts[0]))
+
+    def names(*annotations: dict[str, str], tags: str | None = None) -> tuple[str, ...]:
+        entries = [Descriptor(entry.media_type, entry.digest, entry.size, item) for item in annotations]
+        config = f"blobs/sha256/{Digest.of(parts[1]).hex}"
+        manifest = json.dumps([{"Config": config, "RepoTags": [tags] if tags else None, "Layers": []}])
+        (image,) = load(
+            stores,
+            io.BytesIO(
+                archive(
+                    *(LAYOUT, file(b"index.json", Index.build(entries).raw), *map(blob, parts)),
+                    file(b"manifest.json", manifest.encode()),
+                )
+            ),
+        )
+        return image.references
+
+    assert names({"org.opencontainers.image.ref.name": "latest"}) == ()
+    whole = {"org.opencontainers.image.ref.name": "a.b/c:2"}
+    docker = {"io.containerd.image.name": "docker.io/library/d:3", "org.opencontainers.image.ref.name": "3"}
+    assert names({}, tags="from:json") == ("docker.io/library/from:json",)
+    assert set(names(whole, docker)) >= {"a.b/c:2", "docker.io/library/d:3"}
+
+
+def several_platforms(*platforms: str, missing: tuple[str, ...] = ()) -> tuple[bytes, list[list[bytes]]]:
+    """Return the archive of an index over several platforms, and the parts of each image."""
+    images, entries = [], []
+    for number, text in enumerate(platforms):
+        platform = Platform.parse(text)
+        parts = layered(archive(file(b"for", b"%d" % number)), platform=platform)
+        images.append(parts)
+        entries.append(
+            Descriptor(media_type.OCI_MANIFEST, Digest.of(parts[0]), len(parts[0]), platform=platform)
+        )
+    index = Index.build(entries).raw
+    top = index_of(index, media_type.OCI_INDEX, io_containerd_image_name=NAME)
+    present = [
+        part for text, parts in zip(platforms, images, strict=True) if text not in missing for part in parts
+    ]
+    return archive(LAYOUT, file(b"index.json", top), blob(index), *map(blob, present)), images
+
+
+def test_several_platforms(stores: Stores, other: Stores) -> None:
+    """The name points at the index, this host's image is unpacked, and all of them are kept and saved."""
+    host = str(Platform.host())
+    foreign = "linux/riscv64"
+    data, images = several_platforms(foreign, host)
+    (image,) = load(stores, io.BytesIO(data))
+    assert image.manifest.digest == Digest.of(images[1][0])
+    assert image.digest != image.manifest.digest
+    assert get_image(stores, NAME).id == image.id
+    collect(stores)
+    assert stores.content.exists(Digest.of(images[0][2]))
+    assert not stores.snapshots.exists(ImageConfig.parse(images[0][1]).chain_id)
+    (again,) = load(other, io.BytesIO(saved(stores, image)))
+    assert (again.digest, again.id) == (image.digest, image.id)
+    assert other.content.exists(Digest.of(images[0][2]))
+
+
+def test_platform_asked_for(stores: Stores) -> None:
+    """Another platform than the host's is unpacked if asked for; one that is not there is refused."""
+    foreign = "linux/riscv64"
+    data, images = several_platforms(foreign, str(Platform.host()))
+    (image,) = load(stores, io.BytesIO(data), platform=Platform.parse(foreign))
+    assert image.manifest.digest == Digest.of(images[0][0])
+    assert get_image(stores, NAME).id == image.id
+    before = leftovers(stores)
+    with pytest.raises(PlatformNotFound, match="s390x") as caught:
+        load(stores, io.BytesIO(data), platform=Platform.parse("s390x"))
+    assert set(caught.value.platforms) == {foreign, str(Platform.host())}
+    with pytest.raises(PlatformNotFound, match="s390x"):
+        load(stores, io.BytesIO(layout(layered(BASE))), platform=Platform.parse("s390x"))
+    assert leftovers(stores) == before
+
+
+def test_index_of_which_one_platform_is_there(stores: Stores) -> None:
+    """Of an index most of which was left out of the archive, what is there is loaded."""
+    host = str(Platform.host())
+    data, images = several_platforms("linux/riscv64", host, missing=("linux/riscv64",))
+    (image,) = load(stores, io.BytesIO(data))
+    assert image.manifest.digest == Digest.of(images[1][0])
+
+
+def test_index_of_which_only_a_foreign_platform_is_there(stores: Stores) -> None:
+    """The only image of an archive is the one that is meant, even if this host cannot run it."""
+    host = str(Platform.host())
+    data, images = several_platforms("linux/riscv64", host, missing=(host,))
+    (image,) = load(stores, io.BytesIO(data))
+    assert image.manifest.digest == Digest.of(images[0][0])
+    assert get_image(stores, NAME).id == image.id
+
+
+def bad_archives() -> dict[str, tuple[type[ContainerlibError], bytes]]:
+    """Return archives that are wrong, each with the error that says so."""
+    parts = layered(BASE, UPPER)
+    good = layout(parts, io_containerd_image_name=NAME)
+    index = file(b"index.json", index_of(parts[0], io_containerd_image_name=NAME))
+    blobs = list(map(blob, parts))
+    old = old_docker(BASE, UPPER)
+    first = b"%064x/layer.tar" % 0
+    config = ImageConfig.build([Digest.of(OTHER)]).raw
+    wrong = Manifest.build(
+        Descriptor.of(config, media_type.OCI_CONFIG), [Descriptor.of(BASE, media_type.OCI_LAYER)]
+    ).raw
+    longer = Descriptor(media_type.OCI_MANIFEST, Digest.of(parts[0]), len(parts[0]) + 1)
+    twice = b'[{"Config":"a","Config":"b","Layers":[]}]'
+    deep = [parts[0]]
+    for _ in range(6):
+        kind = media_type.OCI_MANIFEST if len(deep) == 1 else media_type.OCI_INDEX
+        deep.append(Index.build([Descriptor.of(deep[-1], kind)]).raw)
+    return {
+        "empty": (InvalidInputError, archive()),
+        "no tar": (LayerError, b"x" * 2000),
+        "no documents": (InvalidInputError, archive(file(b"etc/passwd"))),
+        "no layout file": (InvalidInputError, archive(index, *blobs)),
+        "unknown version": (
+            InvalidManifest,
+            archive(file(b"oci-layout", b'{"imageLayoutVersion":"2.0.0"}'), index, *blobs),
+        ),
+        "missing manifest": (InvalidManifest, archive(LAYOUT, index, *blobs[1:])),
+        "missing layer": (InvalidManifest, archive(LAYOUT, index, *blobs[:-1])),
+        "missing configuration": (InvalidManifest, archive(LAYOUT, index, blobs[0], *blobs[2:])),
+        "wrong digest": (
+            DigestMismatch,
+            archive(LAYOUT, index, *blobs[1:], file(b"blobs/sha256/" + b"0" * 64, b"x")),
+        ),
+        "wrong size": (
+            SizeMismatch,
+            archive(LAYOUT, file(b"index.json", Index.build([longer]).raw), *blobs),
+        ),
+        "no digest": (InvalidInputError, archive(LAYOUT, index, file(b"blobs/sha256/x", b"x"))),
+        "other algorithm": (InvalidInputError, archive(LAYOUT, index, file(b"blobs/md5/" + b"0" * 32))),
+        "climbing name": (UnsafePath, archive(file(b"../x"), LAYOUT, index, *blobs)),
+        "climbing digest": (UnsafePath, archive(LAYOUT, index, file(b"blobs/sha256/../../../x"), *blobs)),
+        "device": (UnsafePath, archive(member(b"x.tar", b"3", major=1, minor=3), LAYOUT, index)),
+        "link out of it": (
+            UnsafePath,
+            archive(symlink(first, b"../../etc/passwd"), *old[3:]),
+        ),
+        "absolute link": (UnsafePath, archive(symlink(first, b"/etc/passwd"), *old[4:])),
+        "link to nothing": (InvalidManifest, archive(symlink(first, b"../x.tar"), *old[4:])),
+        "link to itself": (InvalidManifest, archive(symlink(first, b"layer.tar"), *old[4:])),
+        "missing old layer": (InvalidManifest, archive(*old[4:])),
+        "name that climbs": (
+            UnsafePath,
+            archive(file(b"manifest.json", b'[{"Config":"../x","Layers":[]}]')),
+        ),
+        "huge claim": (InvalidManifest, archive(member(b"index.json", b"0", size=1 << 32))),
+        "huge index": (InvalidManifest, archive(LAYOUT, file(b"index.json", b" " * ((4 << 20) + 1)))),
+        "huge configuration": (InvalidManifest, archive(member(b"c.json", b"0", size=1 << 30))),
+        "truncated": (UnsupportedLayer, good[: len(good) // 2]),
+        "truncated gzip": (UnsupportedLayer, gzip.compress(good)[:-20]),
+        "no end mark in a member": (UnsupportedLayer, good[:700]),
+        "duplicate keys": (InvalidManifest, archive(file(b"manifest.json", twice))),
+        "duplicate keys in the index": (
+            InvalidManifest,
+            archive(LAYOUT, file(b"index.json", b'{"schemaVersion":2,"manifests":[],"manifests":[]}')),
+        ),
+        "not a list": (InvalidManifest, archive(file(b"manifest.json", b"{}"))),
+        "no images": (InvalidManifest, archive(file(b"manifest.json", b"[]"))),
+        "index without images": (InvalidManifest, archive(LAYOUT, file(b"index.json", Index.build([]).raw))),
+        "two documents": (UnsupportedLayer, archive(LAYOUT, index, file(b"index.json", b"{}"))),
+        "two layers of one name": (UnsupportedLayer, archive(file(b"a.tar", b"1"), file(b"a.tar", b"2"))),
+        "bad name": (InvalidReference, layout(parts, io_containerd_image_name="Not/A/Name")),
+        "bad tag": (InvalidReference, archive(*old_docker(BASE, tags=("hello:1", "../x")))),
+        "name of another": (
+            InvalidReference,
+            layout(parts, io_containerd_image_name=f"x@sha256:{'0' * 64}"),
+        ),
+        "wrong configuration name": (
+            DigestMismatch,
+            archive(*old[:8], file(b"0" * 64 + b".json", b"{}"), *old[9:]),
+        ),
+        "wrong diff id": (
+            DigestMismatch,
+            archive(LAYOUT, file(b"index.json", index_of(wrong)), blob(wrong), blob(config), blob(BASE)),
+        ),
+        "layers and diff ids": (
+            InvalidManifest,
+            archive(file(b"c.json", config), file(b"manifest.json", b'[{"Config":"c.json","Layers":[]}]')),
+        ),
+        "too deep": (
+            InvalidManifest,
+            archive(
+                *(LAYOUT, file(b"index.json", index_of(deep[-1], media_type.OCI_INDEX))),
+                *map(blob, [*deep, *parts[1:]]),
+            ),
+        ),
+        "second layer refused": (UnsafePath, layout(layered(BASE, archive(file(b"../x"))))),
+    }
+
+
+@pytest.mark.parametrize("case", bad_archives())
+def test_bad_archives(stores: Stores, case: str) -> None:
+    """A bad archive is refused with the right error; not even content that was right stays."""
+    expected, data = bad_archives()[case]
+    with pytest.raises(expected) as caught:
+        load(stores, io.BytesIO(data))
+    assert isinstance(caught.value, ContainerlibError)
+    assert [name for name in leftovers(stores) if not name.startswith("snapshots/")] == []
+    collect(stores)
+    assert leftovers(stores) == []
+
+
+def test_bomb(stores: Stores) -> None:
+    """A small file that expands to a huge archive is refused on the way."""
+    data = gzip.compress(header(b"a.tar", size=100 << 20) + bytes(100 << 20), 9)
+    with pytest.raises(UnsupportedLayer, match="expand"):
+        load(stores, io.BytesIO(data))
+    assert leftovers(stores) == []
+
+
+def test_archives_cut_off_anywhere(stores: Stores) -> None:
+    """An archive that ends at any block is refused, or lacks its end mark only."""
+    data = layout(layered(BASE, compress=False))
+    for end in range(0, len(data) - 1024, 512):
+        with pytest.raises(ContainerlibError):
+            load(stores, io.BytesIO(data[:end]))
+    assert [name for name in leftovers(stores) if not name.startswith("snapshots/")] == []
+
+
+def test_failed_load_spares_what_was_there(stores: Stores) -> None:
+    """Content that an image of the store has stays when an archive with the same content fails."""
+    image = make(stores, BASE, UPPER)
+    before = leftovers(stores)
+    parts = layered(BASE, UPPER, compress=False)
+    with pytest.raises(InvalidManifest):
+        load(
+            stores,
+            io.BytesIO(archive(LAYOUT, file(b"index.json", index_of(parts[0])), *map(blob, parts[1:]))),
+        )
+    assert leftovers(stores) == before
+    assert get_image(stores, NAME).id == image.id
+
+
+def test_useless_content_is_not_kept(stores: Stores) -> None:
+    """What an archive holds beside its images does not stay in the store."""
+    parts = layered(BASE)
+    data = archive(
+        *(LAYOUT, file(b"index.json", index_of(parts[0])), *map(blob, parts)),
+        *(blob(b"unused"), file(b"unused.tar", b"x"), file(b"README", b"x")),
+    )
+    load(stores, io.BytesIO(data))
+    assert {blob.digest for blob in stores.content.list()} == set(map(Digest.of, parts))
+
+
+def test_name_moves_to_the_loaded_image(stores: Stores) -> None:
+    """An image whose name a loaded one takes stays, without the name."""
+    old = make(stores, OTHER)
+    (new,) = load(stores, io.BytesIO(archive(*old_docker(BASE))))
+    assert get_image(stores, NAME).id == new.id
+    assert get_image(stores, old.id).references == ()
+
+
+def test_links_in_a_layout_directory_are_not_followed(stores: Stores, tmp_path: Path) -> None:
+    """A blob of a layout directory that is a link is refused, whatever it leads to."""
+    image = make(stores, BASE)
+    save(stores, [(image, ())], f"{tmp_path}/layout", format="oci-directory")
+    layer = f"{tmp_path}/layout/blobs/sha256/{Digest.of(BASE).hex}"
+    os.rename(layer, f"{tmp_path}/elsewhere")
+    os.symlink(f"{tmp_path}/elsewhere", layer)
+    fresh = Stores.open(f"{tmp_path}/fresh", f"{tmp_path}/run", durable=False)
+    with pytest.raises(UnsafePath):
+        load(fresh, f"{tmp_path}/layout")
+    os.unlink(layer)
+    with pytest.raises(InvalidManifest, match="not there"):
+        load(fresh, f"{tmp_path}/layout")
+    with open(layer, "wb") as damaged:
+        damaged.write(bytes(len(BASE)))
+    with pytest.raises(DigestMismatch):
+        load(fresh, f"{tmp_path}/layout")
+    with pytest.raises(InvalidInputError, match="no archive"):
+        load(fresh, str(tmp_path))
+    with pytest.raises(InvalidInputError, match="not there"):
+        load(fresh, f"{tmp_path}/missing")
+    assert leftovers(fresh) == []
+
+
+@pytest.fixture
+def _peers(request: pytest.FixtureRequest) -> None:
+    """Skip without the programs that other people load and save images with."""
+    need(request.config, "peers", ("skopeo", "umoci", "podman"))
+
+
+@pytest.mark.usefixtures("_peers")
+class TestPeers:
+    """Archives go to other programs and come back with the same digests."""
+
+    def test_skopeo_reads_all_forms(self, stores: Stores, tmp_path: Path) -> None:
+        """Skopeo finds the image under its digest in layouts, and under its id in Docker's form."""
+        image = make(stores, BASE, UPPER)
+        pairs = [(image, image.references)]
+        save(stores, pairs, f"{tmp_path}/layout", format="oci-directory")
+        save(stores, pairs, f"{tmp_path}/oci.tar", format="oci")
+        save(stores, pairs, f"{tmp_path}/docker.tar")
+        for source in (f"oci:{tmp_path}/layout", f"oci-archive:{tmp_path}/oci.tar"):
+            raw = run("skopeo", "inspect", "--raw", source)
+            assert Digest.of(raw.encode()) == image.digest
+            assert Digest.of(run("skopeo", "inspect", "--raw", f"{source}:{NAME}").encode()) == image.digest
+        for source in ("docker-archive:{}", "docker-archive:{}:hello:1"):
+            raw = run("skopeo", "inspect", "--config", "--raw", source.format(f"{tmp_path}/docker.tar"))
+            assert Digest.of(raw.encode()) == image.id
+
+    @pytest.mark.parametrize("kind", ["docker-archive", "oci-archive", "oci"])
+    def test_through_skopeo_and_back(self, stores: Stores, other: Stores, tmp_path: Path, kind: str) -> None:
+        """What skopeo copies into each of its forms is loaded with the same configuration and files."""
+        image = make(stores, BASE, UPPER, BASE)
+        save(stores, [(image, image.references)], f"{tmp_path}/oci.tar", format="oci")
+        run(
+            *("skopeo", "copy", "--insecure-policy", f"oci-archive:{tmp_path}/oci.tar"),
+            f"{kind}:{tmp_path}/copied:hello:1",
+        )
+        (loaded,) = load(other, f"{tmp_path}/copied")
+        assert loaded.id == image.id
+        assert loaded.chain_id == image.chain_id
+        assert loaded.references == (NAME,)
+        if kind != "docker-archive":
+            raw = run("skopeo", "inspect", "--raw", f"{kind}:{tmp_path}/copied").encode()
+            assert loaded.digest == Digest.of(raw)
+
+    def test_umoci_unpacks(self, stores: Stores, tmp_path: Path) -> None:
+        """Umoci unpacks our layout into the files that the image has."""
+        image = make(stores, BASE, UPPER)
+        save(stores, [(image, ["hello:1"])], f"{tmp_path}/layout", format="oci-directory", compression="gzip")
+        run("umoci", "unpack", "--image", f"{tmp_path}/layout:{NAME}", f"{tmp_path}/bundle")
+        assert os.listdir(f"{tmp_path}/bundle/rootfs/bin") == ["a"]
+        with open(f"{tmp_path}/bundle/rootfs/bin/a", "rb") as content:
+            assert content.read() == b"new"
+
+    def test_image_of_umoci(self, stores: Stores, tmp_path: Path) -> None:
+        """An image that umoci built is loaded; a tag alone gives it no name."""
+        layout_path = f"{tmp_path}/layout"
+        run("umoci", "init", "--layout", layout_path)
+        run("umoci", "new", "--image", f"{layout_path}:built")
+        run("umoci", "unpack", "--image", f"{layout_path}:built", f"{tmp_path}/bundle")
+        (tmp_path / "bundle" / "rootfs" / "data").mkdir()
+        (tmp_path / "bundle" / "rootfs" / "data" / "file").write_bytes(b"content")
+        run("umoci", "repack", "--image", f"{layout_path}:built", f"{tmp_path}/bundle")
+        (image,) = load(stores, layout_path)
+        assert image.references == ()
+        assert os.listdir(f"{image.lowers[0]}/data") == ["file"]
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("form", ["docker", "oci"])
+    def test_podman_loads_and_saves(
+        self, stores: Stores, other: Stores, tmp_path: Path, form: SaveFormat
+    ) -> None:
+        """Podman loads our archive under its name and id, and what it saves is loaded as the same image."""
+        image = make(stores, BASE, OTHER)
+        save(stores, [(image, image.references)], f"{tmp_path}/ours.tar", format=form)
+        with temporary_directory("p") as base:
+            podman = ("podman", "--root", f"{base}/r", "--runroot", f"{base}/n", "--storage-driver", "vfs")
+            assert "hello:1" in run(*podman, "load", "--input", f"{tmp_path}/ours.tar")
+            listed = json.loads(run(*podman, "image", "inspect", NAME))
+            assert listed[0]["Id"] == image.id.hex
+            wanted = {"docker": "docker-archive", "oci": "oci-archive"}[form]
+            run(*podman, "save", "--format", wanted, "--output", f"{tmp_path}/theirs.tar", NAME)
+            (loaded,) = load(other, f"{tmp_path}/theirs.tar")
+            assert loaded.id == image.id
+            assert loaded.references == (NAME,)
+
+
+def test_memory_stays_small(stores: Stores, other: Stores) -> None:
+    """An archive of many blocks passes through a pipe-like stream that is read in bounded pieces."""
+    layer = archive(file(b"large", os.urandom(1 << 20) * 8))
+    data = saved(stores, make(stores, layer))
+
+    class Narrow(io.BytesIO):
+        largest = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            assert size is not None
+            assert 0 <= size <= 1 << 20
+            return super().read(min(size, 1000))
+
+    (image,) = load(other, Narrow(data))
+    assert image.layers[0].digest == Digest(f"sha256:{hashlib.sha256(layer).hexdigest()}")
+
+
+def test_own_compressor_is_read_back() -> None:
+    """What the compressor writes is what others decompress."""
+    out = io.BytesIO()
+    compressor = Compressor(out, "gzip")
+    compressor.write(BASE)
+    compressor.finish()
+    assert gzip.decompress(out.getvalue()) == BASE
