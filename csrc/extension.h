@@ -17,7 +17,8 @@ enum ctr_launch_step {
 
 /* Starts our program from `program_fd` in the role `role`, without copying this process and without a SIGCHLD
  * to it: "ctr-spawner" as process 1 of a new PID namespace, with `second_fd` its owner; "ctr-supervisor" in this
- * namespace, with `second_fd` the file for the exit record. ret_pidfd: its pidfd. reterr: which step failed. */
+ * namespace, with `second_fd` the file for the exit record; "ctr-unpacker" in this namespace, with `second_fd` the
+ * directory to unpack into, and the archive and the owner as `join_fds`. ret_pidfd: its pidfd. reterr: which step failed. */
 int ctr_launch(const char *role, int program_fd, int control_fd, int second_fd, int owner_is_pidfd,
                int new_pid_namespace, const int *join_fds, uint32_t join_count, int *ret_pidfd,
                struct ctr_error *reterr);
