@@ -104,7 +104,6 @@ def apply_layer(
 _WRONG = frozenset((errno.ENAMETOOLONG, errno.EMLINK, errno.EINVAL, errno.EXDEV, errno.EPERM))
 
 _UNSAFE = {
-    "nul": "name holds a NUL byte",
     "outside": "{detail!r} leads out of the tree",
     "root": "the root must be a directory",
     "in_the_way": "{detail!r} is in the way and not a directory",
