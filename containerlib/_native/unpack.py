@@ -32,8 +32,7 @@ _PREFIX = "CTR_UNPACK_"
 _REASONS: dict[int, str] = {
     getattr(lib, name): name.removeprefix(_PREFIX).lower()
     for name in dir(lib)
-    if name.startswith(_PREFIX)
-    and name not in {"CTR_UNPACK_TEXT_BYTES", "CTR_UNPACK_DEVICES"}
+    if name.startswith(_PREFIX) and name not in {"CTR_UNPACK_TEXT_BYTES", "CTR_UNPACK_DEVICES"}
 }
 
 
