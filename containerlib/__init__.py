@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from containerlib.api.container import Container, Containers
     from containerlib.api.doctor import Finding
     from containerlib.api.engine import Engine, EngineConfig, default_engine
+    from containerlib.api.exec import ExecProcess
     from containerlib.api.image import Image, Images
     from containerlib.api.options import RunOptions
     from containerlib.api.process import Process
@@ -80,6 +81,7 @@ _MODULES = {
     "containerlib.api.engine": ("Engine", "EngineConfig", "default_engine"),
     "containerlib.api.image": ("Image", "Images"),
     "containerlib.api.options": ("RunOptions",),
+    "containerlib.api.exec": ("ExecProcess",),
     "containerlib.api.process": ("Process",),
     "containerlib.api.result": ("CompletedRun",),
     "containerlib.api.run": ("Popen", "run"),
@@ -128,6 +130,7 @@ __all__ = [
     "Engine",
     "EngineClosed",
     "EngineConfig",
+    "ExecProcess",
     "ExitStatus",
     "Finding",
     "Image",

@@ -15,7 +15,7 @@ from support.engine import BUSYBOX, busybox_tree, new_engine
 from support.posture import Posture
 
 import containerlib as cl
-from containerlib._native.spawn import WALL  # the only flag that sees our processes
+from containerlib._native.program import WALL  # the only flag that sees our processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
