@@ -35,14 +35,6 @@ _OPAQUE = b".wh..wh..opq"
 _NANOSECONDS = 1_000_000_000
 _MAX_XATTR_BYTES = 64 << 20
 _USUAL_ROOT = (0o755, 0, 0)
-_KINDS: dict[int, EntryKind] = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFCHR: "character",
-    stat.S_IFBLK: "block",
-}
 
 
 def write_diff(
@@ -146,9 +138,8 @@ class _Walk:
             if self._is_diff:
                 yield _whiteout(join(directory, _WHITEOUT + name))
             return
-        kind = _KINDS.get(stat.S_IFMT(found.info.st_mode))
-        if kind is not None:
-            yield self._entry_of(path, kind, found)
+        if found.kind is not None:
+            yield self._entry_of(path, found.kind, found)
 
     def _entry_of(self, path: bytes, kind: EntryKind, found: Found) -> LayerEntry:
         info, layer = found.info, found.layer

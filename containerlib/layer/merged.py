@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import attrs
 
@@ -24,11 +24,21 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from typing import Self
 
-__all__ = ["Found", "Stack", "Where", "join"]
+__all__ = ["Found", "Kind", "Stack", "Where", "join"]
+
+Kind = Literal["file", "directory", "symlink", "fifo", "character", "block"]
 
 Where = tuple[int, ...]
 """The layers that take part in a merged directory, as indices, top-most first."""
 
+_KINDS: dict[int, Kind] = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFCHR: "character",
+    stat.S_IFBLK: "block",
+}
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _EXCHANGED = frozenset((errno.ELOOP, errno.ENODATA, errno.ENXIO, errno.EINVAL))
@@ -47,6 +57,11 @@ class Found:
 
     layer: int
     info: os.stat_result
+
+    @property
+    def kind(self) -> Kind | None:
+        """Its type; None for a socket, which no archive can hold."""
+        return _KINDS.get(stat.S_IFMT(self.info.st_mode))
 
     @property
     def is_directory(self) -> bool:

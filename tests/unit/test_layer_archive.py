@@ -138,7 +138,7 @@ def test_whiteouts_come_first() -> None:
         LayerEntry(name, source=b"") if name != "a" else LayerEntry("a", "directory") for name in names
     ]
     assert list(read_back(written(entries)[0])) == [
-        *(".wh.x", "!", "a/", "a/.wh..wh..opq", "a/.wh.gone", "a/!first", "a!"),
+        *(".wh.x", "!", "a/", "a!", "a/.wh..wh..opq", "a/.wh.gone", "a/!first"),
     ]
 
 
