@@ -417,6 +417,8 @@ class Images:
     ) -> Image:
         """Make an image of a tar archive of a root file system, plain or compressed.
 
+        If ``SOURCE_DATE_EPOCH`` is set, the image has that date, and no file has a later one.
+
         Args:
             source: Path, or a binary file open for reading.
             config: Defaults for its containers.
@@ -425,12 +427,21 @@ class Images:
         Raises:
             UnsafePath: An entry leads outside, or is a device.
             UnsupportedLayer: The archive is damaged, or too large when unpacked.
+            InvalidOption: ``SOURCE_DATE_EPOCH`` is no number of seconds.
         """
+        from containerlib.api.source_date import created_text, source_date_epoch  # noqa: PLC0415
         from containerlib.image import tar_import  # noqa: PLC0415
 
-        opened = os.fspath(source) if isinstance(source, (str, os.PathLike)) else source
+        epoch = source_date_epoch()
         return self._wrap(
-            tar_import.from_tar(self._session.stores, opened, config=config, reference=reference)
+            tar_import.from_tar(
+                self._session.stores,
+                os.fspath(source) if isinstance(source, (str, os.PathLike)) else source,
+                config=config,
+                reference=reference,
+                latest_mtime=epoch,
+                created=created_text(epoch),
+            )
         )
 
     def get(self, name: str) -> Image:

@@ -6,6 +6,7 @@ headers only where ustar has no room. So the digest of a layer depends on what i
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import stat
@@ -21,7 +22,7 @@ from containerlib.oci.digest import DiffId, Digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["LATEST", "EntryKind", "LayerEntry", "LayerResult", "Sink", "write_layer"]
+__all__ = ["LATEST", "ArchiveWriter", "EntryKind", "LayerEntry", "LayerResult", "Sink", "write_layer"]
 
 EntryKind = Literal["file", "directory", "symlink", "hardlink", "fifo", "character", "block"]
 
@@ -111,7 +112,7 @@ def write_layer(entries: Iterable[LayerEntry], out: Sink, *, mtime: int = 0) -> 
         InvalidInputError: A path is not safe, two different entries have one path, a hard link has no
             target, or a file changed while it was read.
     """
-    writer = _Writer(out, mtime)
+    writer = ArchiveWriter(out, mtime)
     ordered = _ordered(entries)
     for name, entry in ordered:
         writer.add(name, entry)
@@ -191,10 +192,11 @@ def _parents(path: bytes) -> Iterator[bytes]:
         end = path.rfind(b"/", 0, end)
 
 
-class _Writer:
+class ArchiveWriter:
     """The archive being written, its hash and its size."""
 
     def __init__(self, out: Sink, mtime: int) -> None:
+        """Begin an archive in which no time is later than `mtime`, in seconds since 1970."""
         self._out = out
         self._mtime = mtime
         self.hash = hashlib.sha256()
@@ -215,6 +217,18 @@ class _Writer:
         finally:
             os.close(fd)
 
+    def add_stream(self, name: bytes, entry: LayerEntry, size: int, read: Callable[[int], bytes]) -> None:
+        """Write one member whose content, `size` bytes, comes from `read`, which returns some or none."""
+        self._write(_header(name, entry, size, self._time(entry)))
+        left = size
+        while left:
+            data = read(min(left, _COPY_BYTES))
+            if not data:
+                raise InvalidInputError(f"layer entry {entry.path!r}: its source changed while it was read")
+            self._write(data)
+            left -= len(data)
+        self._write(bytes(-size % _BLOCK_BYTES))
+
     def finish(self) -> None:
         """Write the end mark."""
         self._write(bytes(2 * _BLOCK_BYTES))
@@ -224,25 +238,14 @@ class _Writer:
         size = info.st_size
         if not stat.S_ISREG(info.st_mode) or (entry.size is not None and entry.size != size):
             raise InvalidInputError(f"layer entry {entry.path!r}: its source is not the file it was")
-        header = _header(name, entry, size, self._time(entry))
-        padding = bytes(-size % _BLOCK_BYTES)
         if size <= _SMALL_BYTES:
             data = os.read(fd, size + 1)
             if len(data) != size:
                 raise InvalidInputError(f"layer entry {entry.path!r}: its source changed while it was read")
-            self._write(header + data + padding)
+            header = _header(name, entry, size, self._time(entry))
+            self._write(header + data + bytes(-size % _BLOCK_BYTES))
             return
-        self._write(header)
-        self._copy(fd, size, entry)
-        self._write(padding)
-
-    def _copy(self, fd: int, size: int, entry: LayerEntry) -> None:
-        while size:
-            data = os.read(fd, min(size, _COPY_BYTES))
-            if not data:
-                raise InvalidInputError(f"layer entry {entry.path!r}: its source changed while it was read")
-            self._write(data)
-            size -= len(data)
+        self.add_stream(name, entry, size, functools.partial(os.read, fd))
 
     def _time(self, entry: LayerEntry) -> int:
         return self._mtime if entry.mtime is None else max(0, min(entry.mtime, self._mtime))
