@@ -53,7 +53,10 @@ def tree(root: Path, *, times: bool = True, keep_opaque: bool = False) -> dict[s
     names: dict[tuple[int, int], list[str]] = {}
     found: dict[str, Path] = {}
     for item in sorted(root.rglob("*")):
-        info = item.lstat()
+        try:
+            info = item.lstat()
+        except FileNotFoundError:
+            continue  # the kernel lists whiteouts of directories that only one layer has
         if stat.S_ISSOCK(info.st_mode):
             continue
         name = str(item.relative_to(root))
