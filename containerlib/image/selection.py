@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["created_at", "select_images"]
 
 _SPECIAL = re.compile(
-    r"(?P<star>\*)|(?P<any>\?)|\[(?P<not>\^?)(?P<class>(?:\\.|[^\\\]])+)\]|\\(?P<quoted>.)|(?P<bad>[\[\\])",
+    r"(?P<star>\*)|(?P<any>\?)|\[(?P<not>\^?+)(?P<class>(?:\\.|[^\\\]])+)\]|\\(?P<quoted>.)|(?P<bad>[\[\\])",
     re.DOTALL,
 )
 
