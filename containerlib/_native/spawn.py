@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Literal
 from attrs import frozen
 
 from containerlib._native.channel import Channel, close_all, new_pair
-from containerlib._native.ffi import PROGRAM_PATH, ffi, lib
+from containerlib._native.ffi import ffi, lib
 from containerlib._native.message import encode
+from containerlib._native.program import WALL, open_owner, seal_program
 from containerlib.errors import EngineClosed, UnsupportedHost
 
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from containerlib._native.spec import NativeSpec
 
 __all__ = ["SpawnRequest", "Spawner", "Supervisor"]
-
-_WALL = (
-    0x40000000  # __WALL of wait(2): these processes give their parent no SIGCHLD, so plain waits miss them
-)
 
 
 @frozen(kw_only=True)
@@ -51,33 +48,6 @@ class SpawnRequest:
     mount_fds: Sequence[int] = ()
 
 
-def _seal_program() -> int:
-    """A copy of our program that nobody can change, not even who finds it through /proc/PID/exe."""
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        fd = os.memfd_create("ctr-spawner", flags | 0x0010)  # MFD_EXEC, Linux 6.3
-    except OSError:
-        fd = os.memfd_create("ctr-spawner", flags)
-    with open(PROGRAM_PATH, "rb") as program:
-        os.sendfile(fd, program.fileno(), 0, os.fstat(program.fileno()).st_size)
-    import fcntl  # noqa: PLC0415 - only needed once per engine
-
-    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-    try:
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals | 0x0020)  # F_SEAL_EXEC, Linux 6.3
-    except OSError:
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-    return fd
-
-
-def _open_owner() -> tuple[int, bool]:
-    """A descriptor by which this process's death is seen, and whether it is a pidfd."""
-    try:
-        return os.pidfd_open(os.getpid()), True
-    except OSError:
-        return os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), False
-
-
 class _Starter:
     """A process of ours that starts containers, and the socket on which it is asked to."""
 
@@ -90,7 +60,7 @@ class _Starter:
         owner_is_pidfd: bool = False,
     ) -> None:
         ours, theirs = new_pair()
-        program = _seal_program()
+        program = seal_program()
         pidfd = ffi.new("int *", -1)
         error = ffi.new("struct ctr_error *")
         result = lib.ctr_launch(
@@ -142,7 +112,7 @@ class _Starter:
     def _reap(self) -> int | None:
         if self.pidfd < 0:
             return None
-        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | _WALL)
+        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | WALL)
         return result.si_status if result else None
 
     @property
@@ -193,7 +163,7 @@ class _Starter:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
-                os.waitid(os.P_PIDFD, pidfd, os.WEXITED | _WALL)
+                os.waitid(os.P_PIDFD, pidfd, os.WEXITED | WALL)
         os.close(pidfd)
 
 
@@ -212,7 +182,7 @@ class Spawner(_Starter):
         Raises:
             UnsupportedHost: This process may not make PID namespaces.
         """
-        owner, is_pidfd = _open_owner()
+        owner, is_pidfd = open_owner()
         try:
             super().__init__("ctr-spawner", owner, join_fds, owner_is_pidfd=is_pidfd)
         finally:
