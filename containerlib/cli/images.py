@@ -19,6 +19,7 @@ from containerlib.cli.output import (
     short_id,
 )
 from containerlib.errors import ConflictError, InvalidInputError, NotFoundError
+from containerlib.oci import timestamp
 from containerlib.oci.reference import Reference
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _describe(image: Image) -> dict[str, Any]:
         "id": image.id,
         "digest": image.digest,
         "references": list(image.references),
-        "created": None if image.created is None else image.created.isoformat(),
+        "created": None if image.created is None else timestamp.text(image.created),
         "size_bytes": image.size_bytes,
         "layers": [str(layer.digest) for layer in image.layers],
     }

@@ -12,8 +12,6 @@ import os
 import stat
 from typing import TYPE_CHECKING, Literal
 
-import attrs
-
 from containerlib.errors import InvalidInputError
 from containerlib.layer import marks
 from containerlib.layer.archive import LATEST, LayerEntry, write_layer
@@ -21,7 +19,7 @@ from containerlib.layer.merged import Stack, join
 from containerlib.layer.names import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from containerlib.layer.archive import EntryKind, LayerResult, Sink
     from containerlib.layer.merged import Found, Where
@@ -158,7 +156,7 @@ class _Walk:
         if kind == "directory":
             return self._entry(path, kind, info, xattrs=xattrs)
         source = functools.partial(self._stack.open_file, layer, path, info)
-        return attrs.evolve(self._entry(path, kind, info, xattrs=xattrs), source=source)
+        return self._entry(path, kind, info, xattrs=xattrs, source=source)
 
     def _entry(
         self,
@@ -168,6 +166,7 @@ class _Walk:
         *,
         linkname: str = "",
         xattrs: Mapping[str, bytes] | None = None,
+        source: Callable[[], int] | None = None,
     ) -> LayerEntry:
         return LayerEntry(
             os.fsdecode(path),
@@ -176,6 +175,7 @@ class _Walk:
             uid=info.st_uid,
             gid=info.st_gid,
             linkname=linkname,
+            source=source,
             mtime=info.st_mtime_ns // _NANOSECONDS,
             xattrs=xattrs or {},
             device=(os.major(info.st_rdev), os.minor(info.st_rdev)),

@@ -13,7 +13,6 @@ import stat
 from typing import TYPE_CHECKING
 
 from containerlib.errors import InvalidInputError
-from containerlib.layer.attributes import is_dropped_xattr
 from containerlib.layer.names import shown
 
 if TYPE_CHECKING:
@@ -28,6 +27,10 @@ USER = "user.overlay."
 """Beginning of the marks of an overlay that was mounted with ``userxattr``."""
 
 _ELSEWHERE = ("redirect", "metacopy", "whiteout")
+
+# Those that no layer may bring when it is applied, either: see csrc/attribute.c.
+_DROPPED_PREFIXES = (TRUSTED, USER, "user.fuseoverlayfs.", "user.containers.")
+_DROPPED = frozenset(("security.selinux", "security.ima", "security.evm", "security.SMACK64"))
 
 
 def is_whiteout(info: os.stat_result) -> bool:
@@ -75,7 +78,8 @@ def refuse_elsewhere(path: bytes, names: Collection[str], prefixes: Collection[s
 
 def read_xattrs(directory_fd: int, name: bytes, names: Collection[str]) -> dict[str, bytes]:
     """Return the extended attributes among `names` that a layer may hold."""
-    return {key: _read(directory_fd, name, key) for key in sorted(names) if not is_dropped_xattr(key)}
+    kept = [key for key in sorted(names) if key not in _DROPPED and not key.startswith(_DROPPED_PREFIXES)]
+    return {key: _read(directory_fd, name, key) for key in kept}
 
 
 def _read(directory_fd: int, name: bytes, key: str) -> bytes:

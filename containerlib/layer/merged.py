@@ -41,7 +41,7 @@ _KINDS: dict[int, Kind] = {
 }
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_EXCHANGED = frozenset((errno.ELOOP, errno.ENODATA, errno.ENXIO, errno.EINVAL))
+_EXCHANGED = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENODATA, errno.ENXIO, errno.EINVAL))
 _KEPT_DESCRIPTORS = 256
 _MAX_XATTR_BYTES = 512 << 10  # what our own reader takes at most, with room for paths
 
@@ -175,7 +175,7 @@ class Stack:
         """
         head, _, name = path.rpartition(b"/")
         fd = self._directory(layer, head)
-        with _changes_noticed(path):
+        with _ChangesNoticed(path):
             names = marks.xattr_names(fd, name or b".")
             if not names:
                 return {}
@@ -190,7 +190,7 @@ class Stack:
     def link_target(self, layer: int, path: bytes) -> bytes:
         """Return where the symbolic link `path` points."""
         head, _, name = path.rpartition(b"/")
-        with _changes_noticed(path):
+        with _ChangesNoticed(path):
             return os.readlink(name, dir_fd=self._directory(layer, head))
 
     def open_file(self, layer: int, path: bytes, info: os.stat_result) -> int:
@@ -200,7 +200,7 @@ class Stack:
             InvalidInputError: It is another file now.
         """
         head, _, name = path.rpartition(b"/")
-        with _changes_noticed(path):
+        with _ChangesNoticed(path):
             directory_fd = self._directory(layer, head)
             # Looked at first: opening what has become a device could have an effect.
             if not _is_same(os.stat(name, dir_fd=directory_fd, follow_symlinks=False), info):
@@ -212,18 +212,18 @@ class Stack:
         return fd
 
     def _is_opaque(self, directory_fd: int, name: bytes, path: bytes) -> bool:
-        with _changes_noticed(path):
+        with _ChangesNoticed(path):
             names = marks.xattr_names(directory_fd, name)
             marks.refuse_elsewhere(path, names, self._prefixes)
             return marks.is_opaque(directory_fd, name, names, self._prefixes)
 
     def _directory(self, layer: int, path: bytes) -> int:
-        with _changes_noticed(path):
+        with _ChangesNoticed(path):
             return self._trees[layer].directory(path, create=False)
 
     @contextlib.contextmanager
     def _opened(self, layer: int, path: bytes) -> Iterator[int]:
-        with _changes_noticed(path):
+        with _ChangesNoticed(path):
             fd = os.open(".", _DIRECTORY, dir_fd=self._directory(layer, path))
         try:
             yield fd
@@ -232,7 +232,7 @@ class Stack:
 
 
 def _stat(fd: int, path: bytes, name: bytes) -> os.stat_result:
-    with _changes_noticed(join(path, name)):
+    with _ChangesNoticed(join(path, name)):
         return os.stat(name, dir_fd=fd, follow_symlinks=False)
 
 
@@ -241,18 +241,23 @@ def _is_same(info: os.stat_result, known: os.stat_result) -> bool:
     return is_same and stat.S_ISREG(info.st_mode)
 
 
-@contextlib.contextmanager
-def _changes_noticed(path: bytes) -> Iterator[None]:
-    """Turn what only happens when names are exchanged between two looks into the error for that."""
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError):
-        _refuse_change(path)
-    except OSError as error:
-        if error.errno in _EXCHANGED:
-            _refuse_change(path)
-        raise
+class _ChangesNoticed:
+    """Turns what only happens when names are exchanged between two looks into the error for that."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: bytes) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, OSError) and error.errno in _EXCHANGED:
+            _refuse_change(self._path)
 
 
 def _refuse_change(path: bytes) -> NoReturn:
-    raise InvalidInputError(f"{shown(path)!r} changed while it was read; stop what writes to it first")
+    raise InvalidInputError(
+        f"{shown(path)!r} changed while it was read; stop what writes to it first"
+    ) from None

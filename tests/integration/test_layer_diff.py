@@ -203,6 +203,24 @@ def test_marks_of_the_container_itself_say_nothing(place: Overlay) -> None:
     assert b"etc/passwd" not in place.merged()
 
 
+def test_attributes_of_this_host_are_left_out(place: Overlay) -> None:
+    """What no layer may bring is not written into one either; everything else is, on directories as well."""
+    (place.upper / "file").write_bytes(b"")
+    (place.upper / "directory").mkdir()
+    kept = {"user.note": b"1", "trusted.note": b"2"}
+    dropped = [
+        "trusted.overlay.origin",
+        "user.overlay.x",
+        "user.containers.override_stat",
+        "security.selinux",
+    ]
+    for name in ("file", "directory"):
+        for key in (*kept, *dropped, "user.fuseoverlayfs.opaque"):
+            os.setxattr(place.upper / name, key, kept.get(key, b"x"))
+    found = {entry.name: entry.xattrs for entry in TarReader(io.BytesIO(place.diff()))}
+    assert found == {b"directory/": kept, b"file": kept}
+
+
 @pytest.mark.parametrize("name", [".wh.file", ".wh..wh..opq", ".wh.", "x" * 252])
 def test_names_that_no_layer_can_hold(place: Overlay, name: str) -> None:
     """A file whose name would be read as a whiteout is refused, and a whiteout whose name is too long."""

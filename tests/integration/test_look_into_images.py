@@ -200,6 +200,8 @@ def test_export_to_places(engine: Engine, layout: OciLayout, tmp_path: Path) -> 
         assert not raw.closed
         raw.close()
         assert source.read() == exported(image)
+    with pytest.raises(OSError, match="No space left"):
+        image.export("/dev/full")
     for bad in (tmp_path, tmp_path / "missing" / "x"):
         with pytest.raises(cl.InvalidInputError):
             image.export(bad)
