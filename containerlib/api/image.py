@@ -144,8 +144,9 @@ class Image:
     def export(self, out: str | os.PathLike[str] | BinaryIO) -> Exported:
         """Write its root file system as one uncompressed tar archive.
 
-        That is what a container of it finds, without layers and whiteouts; `Images.from_tar` reads it. The
-        same layers give the same bytes. Times later than ``SOURCE_DATE_EPOCH``, if that is set, become it.
+        That is what a container of it finds, without layers and whiteouts; `Images.from_tar` reads it. It has
+        the same bytes every time; only directories that no layer has an entry for have the time at which
+        they were unpacked. Times later than ``SOURCE_DATE_EPOCH``, if that is set, become it.
 
         Args:
             out: Path of the archive, which appears or is replaced when it is complete; or a binary stream,

@@ -32,6 +32,7 @@ class ImageInspection:
         repo_tags: Its names with a tag, as Docker shows them.
         repo_digests: Its repositories, each with the digest.
         created: When it was made; None if it does not say.
+        created_text: The same as its configuration has it, to the nanosecond; empty if it does not say.
         author: Who made it, by its own words.
         comment: What its maker says of the last step.
         config: Defaults for its containers.
@@ -49,6 +50,7 @@ class ImageInspection:
     repo_tags: tuple[str, ...]
     repo_digests: tuple[str, ...]
     created: dt.datetime | None
+    created_text: str
     author: str
     comment: str
     config: Config
@@ -73,7 +75,7 @@ class ImageInspection:
             "RepoDigests": list(self.repo_digests),
             "Parent": "",
             "Comment": self.comment,
-            "Created": None if self.created is None else timestamp.text(self.created),
+            "Created": self.created_text or None,
             "Author": self.author,
             "Config": config,
             "Architecture": self.architecture,
@@ -89,13 +91,14 @@ class ImageInspection:
 def inspect_image(stores: Stores, image: ImageRecord) -> ImageInspection:
     """Return what is known about `image`."""
     config, names = image.config, [Reference.parse(name) for name in image.references]
-    platform, history = config.platform, config.history
+    platform, history, created = config.platform, config.history, timestamp.parse(config.created)
     return ImageInspection(
         id=str(image.id),
         digest=str(image.digest),
         repo_tags=tuple(name.familiar for name in names if name.tag is not None),
         repo_digests=tuple(sorted({f"{name.familiar_name}@{image.digest}" for name in names})),
-        created=timestamp.parse(config.created),
+        created=created,
+        created_text="" if created is None else config.created,
         author=config.author,
         comment=history[-1].comment if history else "",
         config=config.config,

@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,15 @@ from support.trees import overlay, tree
 
 import containerlib as cl
 from containerlib.image.archive_load import load
+from containerlib.image.archive_save import save
+from containerlib.image.unpack import UnpackPolicy
 from containerlib.layer.diff import write_diff, write_merged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from containerlib import Engine
+    from containerlib.image.image_record import ImageRecord
 
 pytestmark = pytest.mark.root
 
@@ -123,6 +127,13 @@ def layout(made: Made) -> Iterator[OciLayout]:
         yield result
 
 
+def stored(engine: Engine, source: Path) -> ImageRecord:
+    """Load an image that has a device, which the engine takes only where it is told to."""
+    stores = engine.images._session.stores
+    (record,) = load(stores, str(source), policy=UnpackPolicy(devices="create"))
+    return record
+
+
 def run(*command: str | Path, data: bytes | None = None) -> str:
     """Run a program and return its output; its complaints are the test's."""
     done = subprocess.run(list(map(str, command)), input=data, capture_output=True, check=False)
@@ -151,6 +162,37 @@ def test_umoci(request: pytest.FixtureRequest, made: Made, layout: OciLayout, tm
     assert tree(tmp_path / "bundle" / "rootfs") == made.tree
 
 
+@pytest.fixture(scope="module")
+def docker(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """Return the beginning of docker's commands, for a daemon that has no network and storage of its own."""
+    need(request.config, "peers", ("docker", "dockerd"))
+    with temporary_directory("k") as base:
+        socket_path = f"unix://{base}/s"
+        places = [
+            f"--data-root={base}/d",
+            f"--exec-root={base}/e",
+            f"--pidfile={base}/pid",
+            "-H",
+            socket_path,
+        ]
+        command = ["dockerd", *places, "--iptables=false", "--ip6tables=false", "--bridge=none"]
+        with (base / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as daemon:
+            try:
+                wait_for_docker(socket_path, daemon, base / "log")
+                yield ["docker", "-H", socket_path]
+            finally:
+                daemon.terminate()
+
+
+def wait_for_docker(socket_path: str, daemon: subprocess.Popen[bytes], log: Path) -> None:
+    """Ask until the daemon answers."""
+    end = time.monotonic() + 60
+    command = ["docker", "-H", socket_path, "version"]
+    while subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        assert daemon.poll() is None, log.read_text()
+        assert time.monotonic() < end, log.read_text()
+
+
 @pytest.fixture
 def podman(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     """Return the beginning of podman's commands, with storage of its own."""
@@ -177,11 +219,7 @@ def test_podman_agrees_on_history_and_inspect(podman: list[str], engine: Engine,
     """Both print the same facts about one image, and match the same layers with the same steps."""
     image_id = run(*podman, "pull", "--quiet", f"oci:{layout.path}:both").strip()
     theirs = json.loads(run(*podman, "image", "inspect", image_id))[0]
-    # The layers hold a device, which the engine takes only where it is told to; podman's facts need none.
-    from containerlib.image.unpack import UnpackPolicy  # noqa: PLC0415 - as little public as it is needed
-
-    load(engine.images._session.stores, str(layout.path), policy=UnpackPolicy(devices="create"))
-    image = engine.images.get(image_id)
+    image = engine.images.get(str(stored(engine, layout.path).id))
     ours = image.inspect().to_json()
     for key in ("Author", "Architecture", "Os", "RootFS", "Created"):
         assert ours[key] == theirs[key], key
@@ -193,15 +231,56 @@ def test_podman_agrees_on_history_and_inspect(podman: list[str], engine: Engine,
     assert [step["size"] > 0 for step in steps] == [entry.size_bytes > 0 for entry in image.history()]
 
 
+def test_docker_agrees_on_history_and_inspect(
+    docker: list[str], engine: Engine, layout: OciLayout, tmp_path: Path
+) -> None:
+    """Both print the same facts about one image, in the same form, and so do the commands."""
+    record = stored(engine, layout.path)
+    image = engine.images.get(str(record.id)).tag("team/both:1")
+    save(engine.images._session.stores, [(image.record, ["team/both:1"])], str(tmp_path / "saved.tar"))
+    run(*docker, "load", "--input", tmp_path / "saved.tar")
+    theirs = json.loads(run(*docker, "image", "inspect", "team/both:1"))[0]
+    ours = image.inspect().to_json()
+    # What docker has besides: fields of containers and of its storage. It counts the text of links, too.
+    assert ours.keys() - {"Size", "RepoDigests", "Config"} <= theirs.keys()
+    for key in ours.keys() - {"Size", "RepoDigests", "Config"}:
+        assert ours[key] == theirs[key], key
+    config: dict[str, object] = ours["Config"]  # type: ignore[assignment]
+    for key, value in config.items():
+        assert theirs["Config"][key] == value, key
+    template = "{{.CreatedAt}}|{{.CreatedBy}}|{{.Comment}}|{{.ID}}"
+    steps = run(*docker, "history", "--no-trunc", "--format", template, "team/both:1").splitlines()
+    ids = [image.id, "<missing>", "<missing>"]
+    expected = [
+        f"{entry.created.isoformat()}|{entry.created_by}|{entry.comment}|{step_id}"
+        for step_id, entry in zip(ids, image.history(), strict=True)
+        if entry.created is not None
+    ]
+    assert [step.replace("Z|", "+00:00|") for step in steps] == expected
+
+
+def test_docker_exports_the_same_tree(docker: list[str], made: Made, tmp_path: Path) -> None:
+    """A container that docker makes of a flat archive has the same tree, beside what docker mounts on."""
+    (tmp_path / "flat.tar").write_bytes(made.flat)
+    image = run(*docker, "import", tmp_path / "flat.tar").strip()
+    container = run(*docker, "create", image, "/suid").strip()
+    run(*docker, "export", container, "--output", tmp_path / "theirs.tar")
+    (tmp_path / "tree").mkdir()
+    run("tar", "--xattrs", "--xattrs-include=*", "-xpf", tmp_path / "theirs.tar", "-C", tmp_path / "tree")
+    theirs = tree(tmp_path / "tree")
+    # Docker keeps capabilities, and no other attributes.
+    assert os.getxattr(tmp_path / "tree" / "capable", "security.capability") == CAPABILITY
+    added = {"capable", ".dockerenv", "dev", "etc", "proc", "sys"}
+    kept = {path: fact for path, fact in theirs.items() if path.split("/")[0] not in added}
+    assert kept == {path: fact for path, fact in made.tree.items() if path != "capable"}
+
+
 def test_export_of_what_podman_saved(podman: list[str], engine: Engine, made: Made, tmp_path: Path) -> None:
     """An image goes through podman's hands and comes back as the same flat archive."""
     (tmp_path / "flat.tar").write_bytes(made.flat)
     image = run(*podman, "import", "--quiet", tmp_path / "flat.tar").strip()
     run(*podman, "save", "--quiet", "--format=oci-archive", "-o", tmp_path / "saved.tar", image)
-    from containerlib.image.unpack import UnpackPolicy  # noqa: PLC0415 - as above
-
-    stores = engine.images._session.stores
-    (record,) = load(stores, str(tmp_path / "saved.tar"), policy=UnpackPolicy(devices="create"))
+    record = stored(engine, tmp_path / "saved.tar")
     out = io.BytesIO()
     exported = engine.images.get(str(record.id)).export(out)
     assert out.getvalue() == made.flat

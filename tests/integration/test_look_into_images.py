@@ -109,7 +109,7 @@ def test_inspect(engine: Engine, layout: OciLayout) -> None:
         UPPER,
         config=config,
         history=HISTORY,
-        created="2024-01-03T00:00:00Z",
+        created="2024-01-03T00:00:00.123456789Z",
         author="bob",
         variant="v3",
     )
@@ -121,7 +121,7 @@ def test_inspect(engine: Engine, layout: OciLayout) -> None:
     assert document["Id"] == image.id
     assert document["RepoDigests"] == [f"localhost:5000/box@{image.digest}", f"team/box@{image.digest}"]
     assert (document["Created"], document["Author"], document["Comment"]) == (
-        "2024-01-03T00:00:00Z",
+        "2024-01-03T00:00:00.123456789Z",
         "bob",
         "c3",
     )
