@@ -66,8 +66,12 @@ if TYPE_CHECKING:
         VerificationError,
         VolumeNotFound,
     )
+    from containerlib.image.export import Exported
+    from containerlib.image.history import HistoryEntry
+    from containerlib.image.inspection import ImageInspection
     from containerlib.image.progress import TransferEvent
     from containerlib.image.resolve import Removed
+    from containerlib.layer.compare import Change
     from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.image_config import Config as ImageDefaults
     from containerlib.options import Device, Mount, Resources, Rlimit, Security
@@ -97,8 +101,12 @@ _MODULES = {
         *("VerificationError", "VolumeNotFound", "AuthenticationFailed", "Offline", "PlatformNotFound"),
         *("RateLimited", "RegistryBlocked", "RegistryError", "RegistryUnavailable", "RemoteNotFound"),
     ),
+    "containerlib.image.export": ("Exported",),
+    "containerlib.image.history": ("HistoryEntry",),
+    "containerlib.image.inspection": ("ImageInspection",),
     "containerlib.image.progress": ("TransferEvent",),
     "containerlib.image.resolve": ("Removed",),
+    "containerlib.layer.compare": ("Change",),
     "containerlib.oci.descriptor": ("Descriptor",),
     "containerlib.oci.image_config": ("Config",),
     "containerlib.options": ("Device", "Mount", "Resources", "Rlimit", "Security"),
@@ -114,6 +122,7 @@ __all__ = [
     "AuthenticationFailed",
     "BlobNotFound",
     "CgroupError",
+    "Change",
     "CommandNotExecutable",
     "CommandNotFound",
     "CompletedRun",
@@ -132,9 +141,12 @@ __all__ = [
     "EngineConfig",
     "ExecProcess",
     "ExitStatus",
+    "Exported",
     "Finding",
+    "HistoryEntry",
     "Image",
     "ImageDefaults",
+    "ImageInspection",
     "ImageNotFound",
     "Images",
     "InvalidDigest",
