@@ -86,9 +86,9 @@ class SmallRegistry:
     upload_headers: dict[str, str] = attrs.field(factory=dict)
     requests: list[Request] = attrs.field(factory=list)
 
-    def targets(self, method: str = "") -> list[str]:
-        """Return method and path of each request so far."""
-        return [request.target for request in self.requests if request.method.startswith(method)]
+    def targets(self, beginning: str = "") -> list[str]:
+        """Return method and path of each request so far, of those that begin so."""
+        return [request.target for request in self.requests if request.target.startswith(beginning)]
 
     def answer(self, request: Request) -> Reply:  # noqa: PLR0911 - a table of answers
         """Answer a request."""
