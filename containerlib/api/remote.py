@@ -16,10 +16,10 @@ from containerlib.oci.platform import Platform
 from containerlib.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from containerlib.image.image_record import ImageRecord
-    from containerlib.image.progress import Progress
+    from containerlib.image.progress import Phase, Progress
     from containerlib.oci.descriptor import Descriptor
     from containerlib.registry.client import Registries, RepositoryClient
     from containerlib.registry.credential import Credential
@@ -146,6 +146,38 @@ class Remote:
         with self._repository(reference) as repository:
             digest = reference.digest or repository.describe_manifest(_wanted(reference)).digest
             return list_referrers(repository, digest, artifact_type)
+
+    def copy(
+        self,
+        source: Reference,
+        target: Reference,
+        *,
+        platforms: Sequence[Platform] | None,
+        with_referrers: bool,
+        progress: Progress | None,
+    ) -> Descriptor:
+        """Do what `Registry.copy` says."""
+        from containerlib.image.progress import TransferEvent  # noqa: PLC0415 - see the module
+        from containerlib.registry.copying import copy_image  # noqa: PLC0415
+
+        def tell(blob: Descriptor, phase: Phase, current_bytes: int) -> None:
+            if progress is not None:
+                progress(TransferEvent(str(blob.digest), phase, current_bytes, blob.size))
+
+        if target.digest is not None or target.tag is None:
+            raise InvalidReference(f"{target}: images are copied to a tag, and keep their digest")
+        self._refuse_offline(f"image {source.familiar!r} cannot be copied")
+        config = self._config()
+        with contextlib.closing(self._registries(config)) as registries:
+            return copy_image(
+                registries.repository(config.push_source(source)),
+                registries.repository(config.push_source(target), "pull,push"),
+                _wanted(source),
+                target.tag,
+                platforms=platforms,
+                with_referrers=with_referrers,
+                on_blob=tell,
+            )
 
     @contextlib.contextmanager
     def _repository(self, reference: Reference, actions: str = "pull") -> Iterator[RepositoryClient]:

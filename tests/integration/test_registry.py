@@ -255,3 +255,77 @@ def test_command_line_shows_registries(registry: DockerRegistry, layout: OciLayo
     assert found["digest"] == digest
     assert command_line("registry", "delete", f"{name}@{digest}").returncode == 0
     assert "tags there are: none" in command_line("registry", "resolve", f"{name}:1").stderr
+
+
+def test_image_is_copied_between_registries(
+    engine: Engine, registry: DockerRegistry, locked: DockerRegistry, layout: OciLayout
+) -> None:
+    """A whole index goes from an open registry to one with a password, and is the same there for skopeo."""
+    images = [layout.add_image([archive(file(b"a", n.encode()))], architecture=n) for n in ("amd64", "arm64")]
+    source, target = f"{registry.host}/copied:1", f"{locked.host}/team/copied:2"
+    skopeo_copy(layout.name(layout.add_index(images), "m"), f"docker://{source}", "--all")
+    here = engine.registry(registry.host)
+    with pytest.raises(cl.AuthenticationFailed):
+        here.copy("copied:1", target)
+    engine.registry(locked.host).login("ann", "secret", store=False)
+    assert here.copy("copied:1", target) == here.resolve("copied:1")
+    command = ["skopeo", "inspect", "--raw", "--tls-verify=false", "--creds=ann:secret", f"docker://{target}"]
+    seen = subprocess.run(command, capture_output=True, check=True).stdout
+    assert seen == here.manifest("copied:1").raw
+    assert engine.images.pull(target, platform="linux/arm64").digest == images[1]["digest"]
+
+
+def test_copy_within_a_registry_moves_nothing(
+    engine: Engine, registry: DockerRegistry, layout: OciLayout
+) -> None:
+    """Debian's registry takes blobs from one of its repositories into another."""
+    fill(layout, f"{registry.host}/mount/from:1", content=b"mounted")
+    before = len(registry.requests())
+    here = engine.registry(registry.host)
+    here.copy("mount/from:1", "mount/to:1")
+    asked = registry.requests()[before:]
+    assert not any(line.startswith(("PATCH", "GET /v2/mount/from/blobs")) for line in asked)
+    assert not any(line.startswith("PUT") and "/blobs/uploads/" in line for line in asked)
+    assert here.resolve("mount/to:1") == here.resolve("mount/from:1")
+
+
+def test_push_takes_blobs_from_other_repositories(
+    engine: Engine, registry: DockerRegistry, layout: OciLayout
+) -> None:
+    """What an image of the store has in another repository of the same registry is not sent again."""
+    name = f"{registry.host}/pulled/from:1"
+    fill(layout, name, content=b"pulled")
+    image = engine.images.pull(name)
+    before = len(registry.requests())
+    events: list[cl.TransferEvent] = []
+    image.push(f"{registry.host}/pushed/to:1", progress=events.append)
+    asked = registry.requests()[before:]
+    assert len([line for line in asked if line.startswith("POST") and "mount=" in line]) == 2
+    assert not any(line.startswith(("PATCH", "PUT")) and "/blobs/uploads/" in line for line in asked)
+    assert {event.phase for event in events} <= {"exists", "uploading"}
+
+
+def test_command_line_copies(registry: DockerRegistry, layout: OciLayout) -> None:
+    """`registry copy` prints the new name, and the digest that it has."""
+    digest = fill(layout, f"{registry.host}/cli/from:1")
+    target = f"{registry.host}/cli/to:2"
+    done = command_line("registry", "copy", f"{registry.host}/cli/from:1", target)
+    assert (done.returncode, done.stdout) == (0, f"{target}\n"), done.stderr
+    assert f"Digest: {digest}" in done.stderr
+    assert command_line("registry", "copy", "-q", target, f"{target}x").stderr == ""
+
+
+def test_chunks_reach_a_real_registry(
+    engine: Engine, registry: DockerRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image whose blobs are sent in chunks is the same in Debian's registry."""
+    from containerlib.registry import chunks, upload  # noqa: PLC0415 - the inner parts, only here
+
+    monkeypatch.setattr(chunks, "_CHUNK_BYTES", 1_000_000)
+    monkeypatch.setattr(upload, "_least", lambda _answer: 1)
+    name = f"{registry.host}/chunks:1"
+    image = engine.images.from_host(["sh", "cat"], reference=name)
+    before = len(registry.requests())
+    image.push(name)
+    assert len([line for line in registry.requests()[before:] if line.startswith("PATCH")]) > 2
+    assert engine.registry(registry.host).resolve("chunks:1").digest == image.digest
