@@ -9,6 +9,7 @@ from containerlib.errors import (
     AuthenticationFailed,
     InvalidReference,
     Offline,
+    RateLimited,
     RegistryUnavailable,
     RemoteNotFound,
 )
@@ -18,7 +19,9 @@ from containerlib.oci.reference import Reference
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
+    from containerlib.errors import RegistryError
     from containerlib.image.image_record import ImageRecord
+    from containerlib.image.mount_sources import MountSources
     from containerlib.image.progress import Phase, Progress
     from containerlib.oci.descriptor import Descriptor
     from containerlib.registry.client import Registries, RepositoryClient
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
     from containerlib.store.stores import Stores
 
 __all__ = ["Remote"]
+
+# What is no reason not to ask the next place where an image may be.
+_ELSEWHERE = (RegistryUnavailable, RemoteNotFound, AuthenticationFailed, RateLimited)
 
 
 class Remote:
@@ -52,48 +58,71 @@ class Remote:
         from containerlib.image.progress import ignore  # noqa: PLC0415 - see the module
         from containerlib.image.pull import pull_image  # noqa: PLC0415
 
-        reference = Reference.parse(name)
+        own = Reference.parse(name)
         wanted = None if platform is None else Platform.parse(platform)
-        if self._offline:
-            raise Offline(f"image {reference.familiar!r} would have to be pulled, and this engine is offline")
+        self._refuse_offline(f"image {own.familiar!r} would have to be pulled")
         config = self._config()
+        failures: list[RegistryError] = []
         with contextlib.closing(self._registries(config)) as registries:
-            *mirrors, last = config.sources(reference)
-            for source in mirrors:
-                with contextlib.suppress(RegistryUnavailable, RemoteNotFound, AuthenticationFailed):
+            for reference in map(Reference.parse, config.candidates(name)):
+                for source in config.sources(reference):
                     repository = registries.repository(source)
-                    return pull_image(
-                        stores, repository, reference, platform=wanted, progress=progress or ignore
-                    )
-            repository = registries.repository(last)
-            return pull_image(stores, repository, reference, platform=wanted, progress=progress or ignore)
+                    try:
+                        return pull_image(
+                            stores, repository, reference, platform=wanted, progress=progress or ignore
+                        )
+                    except _ELSEWHERE as error:
+                        failures.append(error)
+        for failure in failures[:-1]:
+            failures[-1].add_note(f"before that: {failure}")
+        raise failures[-1]
+
+    def other_names(self, name: str) -> list[str]:
+        """Return what else than an image of Docker Hub the short `name` may mean on this host."""
+        from containerlib.registry.registries_conf import has_registry  # noqa: PLC0415 - see the module
+
+        with contextlib.suppress(InvalidReference):
+            if not has_registry(name):
+                own = Reference.parse(name)
+                names = self._config().candidates(name)
+                return [other for other in map(_complete, names) if other != own.canonical]
+        return []
 
     def push(
         self, stores: Stores, record: ImageRecord, name: str, *, progress: Progress | None
     ) -> Descriptor:
         """Do what `Image.push` says."""
-        from containerlib.image.mount_sources import MountSources  # noqa: PLC0415
         from containerlib.image.progress import ignore  # noqa: PLC0415 - see the module
         from containerlib.image.push import push_image  # noqa: PLC0415
+
+        with self._target(stores, name) as (repository, tag, mounts):
+            return push_image(stores, repository, record, tag, progress=progress or ignore, mounts=mounts)
+
+    def push_index(
+        self, stores: Stores, records: Sequence[ImageRecord], name: str, *, progress: Progress | None
+    ) -> Descriptor:
+        """Do what `Images.push_index` says."""
+        from containerlib.image.progress import ignore  # noqa: PLC0415 - see the module
+        from containerlib.image.push_index import push_index  # noqa: PLC0415
+
+        with self._target(stores, name) as (repository, tag, mounts):
+            return push_index(stores, repository, records, tag, progress=progress or ignore, mounts=mounts)
+
+    @contextlib.contextmanager
+    def _target(self, stores: Stores, name: str) -> Iterator[tuple[RepositoryClient, str, MountSources]]:
+        """Give what is pushed to, for one operation."""
+        from containerlib.image.mount_sources import MountSources  # noqa: PLC0415 - see the module
 
         reference = Reference.parse(name)
         if reference.digest is not None or reference.tag is None:
             raise InvalidReference(
                 f"{name!r}: images are pushed by a tag, and have the digest that they have"
             )
-        if self._offline:
-            raise Offline(f"image {reference.familiar!r} cannot be pushed: this engine is offline")
+        self._refuse_offline(f"image {reference.familiar!r} cannot be pushed")
         config = self._config()
         with contextlib.closing(self._registries(config)) as registries:
             repository = registries.repository(config.push_source(reference), "pull,push")
-            return push_image(
-                stores,
-                repository,
-                record,
-                reference.tag,
-                progress=progress or ignore,
-                mounts=MountSources(stores, reference),
-            )
+            yield repository, reference.tag, MountSources(stores, reference)
 
     def login(self, host: str, credential: Credential, *, store: bool) -> tuple[Credential, str]:
         """Do what `Registry.login` says; return what is kept, and where."""
@@ -205,6 +234,10 @@ class Remote:
         from containerlib.registry.client import Registries  # noqa: PLC0415 - see the module
 
         return Registries(self._credentials(config), token_services=self._token_services)
+
+
+def _complete(name: str) -> str:
+    return Reference.parse(name).canonical
 
 
 def _wanted(reference: Reference) -> str:

@@ -272,7 +272,8 @@ def test_image_is_copied_between_registries(
     command = ["skopeo", "inspect", "--raw", "--tls-verify=false", "--creds=ann:secret", f"docker://{target}"]
     seen = subprocess.run(command, capture_output=True, check=True).stdout
     assert seen == here.manifest("copied:1").raw
-    assert engine.images.pull(target, platform="linux/arm64").digest == images[1]["digest"]
+    image = engine.images.pull(target, platform="linux/arm64")
+    assert image.record.manifest.digest == images[1]["digest"]
 
 
 def test_copy_within_a_registry_moves_nothing(
