@@ -87,6 +87,7 @@ class Connections:
                 proxy, _POOLS, maxsize=_POOL_SIZE, blocksize=_BLOCK_BYTES, ssl_context=context
             )
         try:
+            import socks  # type: ignore[import-untyped]  # noqa: F401, PLC0415 - the next one would warn
             from urllib3.contrib.socks import SOCKSProxyManager  # noqa: PLC0415 - needs an optional package
         except ImportError:
             raise UnsupportedHost(
