@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.archives import archive, file
+from support.authority import Authority
 from support.capabilities import need
 from support.docker_registry import DockerRegistry, docker_registry, skopeo_copy
 from support.oci_layout import OciLayout
 from support.session import temporary_directory
 
 import containerlib as cl
+from containerlib.registry import chunks, mirrors, upload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -320,8 +322,6 @@ def test_chunks_reach_a_real_registry(
     engine: Engine, registry: DockerRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An image whose blobs are sent in chunks is the same in Debian's registry."""
-    from containerlib.registry import chunks, upload  # noqa: PLC0415 - the inner parts, only here
-
     monkeypatch.setattr(chunks, "_CHUNK_BYTES", 1_000_000)
     monkeypatch.setattr(upload, "_least", lambda _answer: 1)
     name = f"{registry.host}/chunks:1"
@@ -330,3 +330,33 @@ def test_chunks_reach_a_real_registry(
     image.push(name)
     assert len([line for line in registry.requests()[before:] if line.startswith("PATCH")]) > 2
     assert engine.registry(registry.host).resolve("chunks:1").digest == image.digest
+
+
+def test_registry_with_tls_of_an_authority_of_its_own(
+    engine: Engine,
+    request: pytest.FixtureRequest,
+    home: Path,
+    layout: OciLayout,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Log in, list and copy over TLS, once the authority is where containers-certs.d(5) says, not before."""
+    need(request.config, "peers", PEERS)
+    authority = Authority("ours")
+    certificate, key = authority.issue("registry")
+    with temporary_directory("t") as path:
+        for name, content in (("server.crt", certificate), ("server.key", key)):
+            (path / name).write_bytes(content)
+        files = (path / "server.crt", path / "server.key")
+        with docker_registry(path, htpasswd=HTPASSWD, tls=files) as secure:
+            fill(layout, f"{secure.host}/safe:1", "--dest-creds=ann:secret")
+            # As for registries that are not on this machine.
+            monkeypatch.setattr(mirrors, "_is_loopback", lambda _host: False)
+            here = engine.registry(secure.host)
+            with pytest.raises(cl.RegistryUnavailable, match="TLS failed"):
+                here.login("ann", "secret")
+            certificates = home / ".config/containers/certs.d" / secure.host
+            certificates.mkdir(parents=True)
+            (certificates / "ca.crt").write_bytes(authority.pem)
+            here.login("ann", "secret")
+            assert here.tags("safe") == ["1"]
+            assert here.copy("safe:1", "safe:2") == here.resolve("safe:1")
