@@ -237,6 +237,8 @@ def test_command_line_logs_in_and_out(locked: DockerRegistry, home: Path) -> Non
         (["-p", "x", "--password-stdin"], "mutually exclusive"),
         (["--password-stdin"], "Must provide --username"),
         (["-u", "ann"], "non TTY device"),
+        (["-u", "ann", "--password-stdin"], "must not be empty"),
+        (["-u", "", "-p", "x"], "must not be empty"),
     ],
 )
 def test_command_line_says_what_is_missing(args: list[str], message: str) -> None:
