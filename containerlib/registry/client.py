@@ -45,6 +45,7 @@ _KINDS = (media_type.OCI_INDEX, media_type.DOCKER_INDEX, media_type.OCI_MANIFEST
 _ACCEPT = ", ".join(_KINDS)
 _OK, _ACCEPTED, _NO_CONTENT, _PARTIAL = 200, 202, 204, 206
 _BAD_REQUEST, _NOT_FOUND, _NOT_ALLOWED = 400, 404, 405
+_TOO_MANY = 429  # this and what is above it will not be otherwise for GET
 _COPY_BYTES = 1 << 20
 _BREAKS = 8
 _MAX_SIZE_DIGITS = 12
@@ -105,7 +106,9 @@ class RepositoryClient(RegistryAccess):
     def reading(self, repository: str) -> RepositoryClient:
         """Return a client of this repository that may also read another one of the same registry."""
         scopes = (*self._scopes, f"repository:{repository}:pull")
-        return RepositoryClient(self.source, self._transport, self._authorizer, scopes)
+        other = RepositoryClient(self.source, self._transport, self._authorizer, scopes)
+        other._challenges = self._challenges  # it is the same registry, which has said how to get in
+        return other
 
     def fetch_manifest(self, wanted: str | Descriptor) -> tuple[Descriptor, bytes]:
         """Fetch a manifest or index: what it is, and its bytes.
@@ -169,6 +172,8 @@ class RepositoryClient(RegistryAccess):
         """
         what = f"manifest {name!r} of {self.source.name}"
         with self.request("HEAD", f"manifests/{name}", what, {"Accept": _ACCEPT}) as answer:
+            if answer.status >= _TOO_MANY:
+                raise refused(answer.refusal(), what)
             told = _told(answer, name) if answer.status == _OK else None
         # Of a refusal the body says why, and only the answer to GET has one.
         return self.fetch_manifest(name)[0] if told is None else told

@@ -40,9 +40,13 @@ class Connections:
     def close(self) -> None:
         """Close every connection that is idle; new ones are made when they are needed."""
         with self._lock:
-            pools, self._pools = self._pools, {}
-        for pool in pools.values():
-            pool.clear()
+            managers, self._pools = self._pools, {}
+        for manager in managers.values():
+            # Not `clear`, which leaves the closing to whoever collects garbage.
+            for key in manager.pools.keys():  # noqa: SIM118 - it is no mapping that can be iterated over
+                pool = manager.pools.get(key)
+                if pool is not None:
+                    pool.close()
 
     def place(self, host: str) -> Place | None:
         """Return where the latest connection to `host` led; None if there was none, or a proxy made it."""
