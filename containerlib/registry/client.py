@@ -45,10 +45,10 @@ _KINDS = (media_type.OCI_INDEX, media_type.DOCKER_INDEX, media_type.OCI_MANIFEST
 _ACCEPT = ", ".join(_KINDS)
 _OK, _ACCEPTED, _NO_CONTENT, _PARTIAL = 200, 202, 204, 206
 _BAD_REQUEST, _NOT_FOUND, _NOT_ALLOWED = 400, 404, 405
-_TOO_MANY = 429  # this and what is above it will not be otherwise for GET
 _COPY_BYTES = 1 << 20
 _BREAKS = 8
 _MAX_SIZE_DIGITS = 12
+_SAME_FOR_GET = 429  # a status from here on is no reason to ask for the content as well
 _SHOWN_TAGS = 10
 
 
@@ -172,7 +172,7 @@ class RepositoryClient(RegistryAccess):
         """
         what = f"manifest {name!r} of {self.source.name}"
         with self.request("HEAD", f"manifests/{name}", what, {"Accept": _ACCEPT}) as answer:
-            if answer.status >= _TOO_MANY:
+            if answer.status >= _SAME_FOR_GET:
                 raise refused(answer.refusal(), what)
             told = _told(answer, name) if answer.status == _OK else None
         # Of a refusal the body says why, and only the answer to GET has one.

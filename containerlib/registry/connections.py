@@ -42,11 +42,10 @@ class Connections:
         with self._lock:
             managers, self._pools = self._pools, {}
         for manager in managers.values():
-            # Not `clear`, which leaves the closing to whoever collects garbage.
-            for key in manager.pools.keys():  # noqa: SIM118 - it is no mapping that can be iterated over
-                pool = manager.pools.get(key)
-                if pool is not None:
-                    pool.close()
+            # Its `clear` leaves that to the collector, and an error that is kept keeps its connection.
+            for key in manager.pools.keys():  # noqa: SIM118 - it is not iterable otherwise
+                manager.pools[key].close()
+            manager.clear()
 
     def place(self, host: str) -> Place | None:
         """Return where the latest connection to `host` led; None if there was none, or a proxy made it."""
