@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from containerlib.api.image import Image, Images
     from containerlib.api.options import RunOptions
     from containerlib.api.process import Process
+    from containerlib.api.registry import Login, Registry, RemoteManifest
     from containerlib.api.result import CompletedRun
     from containerlib.api.run import Popen, run
     from containerlib.container.state import ContainerState
@@ -87,6 +88,7 @@ _MODULES = {
     "containerlib.api.options": ("RunOptions",),
     "containerlib.api.exec": ("ExecProcess",),
     "containerlib.api.process": ("Process",),
+    "containerlib.api.registry": ("Login", "Registry", "RemoteManifest"),
     "containerlib.api.result": ("CompletedRun",),
     "containerlib.api.run": ("Popen", "run"),
     "containerlib.container.state": ("ContainerState",),
@@ -156,6 +158,7 @@ __all__ = [
     "InvalidReference",
     "InvalidState",
     "LayerError",
+    "Login",
     "Mount",
     "NameInUse",
     "NetworkNotFound",
@@ -167,9 +170,11 @@ __all__ = [
     "Popen",
     "Process",
     "RateLimited",
+    "Registry",
     "RegistryBlocked",
     "RegistryError",
     "RegistryUnavailable",
+    "RemoteManifest",
     "RemoteNotFound",
     "Removed",
     "ResourceInUse",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import containerlib
-from containerlib.cli.lazy import LazyGroup
+from containerlib.cli.lazy_group import LazyGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,9 +21,12 @@ _COMMANDS = {
     "image": "containerlib.cli.image:image",
     "images": "containerlib.cli.images:images",
     "inspect": "containerlib.cli.inspect:inspect",
+    "login": "containerlib.cli.login:login",
+    "logout": "containerlib.cli.login:logout",
     "ps": "containerlib.cli.ps:ps",
     "pull": "containerlib.cli.pull:pull",
     "push": "containerlib.cli.push:push",
+    "registry": "containerlib.cli.registry:registry",
     "rmi": "containerlib.cli.images:remove",
     "run": "containerlib.cli.run:run",
     "tag": "containerlib.cli.images:tag",
@@ -40,7 +43,7 @@ def place_of(name: str) -> str | None:
     return _COMMANDS.get(name)
 
 
-class _Group(LazyGroup):
+class _MainGroup(LazyGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -49,9 +52,9 @@ class _Group(LazyGroup):
             ctx.exit(_BROKEN_PIPE)
 
 
-_group = _Group(
+_group = _MainGroup(
+    _COMMANDS,
     name=_PROGRAM,
-    places=_COMMANDS,
     help="Containers without a daemon: each belongs to the command that runs it, and ends with it.",
     epilog="Images and state are below CONTAINERLIB_ROOT and CONTAINERLIB_RUN_ROOT, if these are set.",
     params=[
