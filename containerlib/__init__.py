@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from containerlib.api.image import Image, Images
     from containerlib.api.options import RunOptions
     from containerlib.api.process import Process
+    from containerlib.api.registry_server import RegistryServer
     from containerlib.api.result import CompletedRun
     from containerlib.api.run import Popen, run
     from containerlib.container.state import ContainerState
@@ -81,6 +82,7 @@ _MODULES = {
     "containerlib.api.image": ("Image", "Images"),
     "containerlib.api.options": ("RunOptions",),
     "containerlib.api.process": ("Process",),
+    "containerlib.api.registry_server": ("RegistryServer",),
     "containerlib.api.result": ("CompletedRun",),
     "containerlib.api.run": ("Popen", "run"),
     "containerlib.container.state": ("ContainerState",),
@@ -154,6 +156,7 @@ __all__ = [
     "RateLimited",
     "RegistryBlocked",
     "RegistryError",
+    "RegistryServer",
     "RegistryUnavailable",
     "RemoteNotFound",
     "Removed",

@@ -239,5 +239,9 @@ def _storage(
 
     if directory is not None:
         return DirectoryStorage(directory), directory, None
+    if engine is not None:
+        from containerlib.image.served import ServedImages  # noqa: PLC0415
+
+        return ServedImages(engine._session.stores), engine.root, None  # noqa: SLF001 - a part of the engine
     temporary = tempfile.TemporaryDirectory(prefix="containerlib-registry-")
     return DirectoryStorage(temporary.name), temporary.name, temporary

@@ -1,9 +1,9 @@
 """The engine's store as the storage of a registry: its images are served, and what is pushed becomes one.
 
 A repository of the registry is what the same name means to the engine: ``team/app`` is ``docker.io/team/app``
-and ``python`` is ``docker.io/library/python``. A manifest that is pushed without a tag is called by its digest,
-``team/app@sha256:...``, which is how an image is called that was pulled so. A name points at an image only
-when that is complete and, if it is one that this host can run, unpacked.
+and ``python`` is ``docker.io/library/python``. A manifest that is pushed without a tag is called by its
+digest, ``team/app@sha256:...``, which is how an image is called that was pulled so. A name points at an image
+only when that is complete and, if it is one that this host can run, unpacked.
 
 What belongs to a repository is what its names lead to, and what was pushed to it while it is being served. A
 lease protects that until a name does.
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from containerlib._util.memo import Memo
 from containerlib.errors import (
     BlobNotFound,
-    ContainerlibError,
     InvalidManifest,
     InvalidReference,
     LayerError,
@@ -30,7 +30,7 @@ from containerlib.image.image_record import MAX_INDEX_DEPTH, load_config
 from containerlib.image.naming import is_anonymous, point, release
 from containerlib.image.unpack import unpack_image
 from containerlib.oci.descriptor import Descriptor
-from containerlib.oci.digest import Digest
+from containerlib.oci.digest import Digest, chain_ids
 from containerlib.oci.manifest import MAX_MANIFEST_BYTES, Index, Manifest, parse_manifest
 from containerlib.oci.reference import Reference, is_repository
 from containerlib.registry.server.storage import StoredManifest, referrer
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import BinaryIO
 
+    from containerlib.oci.digest import ChainId
     from containerlib.registry.server.storage import Incoming
     from containerlib.store.lease import Lease
     from containerlib.store.stores import Stores
@@ -70,9 +71,8 @@ class ServedImages:
         self._lock = threading.Lock()
         self._lease_context = stores.leases.acquire("registry")
         self._lease: Lease = self._lease_context.__enter__()
-        # What was pushed and no name leads to yet: blobs and manifests by repository.
-        self._pushed: dict[str, dict[Digest, str]] = {}
-        self._walked: dict[Digest, _Reached] = {}
+        self._pushed: dict[str, set[Digest]] = {}  # blobs that no name leads to yet, by repository
+        self._walked: Memo[Digest, _Reached] = Memo()
 
     def repositories(self) -> list[str]:
         """See `Storage`. Images of registries with a port in their name have no place here."""
@@ -121,13 +121,14 @@ class ServedImages:
             self._unpack(document)
         except (LayerError, VerificationError, InvalidManifest) as error:
             raise InvalidManifest(f"manifest {digest}: {error}") from None
-        self._note(repository, digest, document.media_type)
         target = Descriptor(document.media_type, digest, len(document.raw))
         name = _name(repository)
         for tag in tags:
             point(self._stores, f"{name}:{tag}", target)
         if not tags:
             point(self._stores, f"{name}@{digest}", target)
+        with self._lock:
+            self._pushed.get(name, set()).difference_update(self._reached(digest, document.media_type).blobs)
 
     def remove_tag(self, repository: str, tag: str) -> bool:
         """See `Storage`. The image stays in the store, perhaps without a name."""
@@ -135,13 +136,11 @@ class ServedImages:
 
     def remove_manifest(self, repository: str, digest: Digest) -> bool:
         """See `Storage`. Only its names in the repository go; the image stays in the store."""
-        names = [
-            reference.canonical for reference, target in self._names(repository) if target.digest == digest
-        ]
-        removed = [release(self._stores, name) for name in names]
-        with self._lock:
-            pushed = self._pushed.get(_name(repository), {}).pop(digest, None)
-        return any(removed) or pushed is not None
+        was_there = False
+        for reference, target in list(self._names(repository)):
+            if target.digest == digest:
+                was_there |= release(self._stores, reference.canonical)
+        return was_there
 
     def referrers(self, repository: str, subject: Digest) -> list[Descriptor]:
         """See `Storage`. Cost: looks at every manifest of the repository."""
@@ -177,7 +176,7 @@ class ServedImages:
             raise TypeError(f"{type(incoming).__name__} did not come from this storage")
         self._lease.protect([digest])
         incoming.commit()
-        self._note(repository, digest, "")
+        self._note(repository, digest)
 
     def mount(self, repository: str, source: str, digest: Digest) -> bool:
         """See `Storage`."""
@@ -186,7 +185,7 @@ class ServedImages:
         self._lease.protect([digest])
         if not self._stores.content.exists(digest):
             return False
-        self._note(repository, digest, "")
+        self._note(repository, digest)
         return True
 
     def remove_blob(self, repository: str, digest: Digest) -> bool:  # noqa: ARG002 - see `deletes_blobs`
@@ -210,23 +209,20 @@ class ServedImages:
         found: dict[Digest, str] = {}
         for _, target in self._names(repository):
             found.update(self._reached(target.digest, target.media_type).manifests)
-        with self._lock:
-            pushed = dict(self._pushed.get(_name(repository), {}))
-        found.update({digest: kind for digest, kind in pushed.items() if kind})
         return found
 
     def _has_blob(self, repository: str, digest: Digest) -> bool:
         with self._lock:
-            if self._pushed.get(_name(repository), {}).get(digest) == "":
+            if digest in self._pushed.get(_name(repository), ()):
                 return True
         return any(
             digest in self._reached(target.digest, target.media_type).blobs
             for _, target in self._names(repository)
         )
 
-    def _note(self, repository: str, digest: Digest, kind: str) -> None:
+    def _note(self, repository: str, digest: Digest) -> None:
         with self._lock:
-            self._pushed.setdefault(_name(repository), {})[digest] = kind
+            self._pushed.setdefault(_name(repository), set()).add(digest)
 
     def _reached(self, digest: Digest, kind: str, depth: int = 0) -> _Reached:
         known = self._walked.get(digest)
@@ -246,7 +242,7 @@ class ServedImages:
                 complete = complete and entry.digest in below.manifests
         found = _Reached(manifests, frozenset(blobs))
         if complete:  # of an index, another platform may be pulled later
-            self._walked[digest] = found
+            self._walked.put(digest, found)
         return found
 
     def _parse(self, digest: Digest, kind: str) -> Manifest | Index | None:
@@ -266,18 +262,21 @@ class ServedImages:
         return StoredManifest(kind, digest, raw)
 
     def _unpack(self, document: Manifest | Index) -> None:
-        """Unpack an image; of an index, that for this host."""
+        """Unpack an image, of an index that for this host, and make everything durable."""
+        names: list[ChainId] = []
         for _ in range(MAX_INDEX_DEPTH):
             if isinstance(document, Manifest):
                 break
             entry = document.select()
             below = None if entry is None else self._parse(entry.digest, entry.media_type)
             if below is None:
-                return
+                break
             document = below
         if isinstance(document, Manifest) and document.is_image:
             config = load_config(self._stores, document)
             unpack_image(self._stores, self._lease, document, config)
+            names = chain_ids(config.diff_ids)
+        self._stores.settle(names)
 
 
 def _name(repository: str) -> str:
