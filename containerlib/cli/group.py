@@ -20,7 +20,6 @@ _COMMANDS = {
     "ps": "containerlib.cli.ps:ps",
     "pull": "containerlib.cli.pull:pull",
     "push": "containerlib.cli.push:push",
-    "registry": "containerlib.cli.registry:registry",
     "rmi": "containerlib.cli.images:remove",
     "run": "containerlib.cli.run:run",
     "tag": "containerlib.cli.images:tag",

@@ -1,4 +1,4 @@
-"""``containerlib registry``: a registry of one's own."""
+"""``containerlib registry serve``: a registry of one's own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from containerlib.api.registry_server import serve as serve_registry
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["registry"]
+__all__ = ["serve"]
 
 _ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM})
 
@@ -40,7 +40,7 @@ def _serve(*, store: bool, upload_limit: int | None, no_delete: bool, **options:
         signal.sigwait(_ENDING)
 
 
-_serve_command = click.Command(
+serve = click.Command(
     "serve",
     callback=_serve,
     params=[
@@ -77,8 +77,4 @@ _serve_command = click.Command(
     ],
     help="Serve a registry until interrupted; prints its URL when clients can connect.",
     short_help="Serve a registry.",
-)
-
-registry = click.Group(
-    "registry", commands=[_serve_command], help="A registry of your own.", short_help="Serve a registry."
 )
