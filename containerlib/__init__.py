@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from containerlib.api.image import Image, Images
     from containerlib.api.options import RunOptions
     from containerlib.api.process import Process
+    from containerlib.api.registry import Login, Registry, RemoteManifest
     from containerlib.api.registry_server import RegistryServer
     from containerlib.api.result import CompletedRun
     from containerlib.api.run import Popen, run
@@ -82,6 +83,7 @@ _MODULES = {
     "containerlib.api.image": ("Image", "Images"),
     "containerlib.api.options": ("RunOptions",),
     "containerlib.api.process": ("Process",),
+    "containerlib.api.registry": ("Login", "Registry", "RemoteManifest"),
     "containerlib.api.registry_server": ("RegistryServer",),
     "containerlib.api.result": ("CompletedRun",),
     "containerlib.api.run": ("Popen", "run"),
@@ -143,6 +145,7 @@ __all__ = [
     "InvalidReference",
     "InvalidState",
     "LayerError",
+    "Login",
     "Mount",
     "NameInUse",
     "NetworkNotFound",
@@ -154,10 +157,12 @@ __all__ = [
     "Popen",
     "Process",
     "RateLimited",
+    "Registry",
     "RegistryBlocked",
     "RegistryError",
     "RegistryServer",
     "RegistryUnavailable",
+    "RemoteManifest",
     "RemoteNotFound",
     "Removed",
     "ResourceInUse",

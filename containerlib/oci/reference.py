@@ -100,14 +100,14 @@ class Reference:
         return tag + digest
 
 
-def is_repository(text: str) -> bool:
-    """Say whether `text` can be the name of a repository, without a registry."""
-    return len(text) <= _MAX_NAME_LENGTH and _REPOSITORY.fullmatch(text) is not None
-
-
 def is_tag(text: str) -> bool:
     """Say whether `text` can be a tag."""
     return _TAG.fullmatch(text) is not None
+
+
+def is_repository(text: str) -> bool:
+    """Say whether `text` can be the name of a repository, without a registry."""
+    return len(text) <= _MAX_NAME_LENGTH and _REPOSITORY.fullmatch(text) is not None
 
 
 def _split(text: str) -> tuple[str, str | None, Digest | None]:
