@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import re
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from aiohttp import web
 
-from containerlib._util import strict_json
 from containerlib.errors import (
     AuthenticationFailed,
     ContainerlibError,
@@ -27,12 +25,13 @@ from containerlib.errors import (
     RegistryUnavailable,
     RemoteNotFound,
 )
-from containerlib.oci import media_type
 from containerlib.oci.descriptor import Descriptor
 from containerlib.oci.digest import Digest
-from containerlib.oci.manifest import MAX_MANIFEST_BYTES, parse_manifest
+from containerlib.oci.manifest import parse_manifest
 from containerlib.oci.reference import Reference
 from containerlib.registry.answers import refused
+from containerlib.registry.listing import list_tags
+from containerlib.registry.referrers import list_referrers
 from containerlib.registry.server.blobs import OCTETS
 from containerlib.registry.server.flight import Flight
 from containerlib.registry.server.refused import Refused
@@ -52,9 +51,6 @@ T = TypeVar("T")
 
 _OK, _NOT_FOUND = 200, 404
 _WORKERS = 8
-_MAX_PAGES = 100
-_KINDS = (media_type.OCI_INDEX, media_type.DOCKER_INDEX, media_type.OCI_MANIFEST, media_type.DOCKER_MANIFEST)
-_NEXT = re.compile(r'<(/[^>\s]*)>;\s*rel="next"')
 _DOWN = (RegistryUnavailable, RateLimited)
 
 
@@ -210,7 +206,7 @@ class Cache:
         """Return what a reference means there, and keep it; what is here if it cannot be reached."""
         client = self._client(repository)
         try:
-            if stored is not None and _current_digest(client, reference) == stored.digest:
+            if stored is not None and client.describe_manifest(reference).digest == stored.digest:
                 return stored
             descriptor, raw = client.fetch_manifest(reference)
         except RemoteNotFound:
@@ -225,27 +221,20 @@ class Cache:
         return StoredManifest(descriptor.media_type, descriptor.digest, raw)
 
     def _tags(self, repository: str) -> list[str]:
+        client = self._client(repository)
         try:
-            return sorted(self._client(repository).tags())
+            return sorted(list_tags(client, client.source.name))
         except RemoteNotFound:
             return []
         except _DOWN:
             return self._storage.tags(repository)
 
     def _referrers(self, repository: str, subject: Digest) -> list[Descriptor]:
-        client = self._client(repository)
-        path = f"referrers/{subject}"
-        found: dict[str, Descriptor] = {}
         try:
-            for _ in range(_MAX_PAGES):
-                page, link = _referrers_page(client, path)
-                found.update({each.digest: each for each in page})
-                if not link:
-                    break
-                path = link
-        except (RemoteNotFound, *_DOWN):
+            found = list_referrers(self._client(repository), subject)
+        except _DOWN:
             return self._storage.referrers(repository, subject)
-        return [found[digest] for digest in sorted(found)]
+        return sorted(found, key=lambda each: each.digest)
 
     def _size(self, repository: str, digest: Digest) -> int:
         """Return the size of a blob there."""
@@ -264,32 +253,6 @@ class Cache:
                 f"{what}: {length} bytes, more than the {self._max_blob_bytes} allowed here"
             )
         return int(length)
-
-
-def _current_digest(client: RepositoryClient, reference: str) -> str:
-    """Return what a tag means there now; empty if that takes a ``GET``."""
-    what = f"manifest {reference!r} of {client.source.name}"
-    with client.request("HEAD", f"manifests/{reference}", what, {"Accept": ", ".join(_KINDS)}) as answer:
-        if answer.status != _OK:
-            raise refused(answer.refusal(), what)
-        return answer.headers.get("docker-content-digest", "")
-
-
-def _referrers_page(client: RepositoryClient, path: str) -> tuple[list[Descriptor], str]:
-    what = f"referrers of {client.source.name}"
-    with client.request("GET", path, what) as answer:
-        if answer.status != _OK:
-            raise refused(answer.refusal(), what)
-        data = answer.read_all(MAX_MANIFEST_BYTES)
-        link = _NEXT.search(answer.headers.get("link", ""))
-    document = strict_json.loads_object(data, limit=MAX_MANIFEST_BYTES, what=what)
-    entries = document.get("manifests")
-    found = (
-        [Descriptor.from_json(entry) for entry in entries if isinstance(entry, dict)]
-        if isinstance(entries, list)
-        else []
-    )
-    return found, "" if link is None else link[1]
 
 
 def _refuse(error: BaseException) -> NoReturn:
