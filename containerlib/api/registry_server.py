@@ -193,13 +193,15 @@ def _check(*, directory: object, engine: Engine | None, upstream: str | None, re
 
 
 def _need_extra() -> None:
-    try:
-        import aiohttp  # noqa: F401, PLC0415 - only to see whether it is there
-        import bcrypt  # noqa: F401, PLC0415
-    except ImportError as error:
+    from importlib.util import find_spec  # noqa: PLC0415 - needed by who serves
+
+    missing = [name for name in ("aiohttp", "bcrypt") if find_spec(name) is None]
+    if missing:
         raise UnsupportedHost(
-            "serving a registry", needed="pip install 'containerlib[serve]'", found=f"no {error.name}"
-        ) from None
+            "serving a registry",
+            needed="pip install 'containerlib[serve]'",
+            found=f"no {' and no '.join(missing)}",
+        )
 
 
 def _path(path: str | os.PathLike[str] | None) -> str | None:

@@ -280,7 +280,8 @@ AMBIGUOUS: list[tuple[str, str, bytes]] = [
     ("a list", MANIFEST, b"[]"),
     ("nothing", MANIFEST, b""),
     ("too deep", MANIFEST, b'{"schemaVersion": 2, "a": ' + b"[" * 1000 + b"]" * 1000 + b"}"),
-    ("wrong size", MANIFEST, json.dumps(artifact() | {"config": descriptor(EMPTY, "a/b") | {"size": 3}}).encode()),
+    ("wrong size", MANIFEST,
+     json.dumps(artifact() | {"config": descriptor(EMPTY, "a/b") | {"size": 3}}).encode()),
 ]  # fmt: skip
 
 
@@ -297,7 +298,7 @@ def test_manifests_that_can_be_misread_are_refused(raw: RawRegistry) -> None:
 
 
 def test_manifest_needs_its_parts(raw: RawRegistry) -> None:
-    """A manifest whose blobs or manifests are missing names them; foreign layers and subjects may be missing."""
+    """A manifest whose parts are missing is told which; foreign layers and subjects may be missing."""
     raw.push_blob("x", EMPTY)
     missing = artifact(BLOB)
     reply = raw.ask("PUT", "/v2/x/manifests/1", json.dumps(missing).encode(), {"Content-Type": MANIFEST})

@@ -1,4 +1,4 @@
-"""Our registry: what it lists, and what can be deleted from it. With a directory, and with the engine's store."""
+"""Our registry: what it lists, and what can be deleted; with a directory, and with the engine's store."""
 
 from __future__ import annotations
 

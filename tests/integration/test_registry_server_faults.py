@@ -175,7 +175,7 @@ def test_two_requests_for_one_upload(raw: RawRegistry) -> None:
 
 
 def test_many_upload_the_same(tmp_path: Path) -> None:
-    """Eight clients push the same blob at once: each succeeds, there is one copy, and nothing is left over."""
+    """Eight clients push the same blob at once: each succeeds, there is one copy, nothing is left over."""
     with cl.Registry.serve(directory=tmp_path) as server:
         raw = RawRegistry(server.host, server.port)
         gate = threading.Barrier(8)
@@ -258,9 +258,9 @@ def test_too_many_connections(tmp_path: Path) -> None:
             connection.putheader("Content-Length", str(len(BLOB)))
             connection.endheaders(BLOB[:10])
         until(lambda: server_sockets(server.port) >= 2, "the connections")
-        with socket.create_connection((server.host, server.port), 30) as client:
-            with contextlib.suppress(ConnectionError):
-                assert client.recv(1) == b""
+        dropped = socket.create_connection((server.host, server.port), 30)
+        with dropped, contextlib.suppress(ConnectionError):
+            assert dropped.recv(1) == b""
         for connection in held:
             connection.send(BLOB[10:])
             assert connection.getresponse().status == 201
@@ -275,7 +275,7 @@ def test_too_many_connections(tmp_path: Path) -> None:
         b"GET " + b"/" * 100_000 + b" HTTP/1.1\r\n\r\n",
         b"GET /v2/ HTTP/1.1\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
         b"GET /v2/ HTTP/1.1\r\n" + b"A: b\r\n" * 5000 + b"\r\n",
-        b"POST /v2/x/blobs/uploads/ HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"PATCH /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
         b"GET /v2/x/manifests/\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
@@ -334,7 +334,7 @@ def command(*options: str) -> Iterator[tuple[subprocess.Popen[str], RawRegistry]
 
 
 def test_killed_while_uploading(tmp_path: Path) -> None:
-    """SIGKILL in the middle of an upload leaves nothing that anybody sees, and the next start removes the rest."""
+    """SIGKILL in the middle of an upload leaves nothing to be seen, and the next start removes the rest."""
     with command(f"--directory={tmp_path}") as (process, raw):
         kept = raw.push_image("x", "1")
         before = files(tmp_path)

@@ -83,7 +83,12 @@ def make_app(make_service: Callable[[], Service]) -> web.Application:
             await service.cache.close()
         await service.run(service.storage.close)
 
+    async def stop(_app: web.Application) -> None:
+        if service.cache is not None:
+            service.cache.stop()
+
     app = web.Application(middlewares=[guarded])
+    app.on_shutdown.append(stop)
     app.router.add_route("*", "/{path:.*}", answer)
     app.cleanup_ctx.append(lifetime)
     return app

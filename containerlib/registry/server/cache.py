@@ -135,10 +135,14 @@ class Cache:
             await loop.run_in_executor(None, self._storage.mount, call.repository, flight.repository, digest)
         return None
 
-    async def close(self) -> None:
-        """End what is being fetched."""
-        for flight in self._flights.values():
+    def stop(self) -> None:
+        """End what is being fetched, so that nobody waits for it."""
+        for flight in list(self._flights.values()):
             flight.stop()
+
+    async def close(self) -> None:
+        """Wait for downloads to notice that they have ended."""
+        self.stop()
         self._registries.close()
         await asyncio.get_running_loop().run_in_executor(
             None, lambda: self._pool.shutdown(wait=True, cancel_futures=True)

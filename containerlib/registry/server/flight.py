@@ -57,8 +57,9 @@ class Flight:
         return written
 
     def stop(self) -> None:
-        """Have the download end with the bytes that come next."""
+        """Let nobody wait any longer, and have the download end with the bytes that come next."""
         self._is_stopped = True
+        self.end(ConnectionAbortedError("the registry is being stopped"))
 
     def end(self, error: BaseException | None) -> None:
         """Note that the blob is published, or why it is not."""
