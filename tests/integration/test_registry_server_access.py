@@ -28,9 +28,9 @@ HTPASSWD = (
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
-def basic(user: str = "ann", secret: str = "secret") -> dict[str, str]:
+def basic(user: str = "ann", word: str = "secret") -> dict[str, str]:
     """Return the header of a user with a password."""
-    return {"Authorization": f"Basic {base64.b64encode(f'{user}:{secret}'.encode()).decode()}"}
+    return {"Authorization": f"Basic {base64.b64encode(f'{user}:{word}'.encode()).decode()}"}
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -79,9 +79,9 @@ def test_password_is_needed(by_password: RawRegistry) -> None:
     """Without a password, and with a wrong one, every request is 401 and says how to get in."""
     wrong = [
         {},
-        basic(secret="wrong"),
+        basic(word="wrong"),
         basic(user="nobody"),
-        basic(secret="secret" + "x" * 100),
+        basic(word="secret" + "x" * 100),
         {"Authorization": "Basic !!!"},
         {"Authorization": "Basic YW5u"},
         {"Authorization": "Bearer " + basic()["Authorization"].partition(" ")[2]},
@@ -229,7 +229,7 @@ def test_token_for_nonsense(by_token: RawRegistry, query: str, status: int) -> N
 
 def test_token_needs_a_password(by_token: RawRegistry) -> None:
     """Without the right password there is no token."""
-    for headers in ({}, basic(secret="wrong")):
+    for headers in ({}, basic(word="wrong")):
         reply = by_token.ask("GET", "/token?service=containerlib", headers=headers)
         assert (reply.status, reply.codes) == (401, ["UNAUTHORIZED"])
         assert reply.headers["www-authenticate"].startswith("Basic ")
