@@ -232,8 +232,9 @@ def _descendants(ancestor: int) -> set[int]:
 
 
 def _high_water_mark(pid: int) -> int:
+    """Return the most memory a process has had; 0 for a registry, which is the other side."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/status", encoding="utf-8") as status:
-        for line in status:
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+        values = dict(line.split(":", 1) for line in status)
+        if values["Name"].strip() != "docker-registry":
+            return int(values.get("VmHWM", "0").split()[0]) * 1024
     return 0
