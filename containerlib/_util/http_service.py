@@ -42,7 +42,7 @@ class HttpLimits:
         drain_timeout_s: For requests that are going on when the service stops.
     """
 
-    connections: int = 512
+    connections: int = 256
     header_timeout_s: float = 15.0
     idle_timeout_s: float = 75.0
     stall_timeout_s: float = 60.0

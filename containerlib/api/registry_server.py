@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import weakref
 from typing import TYPE_CHECKING
 
 from containerlib.errors import InvalidOption, UnsupportedHost
@@ -32,13 +33,13 @@ class RegistryServer:
     def __init__(
         self, running: Running, storage: str, temporary: tempfile.TemporaryDirectory[str] | None
     ) -> None:
-        self._running: Running | None = running
+        # Also at the end of the interpreter, when its other threads can still run; in __del__ it is too late.
+        self._end = weakref.finalize(self, _end, running, temporary)
         self._scheme, self._host, self._port = running.scheme, running.host, running.port
         self._storage = storage
-        self._temporary = temporary
 
     def __repr__(self) -> str:
-        state = "serves" if self._running is not None else "closed"
+        state = "serves" if self._end.alive else "closed"
         return f"<RegistryServer {self.url} {self._storage} {state}>"
 
     def __enter__(self) -> Self:
@@ -50,7 +51,7 @@ class RegistryServer:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_running", None) is not None:
+        if self._end.alive:
             warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self)
             self.close()
 
@@ -76,11 +77,13 @@ class RegistryServer:
 
     def close(self) -> None:
         """Stop to serve; requests that are going on have some seconds to end. Safe to call again."""
-        running, self._running = self._running, None
-        if running is not None:
-            running.stop()
-        if self._temporary is not None:
-            self._temporary.cleanup()
+        self._end()
+
+
+def _end(running: Running, temporary: tempfile.TemporaryDirectory[str] | None) -> None:
+    running.stop()
+    if temporary is not None:
+        temporary.cleanup()
 
 
 def serve(
@@ -130,7 +133,8 @@ def serve(
         max_blob_bytes: Size of the largest blob.
         max_uploads: How many uploads may be open at a time.
         upload_expiry_s: How long an upload stays open without a request.
-        stall_timeout_s: How long a client may take for the next bytes.
+        stall_timeout_s: How long a client may take for the next 16 KiB that it sends, and for the next bytes
+            that it is sent.
 
     Raises:
         InvalidOption: Options contradict each other, a file cannot be used, or everybody would be let in on

@@ -166,6 +166,17 @@ def test_manifest_is_deleted(raw: RawRegistry) -> None:
     assert raw.ask("GET", "/v2/x/manifests/1").status == 200
 
 
+def test_damaged_manifest_is_not_served(tmp_path: Path) -> None:
+    """A manifest whose file was changed is not there any more, and pushing it again brings it back."""
+    with cl.Registry.serve(directory=tmp_path) as server:
+        raw = RawRegistry(server.host, server.port)
+        digest = raw.push_image("x", "1")
+        (tmp_path / "blobs" / "sha256" / digest.partition(":")[2]).write_bytes(b"{}")
+        assert raw.ask("GET", "/v2/x/manifests/1").codes == ["MANIFEST_UNKNOWN"]
+        assert raw.push_image("x", "1") == digest
+        assert raw.ask("GET", "/v2/x/manifests/1").headers["docker-content-digest"] == digest
+
+
 def test_blob_is_deleted(tmp_path: Path) -> None:
     """A blob goes from one repository and stays in the others; its content goes with the last."""
     with cl.Registry.serve(directory=tmp_path) as server:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -224,6 +225,24 @@ def test_slow_body(tmp_path: Path) -> None:
         assert (answer.status, json.loads(answer.read())["errors"][0]["code"]) == (408, "SIZE_INVALID")
         connection.close()
         assert raw.ask("GET", place).headers["range"] == "0-9"
+
+
+def test_crawling_body(tmp_path: Path) -> None:
+    """A body that comes byte by byte for ever is cut off, although something comes all the time."""
+    with impatient(tmp_path) as server:
+        raw = RawRegistry(server.host, server.port)
+        connection = raw.connect()
+        connection.putrequest("PATCH", place_of(raw))
+        connection.putheader("Content-Length", "1000000")
+        connection.endheaders()
+        with contextlib.suppress(ConnectionError):
+            for _ in range(3000):
+                connection.send(b"x")
+                ready, _, _ = select.select([connection.sock], [], [], 0.01)
+                if ready:
+                    break
+            assert connection.getresponse().status == 408
+        connection.close()
 
 
 def server_sockets(port: int) -> int:

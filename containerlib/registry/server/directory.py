@@ -95,6 +95,8 @@ class DirectoryStorage:
                 raw = file.read(MAX_MANIFEST_BYTES)
         except (FileNotFoundError, BlobNotFound):
             return None
+        if Digest.of(raw, digest.algorithm) != digest:
+            return None  # damaged; pushing it again mends it
         return StoredManifest(str(record.get("mediaType")), digest, raw)
 
     def has_manifest(self, repository: str, digest: Digest) -> bool:
@@ -106,8 +108,7 @@ class DirectoryStorage:
     ) -> None:
         """See `Storage`. The record of the manifest is what makes it visible, and each tag itself."""
         with file_lock.locked(self._lock, shared=True):
-            if not os.path.exists(self._content(digest)):
-                write_atomic(self._content(digest), document.raw, durable=True)
+            write_atomic(self._content(digest), document.raw, durable=True)
             if document.subject is not None:
                 part = f"{self._part(repository, '_referrers')}/{_file(document.subject.digest)}"
                 _touch(part, _file(digest))

@@ -24,7 +24,8 @@ __all__ = ["Call", "ServerSettings", "Service", "body_length", "read_body", "rec
 
 T = TypeVar("T")
 
-_WRITE_BYTES = 1 << 20
+_WRITE_BYTES = 1 << 18
+_PACE_BYTES = 16 << 10
 
 
 @attrs.frozen(kw_only=True)
@@ -34,7 +35,7 @@ class ServerSettings:
     Attributes:
         read_only: Whether nothing can be pushed or deleted.
         allow_delete: Whether manifests, tags and blobs can be deleted.
-        stall_timeout_s: For the next bytes of a body.
+        stall_timeout_s: For the next 16 KiB of a body, or for its end.
         uploads: What uploads may take.
     """
 
@@ -106,7 +107,8 @@ async def read_body(request: web.Request, limit: int, stall_timeout_s: float) ->
     length = body_length(request)
     data = bytearray()
     if length is None or length <= limit:
-        while chunk := await _next(request, stall_timeout_s):
+        body = _Body(request, stall_timeout_s)
+        while chunk := await body.read():
             data += chunk
             if len(data) > limit:
                 break
@@ -138,8 +140,9 @@ async def _copy(service: Service, request: web.Request, incoming: Incoming) -> i
     before = incoming.size
     waiting: list[bytes] = []
     size = 0
+    body = _Body(request, service.settings.stall_timeout_s)
     try:
-        while chunk := await _next(request, service.settings.stall_timeout_s):
+        while chunk := await body.read():
             waiting.append(chunk)
             size += len(chunk)
             if size >= _WRITE_BYTES:
@@ -151,12 +154,27 @@ async def _copy(service: Service, request: web.Request, incoming: Incoming) -> i
     return incoming.size - before
 
 
-async def _next(request: web.Request, stall_timeout_s: float) -> bytes:
-    try:
-        async with asyncio.timeout(stall_timeout_s):
-            return await request.content.readany()
-    except TimeoutError:
-        headers = {"Connection": "close"}
-        raise Refused("SIZE_INVALID", "the body stalls", status=408, headers=headers) from None
-    except (ClientError, ConnectionError, web.RequestPayloadError):
-        raise Refused("SIZE_INVALID", "the body breaks off") from None
+class _Body:
+    """The body of a request, as long as it keeps a least pace."""
+
+    def __init__(self, request: web.Request, stall_timeout_s: float) -> None:
+        self._request = request
+        self._stall_timeout_s = stall_timeout_s
+        self._clock = asyncio.get_running_loop().time
+        self._deadline = self._clock() + stall_timeout_s
+        self._since = 0
+
+    async def read(self) -> bytes:
+        """Return the next bytes; empty at the end."""
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                data = await self._request.content.readany()
+        except TimeoutError:
+            headers = {"Connection": "close"}
+            raise Refused("SIZE_INVALID", "the body stalls", status=408, headers=headers) from None
+        except (ClientError, ConnectionError, web.RequestPayloadError):
+            raise Refused("SIZE_INVALID", "the body breaks off") from None
+        self._since += len(data)
+        if self._since >= _PACE_BYTES:
+            self._since, self._deadline = 0, self._clock() + self._stall_timeout_s
+        return data
