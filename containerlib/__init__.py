@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from containerlib.api.options import RunOptions
     from containerlib.api.process import Process
     from containerlib.api.registry import Login, Registry, RemoteManifest
+    from containerlib.api.registry_server import RegistryServer
     from containerlib.api.result import CompletedRun
     from containerlib.api.run import Popen, run
     from containerlib.container.state import ContainerState
@@ -89,6 +90,7 @@ _MODULES = {
     "containerlib.api.exec": ("ExecProcess",),
     "containerlib.api.process": ("Process",),
     "containerlib.api.registry": ("Login", "Registry", "RemoteManifest"),
+    "containerlib.api.registry_server": ("RegistryServer",),
     "containerlib.api.result": ("CompletedRun",),
     "containerlib.api.run": ("Popen", "run"),
     "containerlib.container.state": ("ContainerState",),
@@ -173,6 +175,7 @@ __all__ = [
     "Registry",
     "RegistryBlocked",
     "RegistryError",
+    "RegistryServer",
     "RegistryUnavailable",
     "RemoteManifest",
     "RemoteNotFound",
