@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from containerlib.api.image import Image, Images
     from containerlib.api.options import RunOptions
     from containerlib.api.process import Process
+    from containerlib.api.registry import Login, Registry, RemoteManifest
     from containerlib.api.result import CompletedRun
     from containerlib.api.run import Popen, run
     from containerlib.container.state import ContainerState
@@ -81,6 +82,7 @@ _MODULES = {
     "containerlib.api.image": ("Image", "Images"),
     "containerlib.api.options": ("RunOptions",),
     "containerlib.api.process": ("Process",),
+    "containerlib.api.registry": ("Login", "Registry", "RemoteManifest"),
     "containerlib.api.result": ("CompletedRun",),
     "containerlib.api.run": ("Popen", "run"),
     "containerlib.container.state": ("ContainerState",),
@@ -141,6 +143,7 @@ __all__ = [
     "InvalidReference",
     "InvalidState",
     "LayerError",
+    "Login",
     "Mount",
     "NameInUse",
     "NetworkNotFound",
@@ -152,9 +155,11 @@ __all__ = [
     "Popen",
     "Process",
     "RateLimited",
+    "Registry",
     "RegistryBlocked",
     "RegistryError",
     "RegistryUnavailable",
+    "RemoteManifest",
     "RemoteNotFound",
     "Removed",
     "ResourceInUse",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from containerlib.api.doctor import Finding
+    from containerlib.api.registry import Registry
     from containerlib.runtime.runner import RootKind
 
 __all__ = ["Engine", "EngineConfig", "default_engine"]
@@ -35,12 +36,15 @@ class EngineConfig:
         offline: Whether registries are never contacted.
         insecure_registries: Hosts, with their ports, that need no valid certificate and may speak plain http.
             This machine's own always may.
+        trusted_token_services: Hosts, with their ports, of token services that registries may name although
+            they are on this machine or its network and the registry is not.
     """
 
     root_kind: RootKind = "auto"
     start_timeout_s: float = 60.0
     offline: bool = False
     insecure_registries: tuple[str, ...] = ()
+    trusted_token_services: tuple[str, ...] = ()
 
     def __attrs_post_init__(self) -> None:
         if self.root_kind not in {"auto", "overlay", "copy"}:
@@ -100,7 +104,9 @@ class Engine:
             start_timeout_s=self._config.start_timeout_s,
         )
         self._remote = Remote(
-            offline=self._config.offline, insecure_registries=self._config.insecure_registries
+            offline=self._config.offline,
+            insecure_registries=self._config.insecure_registries,
+            trusted_token_services=self._config.trusted_token_services,
         )
 
     def __repr__(self) -> str:
@@ -139,6 +145,16 @@ class Engine:
     def containers(self) -> Containers:
         """The containers of this engine."""
         return Containers(self._session)
+
+    def registry(self, host: str) -> Registry:
+        """The registry at `host`, such as ``localhost:5000`` or ``docker.io``. Contacts nobody.
+
+        Raises:
+            InvalidReference: It is not of the form host or host:port.
+        """
+        from containerlib.api.registry import Registry  # noqa: PLC0415 - needed by few
+
+        return Registry(self._remote, host)
 
     def doctor(self) -> list[Finding]:
         """What this host can and cannot give containers, what that costs, and the remedies.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import random
 import ssl
-import threading
 import time
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urljoin, urlsplit
@@ -20,15 +19,16 @@ import urllib3
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, SSLError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
-from containerlib.errors import InvalidInputError, RegistryError, RegistryUnavailable
+from containerlib.errors import RegistryError, RegistryUnavailable
+from containerlib.registry.addresses import ForbiddenPlaceError
 from containerlib.registry.answers import MAX_ERROR_BYTES, Refusal, redacted, retry_after_s
-from containerlib.registry.certificates import tls_context
-from containerlib.registry.proxies import Proxies
+from containerlib.registry.connections import Connections
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import BinaryIO, Self
 
+    from containerlib.registry.addresses import Place
     from containerlib.registry.source import Source
 
 __all__ = ["Answer", "Body", "Transport", "TransportSettings"]
@@ -37,9 +37,10 @@ Body: TypeAlias = "bytes | BinaryIO"
 _REPEATED = frozenset((429, 500, 502, 503, 504))
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF_WHILE_READING", "HTTP_REQUEST")
+_REDIRECT_PLACES: frozenset[Place] = frozenset(("public", "private"))
 _SAFE = frozenset(("GET", "HEAD"))
 _MAX_REDIRECTS = 10
-_BLOCK_BYTES = 1 << 20
+_MIRROR_ATTEMPTS = 2  # the registry itself is still to be asked
 _MAX_CHUNK = 1 << 20
 
 
@@ -128,17 +129,16 @@ class Transport:
 
     def __init__(self, settings: TransportSettings | None = None) -> None:
         self._settings = settings or TransportSettings()
-        self._pools: dict[tuple[str, bool], urllib3.PoolManager] = {}
-        self._proxies = Proxies.load()
+        self._connections = Connections()
         self._plain: set[str] = set()
-        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Close every connection."""
-        with self._lock:
-            pools, self._pools = self._pools, {}
-        for pool in pools.values():
-            pool.clear()
+        self._connections.close()
+
+    def place(self, source: Source) -> Place | None:
+        """Return where the host of `source` turned out to be; None if nobody has connected to it yet."""
+        return self._connections.place(source.host)
 
     def base_url(self, source: Source) -> str:
         """Return scheme and host by which `source` is reached, as far as it is known by now."""
@@ -169,7 +169,7 @@ class Transport:
             RegistryUnavailable: The host cannot be reached, or not safely, or stays out of order.
             RegistryError: It redirects to where we do not go.
         """
-        attempts = self._settings.attempts if method in _SAFE else 1
+        attempts = self._attempts(source, method)
         for attempt in range(1, attempts + 1):
             wait = random.uniform(0.25, 0.5) * 2**attempt  # noqa: S311 - no secret, only spread
             try:
@@ -188,6 +188,12 @@ class Transport:
             time.sleep(min(wait, self._settings.max_wait_s))
         raise AssertionError("the last attempt returns or raises")
 
+    def _attempts(self, source: Source, method: str) -> int:
+        if method not in _SAFE:
+            return 1
+        limit = _MIRROR_ATTEMPTS if source.is_mirror else self._settings.attempts
+        return min(limit, self._settings.attempts)
+
     def _follow(self, source: Source, request: _Request, path: str) -> Answer:
         method, headers, what = request.method, request.headers, request.what
         url = urljoin(self.base_url(source), path)
@@ -203,6 +209,10 @@ class Transport:
             target = urljoin(answer.url, answer.headers["location"])
             _check_redirect(answer.url, target, what)
             if _origin(target) != origin:
+                if source.keeps_origin:
+                    raise RegistryError(
+                        f"{what}: redirected to another host, {redacted(target)!r}, where secrets must not go"
+                    )
                 headers.pop("Authorization", None)
             url = target
         raise RegistryError(f"{what}: more than {_MAX_REDIRECTS} redirects", method=method, url=redacted(url))
@@ -214,6 +224,8 @@ class Transport:
         except SSLError as error:
             if not self._speaks_no_tls(source, url, error):
                 raise _unavailable(method, url, error, what) from error
+        except ForbiddenPlaceError as error:
+            raise RegistryError(f"{what}: {error}", method=method, url=redacted(url)) from error
         except (HTTPError, OSError) as error:
             raise _unavailable(method, url, error, what) from error
         # Loopback and hosts declared insecure may speak plain text. A bad certificate never leads here.
@@ -225,7 +237,8 @@ class Transport:
 
     def _send(self, source: Source, request: _Request, url: str) -> Answer:
         verify = source.verify_tls or _host(url) != source.host
-        response = self._pool(url, verify=verify).request(
+        pool = self._connections.pool(url, verify=verify, allowed=self._allowed(source, url))
+        response = pool.request(
             request.method,
             url,
             body=None if request.body is None else request.body(),
@@ -240,6 +253,13 @@ class Transport:
         )
         return Answer(response, request.method, url, request.what)
 
+    def _allowed(self, source: Source, url: str) -> frozenset[Place] | None:
+        """Return where `url` may lead: a host that a user named anywhere, one that a registry named not."""
+        if _host(url) == source.host:
+            return source.places
+        place = self.place(source)
+        return _REDIRECT_PLACES if place is None else _REDIRECT_PLACES | {place}
+
     def _speaks_no_tls(self, source: Source, url: str, error: SSLError) -> bool:
         cause = error.args[0] if error.args else None
         reason = getattr(cause, "reason", None) or str(error)
@@ -250,26 +270,6 @@ class Transport:
             and not is_certificate
             and any(text in reason for text in _NOT_TLS)
         )
-
-    def _pool(self, url: str, *, verify: bool) -> urllib3.PoolManager:
-        origin = _origin(url)
-        with self._lock:
-            pool = self._pools.get((origin, verify))
-            if pool is None:
-                context = tls_context(_host(url), verify=verify) if url.startswith("https:") else None
-                proxy = self._proxies.proxy_for(url)
-                if proxy is not None and not proxy.startswith(("http://", "https://")):
-                    raise InvalidInputError(
-                        f"proxy {redacted(proxy)!r}: only http and https proxies are supported"
-                    )
-                if proxy is None:
-                    pool = urllib3.PoolManager(2, maxsize=8, blocksize=_BLOCK_BYTES, ssl_context=context)
-                else:
-                    pool = urllib3.ProxyManager(
-                        proxy, 2, maxsize=8, blocksize=_BLOCK_BYTES, ssl_context=context
-                    )
-                self._pools[origin, verify] = pool
-            return pool
 
 
 def _host(url: str) -> str:

@@ -60,7 +60,7 @@ def test_token_service_must_be_where_it_may_be(realm: str, reason: str) -> None:
         Credentials.load({"DOCKER_AUTH_CONFIG": config, "HOME": "/nonexistent"}, home="/nonexistent"),
     )
     with pytest.raises(AuthenticationFailed, match=reason) as caught:
-        authorizer.header(Source("r.example", "x"), [Challenge("bearer", {"realm": realm})], "s", "image")
+        authorizer.grant(Source("r.example", "x"), [Challenge("bearer", {"realm": realm})], ["s"], "image")
     assert "hunter2" not in str(caught.value)
 
 
