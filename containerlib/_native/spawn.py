@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["SpawnRequest", "Spawner", "Supervisor"]
 
 
-
 @frozen(kw_only=True)
 class SpawnRequest:
     """One container to start.

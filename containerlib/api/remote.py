@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from containerlib.registry.credential import Credential
     from containerlib.registry.credentials import Credentials
     from containerlib.registry.mirrors import RegistriesConfig
+    from containerlib.registry.transport import TransportSettings
     from containerlib.store.stores import Stores
 
 __all__ = ["Remote"]
@@ -39,8 +40,10 @@ class Remote:
         offline: bool,
         insecure_registries: Collection[str],
         trusted_token_services: Collection[str] = (),
+        settings: TransportSettings | None = None,
     ) -> None:
         self._offline = offline
+        self._settings = settings
         self._insecure = insecure_registries
         self._token_services = trusted_token_services
         self._logins: dict[str, Credential] = {}
@@ -164,7 +167,7 @@ class Remote:
     def _registries(self, config: RegistriesConfig) -> Registries:
         from containerlib.registry.client import Registries  # noqa: PLC0415 - see the module
 
-        return Registries(self._credentials(config), token_services=self._token_services)
+        return Registries(self._credentials(config), self._settings, token_services=self._token_services)
 
 
 def _wanted(reference: Reference) -> str:

@@ -162,4 +162,6 @@ def _refusal(report: UnpackReport, limits: ApplyLimits) -> Exception:
         return OSError(report.errno, kernel, name)
     if reason in _UNSAFE:
         return UnsafePath(name, _UNSAFE[reason].format(**values))
-    return UnsupportedLayer(f"archive: {_DAMAGED['refused' if reason == 'system' else reason].format(**values)}")
+    return UnsupportedLayer(
+        f"archive: {_DAMAGED['refused' if reason == 'system' else reason].format(**values)}"
+    )

@@ -47,6 +47,7 @@ _OK, _ACCEPTED, _NO_CONTENT, _PARTIAL = 200, 202, 204, 206
 _BAD_REQUEST, _NOT_FOUND, _NOT_ALLOWED = 400, 404, 405
 _COPY_BYTES = 1 << 20
 _BREAKS = 8
+_PROGRESS_BYTES = 64 << 10
 _MAX_SIZE_DIGITS = 12
 _SHOWN_TAGS = 10
 _RANGE = re.compile(r"bytes (\d{1,19})-\d{1,19}/(?:\d{1,19}|\*)")
@@ -154,8 +155,8 @@ class RepositoryClient(RegistryAccess):
             try:
                 self._download_from(descriptor, sink, on_bytes)
             except RegistryUnavailable:
-                # One that never gets further is given up soon; progress earns another chance.
-                breaks = breaks + 1 if sink.size == before else 1
+                # One that hardly gets further is given up soon; progress earns another chance.
+                breaks = breaks + 1 if sink.size - before < _PROGRESS_BYTES else 1
                 if breaks >= _BREAKS:
                     raise
             else:
@@ -206,7 +207,7 @@ class RepositoryClient(RegistryAccess):
         kind = answer.headers.get("content-type", "").partition(";")[0].strip()
         if not (media_type.is_index(kind) or media_type.is_manifest(kind)):
             raise InvalidManifest(f"{what}: media type {kind[:120]!r} is not one of an image")
-        promised = _promised_digest(answer, wanted)
+        promised = _promised_digest(answer, wanted, what)
         actual = Digest.of(raw, promised.algorithm if promised is not None else "sha256")
         if promised is not None and actual != promised:
             raise DigestMismatch(what, expected=promised, actual=actual)
@@ -224,6 +225,8 @@ class RepositoryClient(RegistryAccess):
         what = f"blob {descriptor.digest} of {self.source.name}"
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         with self.request("GET", f"blobs/{descriptor.digest}", what, headers) as answer:
+            if answer.status == _NOT_FOUND:
+                raise refused(answer.refusal(), what, "the image is incomplete there; push it again")
             if answer.status not in {_OK, _PARTIAL}:
                 raise refused(answer.refusal(), what)
             if answer.headers.get("content-encoding", "identity") != "identity":
@@ -249,12 +252,15 @@ class RepositoryClient(RegistryAccess):
         return f"; tags there are: {shown}{', ...' if len(tags) > _SHOWN_TAGS else ''}"
 
 
-def _promised_digest(answer: Answer, wanted: str | Descriptor) -> Digest | None:
+def _promised_digest(answer: Answer, wanted: str | Descriptor, what: str) -> Digest | None:
     """Return the digest the bytes must have: the one that was asked for, else the one the answer names."""
     if isinstance(wanted, Descriptor):
         return wanted.digest
     text = wanted if ":" in wanted else answer.headers.get("docker-content-digest")
-    return None if text is None else Digest(text)
+    try:
+        return None if text is None else Digest(text)
+    except InvalidDigest as error:
+        raise InvalidDigest(f"{what}: {error}") from None
 
 
 def _start(answer: Answer, offset: int, what: str) -> int:

@@ -16,13 +16,14 @@ from urllib.parse import urljoin, urlsplit
 
 import attrs
 import urllib3
-from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, SSLError
+from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, ProxyError, SSLError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
 from containerlib.errors import RegistryError, RegistryUnavailable
 from containerlib.registry.addresses import ForbiddenPlaceError
 from containerlib.registry.answers import MAX_ERROR_BYTES, Refusal, redacted, retry_after_s
 from containerlib.registry.connections import Connections
+from containerlib.registry.pace import Pace, TooSlowError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,6 +43,7 @@ _SAFE = frozenset(("GET", "HEAD"))
 _MAX_REDIRECTS = 10
 _MIRROR_ATTEMPTS = 2  # the registry itself is still to be asked
 _MAX_CHUNK = 1 << 20
+_PACE = Pace(bytes_per_s=1024, window_s=30)
 
 
 @attrs.frozen(kw_only=True)
@@ -51,14 +53,29 @@ class TransportSettings:
     Attributes:
         connect_timeout_s: For connecting.
         stall_timeout_s: For the next bytes of an answer.
+        pace: The least number of bytes an answer must bring while it is waited for.
         attempts: How often a request is made that may be repeated.
+        first_wait_s: Longest wait before the second attempt; before each further one it is twice as long.
         max_wait_s: Longest wait between two attempts; a registry that asks for more is given up.
     """
 
     connect_timeout_s: float = 10.0
     stall_timeout_s: float = 30.0
+    pace: Pace = _PACE
     attempts: int = 5
+    first_wait_s: float = 1.0
     max_wait_s: float = 30.0
+
+    def wait_s(self, attempt: int, asked_s: float | None) -> float:
+        """Return how long to wait after an attempt, the first of which is 1.
+
+        Args:
+            attempt: Which one has failed.
+            asked_s: What the registry asks for, which is waited for at least; None if it says nothing.
+        """
+        spread = random.uniform(0.5, 1.0)  # noqa: S311 - no secret, only spread
+        own = min(self.first_wait_s * 2 ** (attempt - 1), self.max_wait_s) * spread
+        return min(max(own, asked_s or 0.0), self.max_wait_s)
 
 
 @attrs.frozen
@@ -74,11 +91,12 @@ class _Request:
 class Answer:
     """The answer to a request; a context manager that gives the connection back."""
 
-    def __init__(self, response: urllib3.BaseHTTPResponse, method: str, url: str, what: str) -> None:
+    def __init__(self, response: urllib3.BaseHTTPResponse, request: _Request, url: str) -> None:
         self._response = response
-        self._what = what
+        self._what = request.what
+        self._is_authorized = "Authorization" in request.headers
         self._is_read = False
-        self.method = method
+        self.method = request.method
         self.url = url
         self.status = response.status
         self.headers = {name.lower(): value for name, value in response.headers.items()}
@@ -93,10 +111,11 @@ class Answer:
         """Return up to `size` bytes of the body; empty at its end.
 
         Raises:
-            RegistryUnavailable: The connection broke off or stalled.
+            RegistryUnavailable: The connection broke off, stalled or was too slow.
         """
         try:
-            data = self._response.read(min(size, _MAX_CHUNK), decode_content=False)
+            # Not `read`, which waits for all of it.
+            data = self._response.read1(min(size, _MAX_CHUNK), decode_content=False)
         except (HTTPError, OSError) as error:
             raise _unavailable(self.method, self.url, error, self._what) from error
         self._is_read = not data
@@ -104,17 +123,17 @@ class Answer:
 
     def read_all(self, limit: int) -> bytes:
         """Return the whole body, at most one byte more than `limit`."""
-        data = b""
+        data = bytearray()
         while len(data) <= limit and (chunk := self.read(limit + 1 - len(data))):
             data += chunk
-        return data
+        return bytes(data)
 
     def refusal(self) -> Refusal:
         """Return what is to be known of an answer that is a refusal."""
         body = b""
         with contextlib.suppress(RegistryError):
             body = self.read_all(MAX_ERROR_BYTES)
-        return Refusal(self.method, self.url, self.status, self.headers, body)
+        return Refusal(self.method, self.url, self.status, self.headers, body, self._is_authorized)
 
     def close(self) -> None:
         """Give the connection back, or drop it if the body was not read to its end."""
@@ -129,7 +148,7 @@ class Transport:
 
     def __init__(self, settings: TransportSettings | None = None) -> None:
         self._settings = settings or TransportSettings()
-        self._connections = Connections()
+        self._connections = Connections(self._settings.pace)
         self._plain: set[str] = set()
 
     def close(self) -> None:
@@ -171,7 +190,7 @@ class Transport:
         """
         attempts = self._attempts(source, method)
         for attempt in range(1, attempts + 1):
-            wait = random.uniform(0.25, 0.5) * 2**attempt  # noqa: S311 - no secret, only spread
+            asked = None
             try:
                 answer = self._follow(source, _Request(method, dict(headers or {}), body, what), path)
             except RegistryUnavailable as error:
@@ -184,8 +203,7 @@ class Transport:
                 if asked is not None and asked > self._settings.max_wait_s:
                     return answer
                 answer.close()
-                wait = wait if asked is None else asked
-            time.sleep(min(wait, self._settings.max_wait_s))
+            time.sleep(self._settings.wait_s(attempt, asked))
         raise AssertionError("the last attempt returns or raises")
 
     def _attempts(self, source: Source, method: str) -> int:
@@ -251,7 +269,7 @@ class Transport:
                 connect=self._settings.connect_timeout_s, read=self._settings.stall_timeout_s
             ),
         )
-        return Answer(response, request.method, url, request.what)
+        return Answer(response, request, url)
 
     def _allowed(self, source: Source, url: str) -> frozenset[Place] | None:
         """Return where `url` may lead: a host that a user named anywhere, one that a registry named not."""
@@ -261,14 +279,12 @@ class Transport:
         return _REDIRECT_PLACES if place is None else _REDIRECT_PLACES | {place}
 
     def _speaks_no_tls(self, source: Source, url: str, error: SSLError) -> bool:
-        cause = error.args[0] if error.args else None
-        reason = getattr(cause, "reason", None) or str(error)
-        is_certificate = isinstance(cause, ssl.SSLCertVerificationError)
+        is_certificate = bool(error.args) and isinstance(error.args[0], ssl.SSLCertVerificationError)
         return (
             source.allows_http
             and _host(url) == source.host
             and not is_certificate
-            and any(text in reason for text in _NOT_TLS)
+            and any(text in _tls_words(error) for text in _NOT_TLS)
         )
 
 
@@ -290,17 +306,46 @@ def _check_redirect(source: str, target: str, what: str) -> None:
 
 
 def _unavailable(method: str, url: str, error: Exception, what: str) -> RegistryUnavailable:
+    return RegistryUnavailable(f"{what}: {_host(url)}: {_reason(error)}", method=method, url=redacted(url))
+
+
+def _reason(error: Exception) -> str:
+    """Say what happened, and what to do about it."""
     if isinstance(error, SSLError):
-        reason = f"TLS failed: {error}; install its authority below certs.d"
-    elif isinstance(error, NameResolutionError):
-        reason = "there is no such host, or its name cannot be looked up"
-    elif isinstance(error, NewConnectionError):
-        reason = f"cannot connect: {str(error).rpartition(': ')[2]}"
-    elif isinstance(error, HTTPTimeoutError):
-        reason = "it does not answer in time"
-    else:
-        reason = f"the connection broke: {error}"
-    return RegistryUnavailable(f"{what}: {_host(url)}: {reason}", method=method, url=redacted(url))
+        return _tls_reason(error)
+    if isinstance(error, NameResolutionError):
+        return "there is no such host, or its name cannot be looked up; check the name and the connection"
+    if isinstance(error, NewConnectionError):
+        return f"cannot connect: {str(error).rpartition(': ')[2]}; check host and port"
+    if isinstance(error, ProxyError):
+        return f"the proxy does not lead there: {error.original_error}"
+    return _broken_reason(error)
+
+
+def _broken_reason(error: Exception) -> str:
+    if isinstance(error.__cause__, TooSlowError):
+        return f"{error.__cause__}; try again later, or use a mirror"
+    if isinstance(error, HTTPTimeoutError):
+        return "it does not answer in time; try again later"
+    broken = error.args[-1] if error.args else error
+    return f"the connection broke: {broken}; try again"
+
+
+def _tls_reason(error: SSLError) -> str:
+    cause = error.args[0] if error.args else None
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return (
+            f"TLS failed: its certificate is not valid: {cause.verify_message}; "
+            "install its authority below certs.d"
+        )
+    if any(text in _tls_words(error) for text in _NOT_TLS):
+        return "TLS failed: it does not speak TLS; if it is to be trusted without, name it as insecure"
+    return f"TLS failed: {cause or error}"
+
+
+def _tls_words(error: SSLError) -> str:
+    cause = error.args[0] if error.args else None
+    return str(getattr(cause, "reason", None) or error)
 
 
 def _may_pass(cause: BaseException | None) -> bool:
