@@ -60,10 +60,15 @@ class Refusal:
             return []
         entries = found if isinstance(found, list) else []
         return [
-            (str(entry.get("code", ""))[:64], str(entry.get("message", ""))[:_MAX_MESSAGE])
+            (_shown(entry.get("code", ""))[:64], _shown(entry.get("message", ""))[:_MAX_MESSAGE])
             for entry in entries[:_MAX_CODES]
             if isinstance(entry, dict)
         ]
+
+
+def _shown(value: object) -> str:
+    """Return text that does nothing to a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in str(value))
 
 
 def redacted(url: str) -> str:

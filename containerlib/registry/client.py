@@ -44,7 +44,7 @@ __all__ = ["BlobSink", "Registries", "RepositoryClient"]
 _KINDS = (media_type.OCI_INDEX, media_type.DOCKER_INDEX, media_type.OCI_MANIFEST, media_type.DOCKER_MANIFEST)
 _ACCEPT = ", ".join(_KINDS)
 _OK, _ACCEPTED, _NO_CONTENT, _PARTIAL = 200, 202, 204, 206
-_BAD_REQUEST, _NOT_FOUND, _NOT_ALLOWED = 400, 404, 405
+_BAD_REQUEST, _NOT_FOUND, _NOT_ALLOWED, _NO_RANGE = 400, 404, 405, 416
 _COPY_BYTES = 1 << 20
 _BREAKS = 8
 _PROGRESS_BYTES = 64 << 10
@@ -219,25 +219,22 @@ class RepositoryClient(RegistryAccess):
         return Descriptor(kind, actual, len(raw)), raw
 
     def _download_from(
-        self, descriptor: Descriptor, sink: BlobSink, on_bytes: Callable[[int], None] | None
+        self,
+        descriptor: Descriptor,
+        sink: BlobSink,
+        on_bytes: Callable[[int], None] | None,
+        *,
+        by_range: bool = True,
     ) -> None:
         offset = sink.size
         what = f"blob {descriptor.digest} of {self.source.name}"
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        headers = {"Range": f"bytes={offset}-"} if offset and by_range else {}
         with self.request("GET", f"blobs/{descriptor.digest}", what, headers) as answer:
-            if answer.status == _NOT_FOUND:
-                raise refused(answer.refusal(), what, "the image is incomplete there; push it again")
-            if answer.status not in {_OK, _PARTIAL}:
-                raise refused(answer.refusal(), what)
-            if answer.headers.get("content-encoding", "identity") != "identity":
-                raise RegistryError(f"{what}: comes encoded although that was not asked for")
-            skip = _start(answer, offset, what)
-            while chunk := answer.read(_COPY_BYTES):
-                fresh, skip = chunk[skip:], max(0, skip - len(chunk))
-                if fresh:
-                    sink.write(fresh)
-                    if on_bytes is not None:
-                        on_bytes(len(fresh))
+            is_whole_wanted = answer.status == _NO_RANGE and bool(headers)
+            if not is_whole_wanted:
+                _receive(answer, offset, sink, on_bytes, what)
+        if is_whole_wanted:
+            self._download_from(descriptor, sink, on_bytes, by_range=False)
         if sink.size < descriptor.size:
             raise RegistryUnavailable(
                 f"{what}: ends after {sink.size} of {descriptor.size} bytes", method="GET"
@@ -261,6 +258,25 @@ def _promised_digest(answer: Answer, wanted: str | Descriptor, what: str) -> Dig
         return None if text is None else Digest(text)
     except InvalidDigest as error:
         raise InvalidDigest(f"{what}: {error}") from None
+
+
+def _receive(
+    answer: Answer, offset: int, sink: BlobSink, on_bytes: Callable[[int], None] | None, what: str
+) -> None:
+    """Write to `sink` what it does not have yet; it has `offset` bytes."""
+    if answer.status == _NOT_FOUND:
+        raise refused(answer.refusal(), what, "the image is incomplete there; push it again")
+    if answer.status not in {_OK, _PARTIAL}:
+        raise refused(answer.refusal(), what)
+    if answer.headers.get("content-encoding", "identity") != "identity":
+        raise RegistryError(f"{what}: comes encoded although that was not asked for")
+    skip = _start(answer, offset, what)
+    while chunk := answer.read(_COPY_BYTES):
+        fresh, skip = chunk[skip:], max(0, skip - len(chunk))
+        if fresh:
+            sink.write(fresh)
+            if on_bytes is not None:
+                on_bytes(len(fresh))
 
 
 def _start(answer: Answer, offset: int, what: str) -> int:

@@ -52,7 +52,11 @@ WRONG_BLOBS = {
     "empty": (body(lambda _: b""), cl.RegistryUnavailable, "ends after 0 of"),
     "too long": (body(lambda data: data + b"more"), cl.SizeMismatch, "expected"),
     "length too long": (lambda r, reply: attrs.evolve(length(7)(r, reply), cut=1 << 30), None, ""),
-    "length not a number": (lambda _, reply: attrs.evolve(reply, cut=1 << 30).having(content_length="many"), None, ""),
+    "length not a number": (
+        lambda _, reply: attrs.evolve(reply, cut=1 << 30).having(content_length="many"),
+        None,
+        "",
+    ),
     "no length": (lambda _, reply: attrs.evolve(reply, framing="close"), None, ""),
     "no length, too long": (
         lambda _, reply: attrs.evolve(reply, framing="close", body=reply.body * 2),
@@ -132,7 +136,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], bytes], str, str]] = {
         "'config'|'layers'",
     ),
     "first schema within": (lambda m: document(m, fsLayers=[]), MANIFEST, "fsLayers"),
-    "type of the answer differs": (lambda m: document(m), INDEX, "was fetched as"),
+    "type of the answer differs": (document, INDEX, "was fetched as"),
     "type of the document differs": (lambda m: document(m, mediaType=INDEX), MANIFEST, "was fetched as"),
     "key twice": (
         lambda m: document(m)[:-1] + b', "schemaVersion": 2}',
@@ -210,7 +214,7 @@ def test_malformed_digest(engine: Engine, registry: FaultRegistry, digest: str) 
 
 
 def test_digest_of_the_header_must_be_right(engine: Engine, registry: FaultRegistry) -> None:
-    """A manifest that is not what the answer's own header calls it is refused, and so is a header of nonsense."""
+    """A manifest that is not what the answer's own header calls it is refused, and so is a bad header."""
     registry.fault(TAG, lambda _, reply: reply.having(docker_content_digest=digest_of(b"other")))
     refuse(engine, registry, cl.DigestMismatch, "manifest '1'")
     registry.fault(TAG, lambda _, reply: reply.having(docker_content_digest="sha256:../.."))
@@ -278,7 +282,7 @@ def test_platforms_there_are_named(engine: Engine, registry: FaultRegistry) -> N
 
 
 def test_tag_that_moves_meanwhile(engine: Engine, registry: FaultRegistry) -> None:
-    """A tag that moves during a pull changes nothing: what it meant at the beginning is fetched to its end."""
+    """A tag that moves during a pull changes nothing: what it meant at the beginning is fetched."""
     first = registry.manifests["1"][1]
 
     def move(_request: Seen, reply: Reply) -> Reply:
