@@ -60,7 +60,7 @@ static ssize_t clean(struct applier *a, const struct tar_text *name, char *ret_p
 
         if (size == 2 && at[0] == '.' && at[1] == '.') {
             if (used == 0)
-                return fail(a, CTR_UNPACK_OUTSIDE);
+                return unpack_fail(a->result, CTR_UNPACK_OUTSIDE, name->data, name->size);
             while (used && ret_path[used - 1] != '/')
                 used--;
             used -= used > 0;
@@ -239,21 +239,27 @@ static int make_symlink(struct applier *a, const struct tar_entry *e)
     return attribute_at(e, parent, a->name) < 0 ? fail_system(a) : 0;
 }
 
+static int fail_link(struct applier *a, const struct tar_entry *e, enum ctr_unpack_reason reason)
+{
+    return unpack_fail(a->result, reason, e->link.data, e->link.size);
+}
+
 /* Opens the directory of the file that a hard link is to become a name of. */
-static int link_source(struct applier *a, const char *target, size_t head)
+static int link_source(struct applier *a, const struct tar_entry *e, const char *target, size_t head)
 {
     int missing;
     int fd = tree_directory(a->tree, target, head, 0, &missing);
 
     if (fd < 0)
-        return missing ? fail(a, CTR_UNPACK_HARDLINK_MISSING) : -1;
+        return missing ? fail_link(a, e, CTR_UNPACK_HARDLINK_MISSING) : -1;
     return openat(fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
-static int check_link_source(struct applier *a, int source, const char *name, struct stat *ret_st)
+static int check_link_source(struct applier *a, const struct tar_entry *e, int source, const char *name,
+                             struct stat *ret_st)
 {
     if (lookup(source, *name ? name : ".", ret_st) < 0)
-        return errno == ENOENT ? fail(a, CTR_UNPACK_HARDLINK_MISSING) : fail_system(a);
+        return errno == ENOENT ? fail_link(a, e, CTR_UNPACK_HARDLINK_MISSING) : fail_system(a);
     if (S_ISDIR(ret_st->st_mode))
         return fail(a, CTR_UNPACK_HARDLINK_DIRECTORY);
     return is_whiteout(ret_st) ? fail(a, CTR_UNPACK_HARDLINK_REMOVED) : 0;
@@ -273,11 +279,11 @@ static int make_hardlink(struct applier *a, const struct tar_entry *e)
         return -1;
     slash = strrchr(target, '/');
     name = slash ? slash + 1 : target;
-    source = link_source(a, target, slash ? (size_t)(slash - target) : 0);
+    source = link_source(a, e, target, slash ? (size_t)(slash - target) : 0);
     if (source < 0)
         return fail_system(a);
     parent = parent_directory(a);
-    if (parent < 0 || check_link_source(a, source, name, &st) < 0)
+    if (parent < 0 || check_link_source(a, e, source, name, &st) < 0)
         return -1;
     if (linkat(source, name, parent, a->name, 0) == 0)
         return 0;

@@ -31,6 +31,7 @@ int ctr_receive(int socket, struct ctr_status *ret_status, int *ret_fd);
 int ctr_check_message(const void *data, uint64_t size, uint32_t fd_count);
 int ctr_open_in_root(int root_fd, const char *path, int flags, int no_symlinks);
 int ctr_clone_tree(int fd, int recursive);
+int ctr_sync_filesystem(int fd);
 uint32_t ctr_features(void);
 
 /* CDEF END */

@@ -32,8 +32,7 @@ _PREFIX = "CTR_UNPACK_"
 _REASONS: dict[int, str] = {
     getattr(lib, name): name.removeprefix(_PREFIX).lower()
     for name in dir(lib)
-    if name.startswith(_PREFIX)
-    and name not in {"CTR_UNPACK_TEXT_BYTES", "CTR_UNPACK_DEVICES", "CTR_UNPACK_REASON_COUNT"}
+    if name.startswith(_PREFIX) and name not in {"CTR_UNPACK_TEXT_BYTES", "CTR_UNPACK_DEVICES"}
 }
 
 
@@ -130,7 +129,9 @@ class Unpacker:
         close_all([self._pipe, self._read_end])
         self._pipe = self._read_end = -1
         result = ffi.new("struct ctr_unpack_result *")
-        data = os.read(self._control, ffi.sizeof("struct ctr_unpack_result"))
+        data = b""
+        with contextlib.suppress(ConnectionResetError):  # it was killed before it had read what it was to do
+            data = os.read(self._control, ffi.sizeof("struct ctr_unpack_result"))
         if len(data) != ffi.sizeof("struct ctr_unpack_result"):
             raise UnsupportedHost("unpacking layers", needed="a helper process that lives", found=self._end())
         ffi.memmove(result, data, len(data))

@@ -22,6 +22,7 @@ __all__ = [
     "PendingFile",
     "collect_temporary_files",
     "make_directory",
+    "publish_file",
     "remove_file",
     "rename_directory",
     "sync_directory",
@@ -94,6 +95,11 @@ def rename_directory(source: str, target: str, *, durable: bool) -> bool:
     if durable:
         sync_directory(os.path.dirname(target))
     return True
+
+
+def publish_file(source: str, target: str) -> None:
+    """Give the complete file `source` its final name, in place of what has it."""
+    os.rename(source, target)
 
 
 def remove_file(path: str) -> bool:

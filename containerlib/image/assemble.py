@@ -126,6 +126,7 @@ def complete_image(
         parent = name
     stores.content.put(image_config.raw, digest=image_config.digest)
     stores.content.put(manifest.raw, digest=manifest.digest)
+    stores.settle(names)
     canonical = None if reference is None else Reference.parse(reference).canonical
     point(stores, canonical, manifest.descriptor)
     return load_image(stores, manifest.descriptor, names_of(stores, manifest.digest))

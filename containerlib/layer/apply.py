@@ -104,8 +104,7 @@ def apply_layer(
 _WRONG = frozenset((errno.ENAMETOOLONG, errno.EMLINK, errno.EINVAL, errno.EXDEV, errno.EPERM))
 
 _UNSAFE = {
-    "nul": "name holds a NUL byte",
-    "outside": "'..' leads out of the tree",
+    "outside": "{detail!r} leads out of the tree",
     "root": "the root must be a directory",
     "in_the_way": "{detail!r} is in the way and not a directory",
     "links": "its directory part leads through too many links",
@@ -117,7 +116,7 @@ _UNSAFE = {
     "whiteout_kind": "a whiteout must be a plain file",
     "whiteout_parent": "a whiteout cannot be a directory",
     "whiteout_link": "whiteout through a symbolic link",
-    "hardlink_missing": "hard link to a file that is missing",
+    "hardlink_missing": "hard link to {detail!r}, which is missing",
     "hardlink_directory": "hard link to a directory",
     "hardlink_removed": "hard link to a removed file",
     "hardlink_self": "hard link replaces its own target",

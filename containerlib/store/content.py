@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from typing import TYPE_CHECKING, BinaryIO
 
 import attrs
@@ -21,6 +22,7 @@ from containerlib._util.atomic_file import (
 )
 from containerlib.errors import BlobNotFound, DigestMismatch, SizeMismatch, StoreCorrupted
 from containerlib.oci.digest import Digest
+from containerlib.store.ingest import Ingest, collect_ingests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,16 +52,13 @@ class BlobWriter:
     Looks enough like a binary file for code that only writes.
     """
 
-    def __init__(
-        self, layout: Layout, *, digest: Digest | None, size: int | None, limit: int | None, durable: bool
-    ) -> None:
+    def __init__(self, layout: Layout, *, digest: Digest | None, size: int | None, limit: int | None) -> None:
         algorithm = digest.algorithm if digest is not None else "sha256"
         self._layout = layout
         self._algorithm = algorithm
         self._expected_digest = digest
         self._expected_size = size
         self._limit = size if size is not None else limit
-        self._durable = durable
         self._hash = hashlib.new(algorithm)
         self._pending = PendingFile(layout.blob_directory(algorithm))
         self.size = 0
@@ -87,6 +86,8 @@ class BlobWriter:
     def commit(self) -> Blob:
         """Verify and publish; a blob that exists already is not an error.
 
+        It survives the death of this process at once, and a power loss after `Stores.sync`.
+
         Raises:
             SizeMismatch: The blob is shorter than promised.
             DigestMismatch: The bytes hash to another digest than promised.
@@ -96,7 +97,7 @@ class BlobWriter:
         digest = self.digest
         if self._expected_digest is not None and digest != self._expected_digest:
             raise DigestMismatch("blob", expected=self._expected_digest, actual=digest)
-        self._pending.commit(self._layout.blob(digest), durable=self._durable)
+        self._pending.commit(self._layout.blob(digest), durable=False)
         return Blob(digest, self.size)
 
     @property
@@ -115,11 +116,9 @@ class ContentStore:
 
     Attributes:
         layout: Where the blobs lie.
-        durable: Whether a blob must survive a power loss once `commit` returns.
     """
 
     layout: Layout
-    durable: bool = True
 
     def writer(
         self, *, digest: Digest | None = None, size: int | None = None, limit: int | None = None
@@ -131,7 +130,7 @@ class ContentStore:
             size: The promised size in bytes.
             limit: Most bytes that are accepted when no size was promised.
         """
-        return BlobWriter(self.layout, digest=digest, size=size, limit=limit, durable=self.durable)
+        return BlobWriter(self.layout, digest=digest, size=size, limit=limit)
 
     def put(self, data: bytes, *, digest: Digest | None = None) -> Blob:
         """Store `data`, verifying it against `digest` if one is given."""
@@ -153,9 +152,38 @@ class ContentStore:
                 writer.write(chunk)
             return writer.commit()
 
-    def exists(self, digest: Digest) -> bool:
-        """Say whether the blob is here."""
-        return os.path.exists(self.layout.blob(digest))
+    def ingest(self, digest: Digest, size: int) -> Ingest:
+        """Begin a blob, or go on with one that was begun before and broken off.
+
+        The caller holds a lock for this digest: two must not write the same one.
+
+        Args:
+            digest: The promised digest.
+            size: The promised size in bytes.
+        """
+        return Ingest(self.layout, digest, size)
+
+    def exists(self, digest: Digest, *, size: int | None = None) -> bool:
+        """Say whether the blob is here; with `size`, one of another size does not count."""
+        try:
+            info = os.stat(self.layout.blob(digest), follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return stat.S_ISREG(info.st_mode) and size in {None, info.st_size}
+
+    def matches(self, digest: Digest) -> bool:
+        """Say whether the blob is here and still hashes to its name.
+
+        Cost: reads all of it.
+        """
+        found = hashlib.new(digest.algorithm)
+        try:
+            with self.open(digest, buffer_bytes=0) as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    found.update(chunk)
+        except BlobNotFound:
+            return False
+        return found.hexdigest() == digest.hex
 
     def size(self, digest: Digest) -> int:
         """Return the size in bytes of a blob, which must exist."""
@@ -212,8 +240,13 @@ class ContentStore:
                     yield Blob(Digest(f"{algorithm}:{entry.name}"), entry.stat(follow_symlinks=False).st_size)
 
     def collect_stale(self) -> int:
-        """Remove blobs whose writer died before the commit; return how many there were."""
-        return sum(collect_temporary_files(self.layout.blob_directory(name)) for name in _ALGORITHMS)
+        """Remove blobs whose writer died before the commit, and downloads that nobody goes on with.
+
+        Returns:
+            How many there were.
+        """
+        stale = sum(collect_temporary_files(self.layout.blob_directory(name)) for name in _ALGORITHMS)
+        return stale + collect_ingests(self.layout)
 
 
 def _files(directory: str) -> list[os.DirEntry[str]]:

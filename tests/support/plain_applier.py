@@ -1,4 +1,4 @@
-"""Applying a layer: an uncompressed archive becomes the upper directory of an overlay.
+"""Applying a layer, in plain Python: what the unpacker does, written a second time to be compared with it.
 
 The archive is hostile. Every name is cleaned, every directory walked by `Tree`, every object made new by a
 call relative to a directory descriptor, so nothing is written through a link or outside the root. Whiteouts
@@ -12,13 +12,13 @@ import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO
 
-import attrs
+from support import plain_attributes as attributes
 
 from containerlib._util.remove_tree import remove_at
 from containerlib.errors import UnsafePath, UnsupportedLayer
-from containerlib.layer import attributes
+from containerlib.layer.apply import ApplyLimits, ApplyResult, Devices
 from containerlib.layer.names import clean, shown
 from containerlib.layer.tar_reader import TarEntry, TarReader
 from containerlib.layer.tree import Tree
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-__all__ = ["ApplyLimits", "ApplyResult", "apply_layer"]
+__all__ = ["apply_layer"]
 
 _WHITEOUT_PREFIX = b".wh."
 _WHITEOUT_META_PREFIX = b".wh..wh."
@@ -39,34 +39,6 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_MAJOR = 1 << 12
 _MAX_MINOR = 1 << 20
-
-Devices = Literal["refuse", "create"]
-
-
-@attrs.frozen
-class ApplyLimits:
-    """How much one layer may hold.
-
-    Attributes:
-        entries: Most members.
-        total_bytes: Most bytes of file content.
-    """
-
-    entries: int = 5_000_000
-    total_bytes: int = 256 << 30
-
-
-@attrs.frozen
-class ApplyResult:
-    """What a layer held.
-
-    Attributes:
-        entries: Number of members.
-        size_bytes: Content of its regular files.
-    """
-
-    entries: int
-    size_bytes: int
 
 
 def apply_layer(
