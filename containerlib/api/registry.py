@@ -139,13 +139,17 @@ class Registry:
         """All tags of a repository, in the order of the registry.
 
         Raises:
+            InvalidReference: It has a tag or a digest.
             RemoteNotFound: There is no such repository.
             RegistryError: The registry cannot be reached, or refuses.
             Offline: The engine was told to be.
 
         Cost: one request for each page, usually of a thousand tags.
         """
-        return self._remote.tags(self._reference(repository))
+        reference = self._reference(repository, default_tag=None)
+        if reference.tag is not None or reference.digest is not None:
+            raise InvalidReference(f"{repository!r}: give a repository, without tag and digest")
+        return self._remote.tags(reference)
 
     def catalog(self) -> list[str]:
         """The names of all repositories that the registry shows to this user. Many registries refuse this.

@@ -75,6 +75,7 @@ class Remote:
         self, stores: Stores, record: ImageRecord, name: str, *, progress: Progress | None
     ) -> Descriptor:
         """Do what `Image.push` says."""
+        from containerlib.image.mount_sources import MountSources  # noqa: PLC0415
         from containerlib.image.progress import ignore  # noqa: PLC0415 - see the module
         from containerlib.image.push import push_image  # noqa: PLC0415
 
@@ -88,7 +89,14 @@ class Remote:
         config = self._config()
         with contextlib.closing(self._registries(config)) as registries:
             repository = registries.repository(config.push_source(reference), "pull,push")
-            return push_image(stores, repository, record, reference.tag, progress=progress or ignore)
+            return push_image(
+                stores,
+                repository,
+                record,
+                reference.tag,
+                progress=progress or ignore,
+                mounts=MountSources(stores, reference),
+            )
 
     def login(self, host: str, credential: Credential, *, store: bool) -> tuple[Credential, str]:
         """Do what `Registry.login` says; return what is kept, and where."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import containerlib
+from containerlib.cli.lazy_group import LazyGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,9 +17,12 @@ __all__ = ["run_group"]
 _COMMANDS = {
     "doctor": "containerlib.cli.doctor:doctor",
     "images": "containerlib.cli.images:images",
+    "login": "containerlib.cli.login:login",
+    "logout": "containerlib.cli.login:logout",
     "ps": "containerlib.cli.ps:ps",
     "pull": "containerlib.cli.pull:pull",
     "push": "containerlib.cli.push:push",
+    "registry": "containerlib.cli.registry:registry",
     "rmi": "containerlib.cli.images:remove",
     "run": "containerlib.cli.run:run",
     "tag": "containerlib.cli.images:tag",
@@ -31,18 +34,7 @@ _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
 
-class _LazyGroup(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's interface
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        place = _COMMANDS.get(cmd_name)
-        if place is None:
-            return None
-        module, _, name = place.partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
-        return command
-
+class _MainGroup(LazyGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -51,7 +43,8 @@ class _LazyGroup(click.Group):
             ctx.exit(_BROKEN_PIPE)
 
 
-_group = _LazyGroup(
+_group = _MainGroup(
+    _COMMANDS,
     name=_PROGRAM,
     help="Containers without a daemon: each belongs to the command that runs it, and ends with it.",
     epilog="Images and state are below CONTAINERLIB_ROOT and CONTAINERLIB_RUN_ROOT, if these are set.",

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from containerlib.image.image_record import ImageRecord
+    from containerlib.image.mount_sources import MountSources
     from containerlib.image.progress import Phase, Progress
     from containerlib.oci.descriptor import Descriptor
     from containerlib.registry.client import RepositoryClient
+    from containerlib.store.lease import Lease
     from containerlib.store.stores import Stores
 
-__all__ = ["push_image"]
+__all__ = ["push_documents", "push_image"]
 
 _WORKERS = 4
 
@@ -39,6 +41,7 @@ def push_image(
     tag: str,
     *,
     progress: Progress = ignore,
+    mounts: MountSources | None = None,
 ) -> Descriptor:
     """Upload `image` and let `tag` mean it; return what the tag means now.
 
@@ -48,6 +51,7 @@ def push_image(
         image: What is pushed; an index as a whole if all of it is in the store.
         tag: Its name there.
         progress: Told about each blob.
+        mounts: Which other repositories of the registry may have a blob.
 
     Raises:
         RegistryError: The registry refuses or cannot be reached. What was uploaded by then has no name there.
@@ -55,15 +59,43 @@ def push_image(
     Source: OCI distribution-spec 1.1, "Push".
     """
     with stores.leases.acquire(f"push {repository.source.name}") as lease:
-        documents = _documents(stores, image)
-        manifests = [document for document in documents if isinstance(document, Manifest)]
-        blobs = {blob.digest: blob for each in manifests for blob in (each.config, *each.layers)}
-        lease.protect([*blobs, *(document.digest for document in documents)])
-        wanted = [blob for blob in blobs.values() if not media_type.is_foreign_layer(blob.media_type)]
-        _Uploads(stores, repository, progress).run(wanted)
-        for document in documents[:-1]:
-            put_manifest(repository, document.raw, document.media_type, None)
-        return put_manifest(repository, documents[-1].raw, documents[-1].media_type, tag)
+        return _push_all(stores, repository, lease, _documents(stores, image), tag, progress, mounts)
+
+
+def push_documents(
+    stores: Stores,
+    repository: RepositoryClient,
+    documents: Sequence[Index | Manifest],
+    tag: str,
+    *,
+    progress: Progress = ignore,
+    mounts: MountSources | None = None,
+) -> Descriptor:
+    """Upload manifests with their blobs, and let `tag` mean the last one, which points at the others.
+
+    See `push_image`. The last one need not be in the store.
+    """
+    with stores.leases.acquire(f"push {repository.source.name}") as lease:
+        return _push_all(stores, repository, lease, documents, tag, progress, mounts)
+
+
+def _push_all(
+    stores: Stores,
+    repository: RepositoryClient,
+    lease: Lease,
+    documents: Sequence[Index | Manifest],
+    tag: str,
+    progress: Progress,
+    mounts: MountSources | None,
+) -> Descriptor:
+    manifests = [document for document in documents if isinstance(document, Manifest)]
+    blobs = {blob.digest: blob for each in manifests for blob in (each.config, *each.layers)}
+    lease.protect([*blobs, *(document.digest for document in documents)])
+    wanted = [blob for blob in blobs.values() if not media_type.is_foreign_layer(blob.media_type)]
+    _Uploads(stores, repository, progress, mounts).run(wanted)
+    for document in documents[:-1]:
+        put_manifest(repository, document.raw, document.media_type, None)
+    return put_manifest(repository, documents[-1].raw, documents[-1].media_type, tag)
 
 
 def _documents(stores: Stores, image: ImageRecord) -> list[Index | Manifest]:
@@ -88,10 +120,17 @@ def _walk(stores: Stores, target: Descriptor, depth: int) -> list[Index | Manife
 class _Uploads:
     """The blobs of one push, several at a time."""
 
-    def __init__(self, stores: Stores, repository: RepositoryClient, progress: Progress) -> None:
+    def __init__(
+        self,
+        stores: Stores,
+        repository: RepositoryClient,
+        progress: Progress,
+        mounts: MountSources | None,
+    ) -> None:
         self._stores = stores
         self._repository = repository
         self._progress = progress
+        self._mounts = mounts
         self._lock = threading.Lock()
 
     def run(self, blobs: Sequence[Descriptor]) -> None:
@@ -110,8 +149,10 @@ class _Uploads:
             self._tell(blob, "exists", blob.size)
             return
         self._tell(blob, "uploading", 0)
-        put_blob(self._repository, blob, functools.partial(self._stores.content.open, blob.digest))
-        self._tell(blob, "done", blob.size)
+        others = () if self._mounts is None else self._mounts.of(blob.digest)
+        content = functools.partial(self._stores.content.open, blob.digest)
+        was_sent = put_blob(self._repository, blob, content, others)
+        self._tell(blob, "done" if was_sent else "exists", blob.size)
 
     def _tell(self, blob: Descriptor, phase: Phase, current_bytes: int) -> None:
         with self._lock:

@@ -11,7 +11,7 @@ import contextlib
 import random
 import ssl
 import time
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 from urllib.parse import urljoin, urlsplit
 
 import attrs
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from containerlib.registry.addresses import Place
     from containerlib.registry.source import Source
 
-__all__ = ["Answer", "Body", "Transport", "TransportSettings"]
+__all__ = ["Answer", "Body", "Readable", "Transport", "TransportSettings"]
 
-Body: TypeAlias = "bytes | BinaryIO"
+Body: TypeAlias = "bytes | BinaryIO | Readable"
 _REPEATED = frozenset((429, 500, 502, 503, 504))
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF_WHILE_READING", "HTTP_REQUEST")
@@ -76,6 +76,16 @@ class TransportSettings:
         spread = random.uniform(0.5, 1.0)  # noqa: S311 - no secret, only spread
         own = min(self.first_wait_s * 2 ** (attempt - 1), self.max_wait_s) * spread
         return min(max(own, asked_s or 0.0), self.max_wait_s)
+
+
+class Readable(Protocol):
+    """What a body is read from: part of a file, or content that comes from another registry."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to `size` bytes; empty at the end."""
+
+    def seek(self, offset: int, /) -> int:
+        """Go to a position, counted from the beginning."""
 
 
 @attrs.frozen
@@ -259,7 +269,7 @@ class Transport:
         response = pool.request(
             request.method,
             url,
-            body=None if request.body is None else request.body(),
+            body=None if request.body is None else cast("bytes | BinaryIO", request.body()),
             headers={"User-Agent": "containerlib", "Accept-Encoding": "identity", **request.headers},
             redirect=False,
             retries=False,
