@@ -175,16 +175,20 @@ def _fetch_layers(
     progress: Progress,
     policy: UnpackPolicy | None,
 ) -> None:
-    """Fetch and unpack at the same time; a blob of the store that turns out to be damaged is fetched anew."""
+    """Fetch and unpack at the same time; what was here before and turns out to be damaged is fetched anew."""
+    content = stores.content
+    digests = {layer.digest for layer in found.manifest.layers}
+    begun = [digest for digest in digests if content.has_begun(digest)]
     try:
         _fetch_once(stores, lease, repository, found, progress, policy)
     except (LayerError, DigestMismatch):
-        layers = {layer.digest for layer in found.manifest.layers if stores.content.exists(layer.digest)}
-        damaged = [digest for digest in layers if not stores.content.matches(digest)]
-        if not damaged:
+        damaged = [digest for digest in digests if content.exists(digest) and not content.matches(digest)]
+        if not damaged and not begun:
             raise
         for digest in damaged:
-            stores.content.delete(digest)
+            content.delete(digest)
+        for digest in begun:
+            content.forget(digest)
         _fetch_once(stores, lease, repository, found, progress, policy)
 
 

@@ -321,3 +321,18 @@ def test_bomb_of_zeros(engine: Engine, registry: FaultRegistry) -> None:
     )
     assert len(bomb) < 12 << 20
     refuse(engine, registry, cl.UnsupportedLayer, "times|expand", heals=False)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_damaged_beginning_is_not_gone_on_with(
+    engine: Engine, registry: FaultRegistry, *, compress: bool
+) -> None:
+    """What broke off and was not of the layer is thrown away by the next pull, which fetches all of it."""
+    manifest = registry.add_image([LAYER_BYTES], "1", compress=compress)
+    blob = f"GET /v2/x/blobs/{manifest['layers'][0]['digest']}"
+    registry.fault(blob, lambda _, reply: attrs.evolve(reply, body=b"<html>" + reply.body, cut=600), times=1)
+    registry.fault(blob, lambda _, reply: attrs.evolve(reply, cut=0))
+    refuse(hasty(engine), registry, cl.RegistryUnavailable, "broke|ends after", heals=False)
+    registry.heal()
+    engine.images.pull(registry.name)
+    assert [each.headers.get("range") for each in registry.asked(blob)][-1] is None
