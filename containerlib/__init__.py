@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         NameInUse,
         NetworkNotFound,
         NotFoundError,
+        NotLocked,
         Offline,
         OperationTimeout,
         OutputLimitExceeded,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
         VerificationError,
         VolumeNotFound,
     )
+    from containerlib.image.lock_file import LockedImage
     from containerlib.image.progress import TransferEvent
     from containerlib.image.resolve import Removed
     from containerlib.oci.descriptor import Descriptor
@@ -96,7 +98,9 @@ _MODULES = {
         *("SpawnError", "StoreCorrupted", "UnsafePath", "UnsupportedHost", "UnsupportedLayer"),
         *("VerificationError", "VolumeNotFound", "AuthenticationFailed", "Offline", "PlatformNotFound"),
         *("RateLimited", "RegistryBlocked", "RegistryError", "RegistryUnavailable", "RemoteNotFound"),
+        "NotLocked",
     ),
+    "containerlib.image.lock_file": ("LockedImage",),
     "containerlib.image.progress": ("TransferEvent",),
     "containerlib.image.resolve": ("Removed",),
     "containerlib.oci.descriptor": ("Descriptor",),
@@ -143,11 +147,13 @@ __all__ = [
     "InvalidReference",
     "InvalidState",
     "LayerError",
+    "LockedImage",
     "Login",
     "Mount",
     "NameInUse",
     "NetworkNotFound",
     "NotFoundError",
+    "NotLocked",
     "Offline",
     "OperationTimeout",
     "OutputLimitExceeded",

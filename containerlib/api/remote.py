@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from containerlib.api.locks import Locks
 from containerlib.errors import (
     AuthenticationFailed,
     InvalidReference,
@@ -16,9 +17,10 @@ from containerlib.oci.platform import Platform
 from containerlib.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from containerlib.image.image_record import ImageRecord
+    from containerlib.image.lock_file import LockedImage
     from containerlib.image.progress import Progress
     from containerlib.oci.descriptor import Descriptor
     from containerlib.registry.client import Registries, RepositoryClient
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from containerlib.store.stores import Stores
 
 __all__ = ["Remote"]
+
+T = TypeVar("T")
 
 
 class Remote:
@@ -41,9 +45,11 @@ class Remote:
         insecure_registries: Collection[str],
         trusted_token_services: Collection[str] = (),
         settings: TransportSettings | None = None,
+        locks: Locks | None = None,
     ) -> None:
         self._offline = offline
         self._settings = settings
+        self.locks = locks or Locks()
         self._insecure = insecure_registries
         self._token_services = trusted_token_services
         self._logins: dict[str, Credential] = {}
@@ -57,19 +63,49 @@ class Remote:
 
         reference = Reference.parse(name)
         wanted = None if platform is None else Platform.parse(platform)
+        locked = self.locks.get(name, must=True)
         if self._offline:
-            raise Offline(f"image {reference.familiar!r} would have to be pulled, and this engine is offline")
+            exactly = "" if locked is None else f" as locked to {locked.digest}"
+            raise Offline(
+                f"image {reference.familiar!r}{exactly} would have to be pulled, and this engine is offline; "
+                "pull it while it is not"
+            )
+        return self._from_first(
+            reference,
+            lambda repository: pull_image(
+                stores, repository, reference, platform=wanted, progress=progress or ignore, locked=locked
+            ),
+        )
+
+    def lock(self, names: Iterable[str], platforms: Iterable[str] | None) -> list[LockedImage]:
+        """Do what `Images.lock` says, without the file."""
+        from containerlib.image.lock import resolve_lock  # noqa: PLC0415 - see the module
+
+        references = [Reference.parse(name) for name in names]
+        wanted = None if platforms is None else [Platform.parse(platform) for platform in platforms]
+        for reference in references:
+            if reference.digest is not None:
+                raise InvalidReference(f"{reference.familiar!r} has a digest and needs no lock")
+            self._refuse_offline(f"image {reference.familiar!r} would have to be asked for to be locked")
+        return [
+            self._from_first(
+                reference,
+                lambda repository, reference=reference: resolve_lock(  # type: ignore[misc]
+                    repository, reference, wanted
+                ),
+            )
+            for reference in references
+        ]
+
+    def _from_first(self, reference: Reference, act: Callable[[RepositoryClient], T]) -> T:
+        """Do something with the first source that has an image."""
         config = self._config()
         with contextlib.closing(self._registries(config)) as registries:
             *mirrors, last = config.sources(reference)
             for source in mirrors:
                 with contextlib.suppress(RegistryUnavailable, RemoteNotFound, AuthenticationFailed):
-                    repository = registries.repository(source)
-                    return pull_image(
-                        stores, repository, reference, platform=wanted, progress=progress or ignore
-                    )
-            repository = registries.repository(last)
-            return pull_image(stores, repository, reference, platform=wanted, progress=progress or ignore)
+                    return act(registries.repository(source))
+            return act(registries.repository(last))
 
     def push(
         self, stores: Stores, record: ImageRecord, name: str, *, progress: Progress | None
