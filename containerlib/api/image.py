@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import TYPE_CHECKING, BinaryIO, Literal, Unpack
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar, Unpack
 
 import attrs
 
@@ -17,7 +18,7 @@ from containerlib.image import resolve
 from containerlib.oci.image_config import Config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from containerlib.api.container import Container
     from containerlib.api.options import RunOptions
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Image", "Images", "PullPolicy"]
 
+_T = TypeVar("_T")
 PullPolicy = Literal["missing", "always", "never"]
 
 _LATEST = 2**33 - 1  # what a tar header can hold: files keep the times that they have
@@ -218,7 +220,9 @@ class Images:
         was called so before stays, without the name. On failure the store is as it was.
 
         Args:
-            reference: Such as ``python:3.12`` or ``localhost:5000/team/tool@sha256:...``.
+            reference: Such as ``python:3.12`` or ``localhost:5000/team/tool@sha256:...``. Without a registry
+                it means what the aliases and search registries of registries.conf make of it, else an
+                image of Docker Hub; the image then has the full name.
             platform: Such as ``linux/arm64``; what this host runs best if None.
             progress: Called with a `TransferEvent` for each step of each layer, one at a time.
 
@@ -253,7 +257,7 @@ class Images:
         """
         if pull not in {"missing", "always", "never"}:
             raise InvalidOption("pull", pull, "give 'missing', 'always' or 'never'")
-        self._remote.locks.get(name, must=True)
+        self._remote.locked(name, must=True)
         if pull == "always":
             return self.pull(name)
         try:
@@ -382,17 +386,20 @@ class Images:
     def get(self, name: str) -> Image:
         """The image with this reference, id, digest, or beginning of an id.
 
-        A reference that is in the engine's lock file is exactly what is locked, whatever it is called here.
+        A name without a registry means an image of Docker Hub; if there is none here, what the aliases and
+        search registries of registries.conf make of it. A name that is in the engine's lock file is exactly
+        what is locked, whatever it is called here.
 
         Raises:
             ImageNotFound: There is none.
             InvalidReference: It cannot be a name of an image.
         """
-        locks = self._remote.locks
-        locked = locks.get(name)
+        locked = self._remote.locked(name)
         if locked is not None:
-            return self._wrap(locks.find(self._session.stores, locked))
-        return self._wrap(resolve.get_image(self._session.stores, name))
+            return self._wrap(self._remote.locks.find(self._session.stores, locked))
+        return self._wrap(
+            self._by_any_name(name, lambda known: resolve.get_image(self._session.stores, known))
+        )
 
     def list(self) -> list[Image]:
         """All images of the store."""
@@ -406,6 +413,36 @@ class Images:
         """
         return self.get(name).push(name, progress=progress)
 
+    def push_index(
+        self, reference: str, images: Sequence[Image | str], *, progress: Progress | None = None
+    ) -> Descriptor:
+        """Upload several images as one that has an image for each of their platforms.
+
+        The images are uploaded as they are, and `reference` then means an index of them. It is an OCI index,
+        or Docker's list of manifests if all of them are in Docker's format. The same images in the same order
+        give the same digest. Nothing in the store changes.
+
+        Args:
+            reference: Registry, repository and tag.
+            images: Images or names of images of this store, each for another platform.
+            progress: Called with a `TransferEvent` for each step of each blob, one at a time.
+
+        Returns:
+            What the tag means now: media type, digest and size.
+
+        Raises:
+            InvalidInputError: There are no images, or two are for one platform. Nothing was uploaded.
+            InvalidReference: It is no reference, or one with a digest.
+            ImageNotFound: There is no image of such a name.
+            RegistryError: The registry cannot be reached, or refuses.
+            Offline: The engine was told to be.
+
+        Source: OCI image-spec 1.1, "Image Index".
+        """
+        found = [self.get(image) if isinstance(image, str) else image for image in images]
+        records = [image.record for image in found]
+        return self._remote.push_index(self._session.stores, records, reference, progress=progress)
+
     def tag(self, name: str, reference: str) -> Image:
         """Give an image a further name; see `Image.tag`."""
         return self.get(name).tag(reference)
@@ -417,6 +454,19 @@ class Images:
             ImageNotFound: There is none.
             ResourceInUse: A container of this engine is made of it.
         """
-        return resolve.remove_image(
-            self._session.stores, name, in_use=self._session.containers_of, force=force
+        return self._by_any_name(
+            name,
+            lambda known: resolve.remove_image(
+                self._session.stores, known, in_use=self._session.containers_of, force=force
+            ),
         )
+
+    def _by_any_name(self, name: str, do: Callable[[str], _T]) -> _T:
+        """Do something with the image called `name`, by Docker's rules first, then by registries.conf."""
+        try:
+            return do(name)
+        except ImageNotFound:
+            for other in self._remote.other_names(name):
+                with contextlib.suppress(ImageNotFound):
+                    return do(other)
+            raise

@@ -11,6 +11,8 @@ from containerlib.image import resolve
 from containerlib.oci.reference import Reference
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from containerlib.image.image_record import ImageRecord
     from containerlib.image.lock_file import LockedImage
     from containerlib.store.stores import Stores
@@ -30,38 +32,36 @@ class Locks:
     path: str = ""
     is_strict: bool = False
 
-    def get(self, name: str, *, must: bool = False) -> LockedImage | None:
-        """Return what `name` is locked to.
+    def get(self, names: Sequence[str], *, must: bool = False) -> LockedImage | None:
+        """Return what the first of `names` that is locked is locked to.
 
         Args:
-            name: As for `Images.get`. Ids and names with a digest are not in a lock file, and need not be.
-            must: Whether a name that is not locked is an error, if the engine is strict.
+            names: As for `Images.get`: what was asked for, and what else it may mean.
+            must: Whether a name that is not locked is an error, if the engine is strict. Ids and names with a
+                digest are not in a lock file, and need not be.
 
         Raises:
             NotLocked: It is not locked and has to be.
             InvalidInputError: The file is not a lock file.
         """
-        if not self.path:
-            return None
         from containerlib.image.lock_file import LockFile  # noqa: PLC0415 - most engines have none
 
         try:
-            reference = Reference.parse(name)
+            references = [Reference.parse(name) for name in names]
         except InvalidReference:
             return None
-        locked = LockFile.load(self.path).get(reference)
-        if (
-            locked is None
-            and must
-            and self.is_strict
-            and reference.digest is None
-            and not resolve.is_id(name)
-        ):
+        file = LockFile.load(self.path)
+        for reference in references:
+            locked = file.get(reference)
+            if locked is not None:
+                return locked
+        own = references[0]
+        if must and self.is_strict and own.digest is None and not resolve.is_id(names[0]):
             raise NotLocked(
-                f"{reference.familiar!r} is not in lock file {self.path!r}, and nothing else may be used; "
-                f"add it with: containerlib lock -f {self.path} {reference.familiar}"
+                f"{own.familiar!r} is not in lock file {self.path!r}, and nothing else may be used; "
+                f"add it with: containerlib lock -f {self.path} {own.familiar}"
             )
-        return locked
+        return None
 
     @staticmethod
     def find(stores: Stores, locked: LockedImage) -> ImageRecord:

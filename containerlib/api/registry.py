@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
 from containerlib.errors import InvalidInputError, InvalidOption, InvalidReference
 from containerlib.oci.manifest import Index, parse_manifest
+from containerlib.oci.platform import Platform
 from containerlib.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from containerlib.api.remote import Remote
+    from containerlib.image.progress import Progress
     from containerlib.oci.descriptor import Descriptor
     from containerlib.registry.credential import Credential
 
@@ -239,14 +241,63 @@ class Registry:
         """
         return self._remote.referrers(self._reference(name), artifact_type)
 
+    def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        platforms: Literal["all"] | Sequence[str] = "all",
+        referrers: bool = False,
+        progress: Progress | None = None,
+    ) -> Descriptor:
+        """Copy an image of this registry to another place, here or in any other registry.
+
+        It goes from one to the other without being kept or unpacked here, in bounded memory. What the target
+        has already is not sent, and within one registry nothing is. Copying again what has not changed
+        costs one request for each part.
+
+        Args:
+            source: Name in this registry, with a tag or a digest.
+            target: Name in this registry, or with a host in that one; with a tag, else ``latest``.
+            platforms: Such as ``["linux/arm64"]``. For one the tag means that image alone, for several a new
+                index of them. ``"all"`` copies everything, and the digest stays the same.
+            referrers: Whether signatures and whatever else refers to the image are copied as well.
+            progress: Called with a `TransferEvent` for each step of each blob, one at a time.
+
+        Returns:
+            What the target means now.
+
+        Raises:
+            InvalidReference: A name is none, or the target has a digest.
+            RemoteNotFound: There is no such image.
+            PlatformNotFound: It is not made for one of the platforms; the error lists those there are.
+            VerificationError: The registry sent something else than it promised.
+            RegistryError: One of the registries cannot be reached, or refuses. What was copied by then has
+                no name in the target.
+            Offline: The engine was told to be.
+
+        Source: OCI distribution-spec 1.1, "Push".
+        """
+        place = Reference.parse(target) if _has_host(target) else self._reference(target)
+        chosen = None if platforms == "all" else [Platform.parse(text) for text in platforms]
+        if chosen is not None and (isinstance(platforms, str) or not chosen):
+            raise InvalidOption("platforms", platforms, "give 'all' or a list of at least one platform")
+        return self._remote.copy(
+            self._reference(source), place, platforms=chosen, with_referrers=referrers, progress=progress
+        )
+
     def _reference(self, name: str, default_tag: str | None = "latest") -> Reference:
-        first, slash, _rest = name.partition("/")
-        if slash and ("." in first or ":" in first or first == "localhost"):
+        if _has_host(name):
             reference = Reference.parse(name, default_tag=default_tag)
             if reference.registry.lower() != self._host:
                 raise InvalidReference(f"{name!r} is of another registry than {self._host}")
             return reference
         return Reference.parse(f"{self._host}/{name}", default_tag=default_tag)
+
+
+def _has_host(name: str) -> bool:
+    first, slash, _rest = name.partition("/")
+    return bool(slash) and ("." in first or ":" in first or first == "localhost")
 
 
 def _checked_host(host: str) -> str:

@@ -10,6 +10,7 @@ from containerlib.errors import (
     AuthenticationFailed,
     InvalidReference,
     Offline,
+    RateLimited,
     RegistryUnavailable,
     RemoteNotFound,
 )
@@ -17,11 +18,13 @@ from containerlib.oci.platform import Platform
 from containerlib.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
+    from containerlib.errors import RegistryError
     from containerlib.image.image_record import ImageRecord
     from containerlib.image.lock_file import LockedImage
-    from containerlib.image.progress import Progress
+    from containerlib.image.mount_sources import MountSources
+    from containerlib.image.progress import Phase, Progress
     from containerlib.oci.descriptor import Descriptor
     from containerlib.registry.client import Registries, RepositoryClient
     from containerlib.registry.credential import Credential
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
 __all__ = ["Remote"]
 
 T = TypeVar("T")
+
+# What is no reason not to ask the next place where an image may be.
+_ELSEWHERE = (RegistryUnavailable, RemoteNotFound, AuthenticationFailed, RateLimited)
 
 
 class Remote:
@@ -61,18 +67,14 @@ class Remote:
         from containerlib.image.progress import ignore  # noqa: PLC0415 - see the module
         from containerlib.image.pull import pull_image  # noqa: PLC0415
 
-        reference = Reference.parse(name)
+        own = Reference.parse(name)
         wanted = None if platform is None else Platform.parse(platform)
-        locked = self.locks.get(name, must=True)
-        if self._offline:
-            exactly = "" if locked is None else f" as locked to {locked.digest}"
-            raise Offline(
-                f"image {reference.familiar!r}{exactly} would have to be pulled, and this engine is offline; "
-                "pull it while it is not"
-            )
+        locked = self.locked(name, must=True)
+        exactly = "" if locked is None else f" as locked to {locked.digest}"
+        self._refuse_offline(f"image {own.familiar!r}{exactly} would have to be pulled")
         return self._from_first(
-            reference,
-            lambda repository: pull_image(
+            name if locked is None else locked.reference,
+            lambda repository, reference: pull_image(
                 stores, repository, reference, platform=wanted, progress=progress or ignore, locked=locked
             ),
         )
@@ -81,58 +83,84 @@ class Remote:
         """Do what `Images.lock` says, without the file."""
         from containerlib.image.lock import resolve_lock  # noqa: PLC0415 - see the module
 
-        references = [Reference.parse(name) for name in names]
+        names = list(names)
         wanted = None if platforms is None else [Platform.parse(platform) for platform in platforms]
-        for reference in references:
-            if reference.digest is not None:
-                raise InvalidReference(f"{reference.familiar!r} has a digest and needs no lock")
-            self._refuse_offline(f"image {reference.familiar!r} would have to be asked for to be locked")
+        for name in names:
+            if Reference.parse(name).digest is not None:
+                raise InvalidReference(f"{name!r} has a digest and needs no lock")
+            self._refuse_offline(f"image {name!r} would have to be asked for to be locked")
         return [
-            self._from_first(
-                reference,
-                lambda repository, reference=reference: resolve_lock(  # type: ignore[misc]
-                    repository, reference, wanted
-                ),
-            )
-            for reference in references
+            self._from_first(name, lambda repository, reference: resolve_lock(repository, reference, wanted))
+            for name in names
         ]
 
-    def _from_first(self, reference: Reference, act: Callable[[RepositoryClient], T]) -> T:
-        """Do something with the first source that has an image."""
+    def locked(self, name: str, *, must: bool = False) -> LockedImage | None:
+        """Return what the lock file says about `name`, or what else it may mean; see `Locks.get`."""
+        if not self.locks.path:
+            return None
+        return self.locks.get([name, *self.other_names(name)], must=must)
+
+    def _from_first(self, name: str, act: Callable[[RepositoryClient, Reference], T]) -> T:
+        """Do something with the first source that has the image that `name` may mean, mirrors first."""
         config = self._config()
+        failures: list[RegistryError] = []
         with contextlib.closing(self._registries(config)) as registries:
-            *mirrors, last = config.sources(reference)
-            for source in mirrors:
-                with contextlib.suppress(RegistryUnavailable, RemoteNotFound, AuthenticationFailed):
-                    return act(registries.repository(source))
-            return act(registries.repository(last))
+            for reference in map(Reference.parse, config.candidates(name)):
+                for source in config.sources(reference):
+                    try:
+                        return act(registries.repository(source), reference)
+                    except _ELSEWHERE as error:
+                        failures.append(error)
+        for failure in failures[:-1]:
+            failures[-1].add_note(f"before that: {failure}")
+        raise failures[-1]
+
+    def other_names(self, name: str) -> list[str]:
+        """Return what else than an image of Docker Hub the short `name` may mean on this host."""
+        from containerlib.registry.registries_conf import has_registry  # noqa: PLC0415 - see the module
+
+        with contextlib.suppress(InvalidReference):
+            if not has_registry(name):
+                own = Reference.parse(name)
+                names = self._config().candidates(name)
+                return [other for other in map(_complete, names) if other != own.canonical]
+        return []
 
     def push(
         self, stores: Stores, record: ImageRecord, name: str, *, progress: Progress | None
     ) -> Descriptor:
         """Do what `Image.push` says."""
-        from containerlib.image.mount_sources import MountSources  # noqa: PLC0415
         from containerlib.image.progress import ignore  # noqa: PLC0415 - see the module
         from containerlib.image.push import push_image  # noqa: PLC0415
+
+        with self._target(stores, name) as (repository, tag, mounts):
+            return push_image(stores, repository, record, tag, progress=progress or ignore, mounts=mounts)
+
+    def push_index(
+        self, stores: Stores, records: Sequence[ImageRecord], name: str, *, progress: Progress | None
+    ) -> Descriptor:
+        """Do what `Images.push_index` says."""
+        from containerlib.image.progress import ignore  # noqa: PLC0415 - see the module
+        from containerlib.image.push_index import push_index  # noqa: PLC0415
+
+        with self._target(stores, name) as (repository, tag, mounts):
+            return push_index(stores, repository, records, tag, progress=progress or ignore, mounts=mounts)
+
+    @contextlib.contextmanager
+    def _target(self, stores: Stores, name: str) -> Iterator[tuple[RepositoryClient, str, MountSources]]:
+        """Give what is pushed to, for one operation."""
+        from containerlib.image.mount_sources import MountSources  # noqa: PLC0415 - see the module
 
         reference = Reference.parse(name)
         if reference.digest is not None or reference.tag is None:
             raise InvalidReference(
                 f"{name!r}: images are pushed by a tag, and have the digest that they have"
             )
-        if self._offline:
-            raise Offline(f"image {reference.familiar!r} cannot be pushed: this engine is offline")
+        self._refuse_offline(f"image {reference.familiar!r} cannot be pushed")
         config = self._config()
         with contextlib.closing(self._registries(config)) as registries:
             repository = registries.repository(config.push_source(reference), "pull,push")
-            return push_image(
-                stores,
-                repository,
-                record,
-                reference.tag,
-                progress=progress or ignore,
-                mounts=MountSources(stores, reference),
-            )
+            yield repository, reference.tag, MountSources(stores, reference)
 
     def login(self, host: str, credential: Credential, *, store: bool) -> tuple[Credential, str]:
         """Do what `Registry.login` says; return what is kept, and where."""
@@ -186,6 +214,38 @@ class Remote:
             digest = reference.digest or repository.describe_manifest(_wanted(reference)).digest
             return list_referrers(repository, digest, artifact_type)
 
+    def copy(
+        self,
+        source: Reference,
+        target: Reference,
+        *,
+        platforms: Sequence[Platform] | None,
+        with_referrers: bool,
+        progress: Progress | None,
+    ) -> Descriptor:
+        """Do what `Registry.copy` says."""
+        from containerlib.image.progress import TransferEvent  # noqa: PLC0415 - see the module
+        from containerlib.registry.copying import copy_image  # noqa: PLC0415
+
+        def tell(blob: Descriptor, phase: Phase, current_bytes: int) -> None:
+            if progress is not None:
+                progress(TransferEvent(str(blob.digest), phase, current_bytes, blob.size))
+
+        if target.digest is not None or target.tag is None:
+            raise InvalidReference(f"{target}: images are copied to a tag, and keep their digest")
+        self._refuse_offline(f"image {source.familiar!r} cannot be copied")
+        config = self._config()
+        with contextlib.closing(self._registries(config)) as registries:
+            return copy_image(
+                registries.repository(config.push_source(source)),
+                registries.repository(config.push_source(target), "pull,push"),
+                _wanted(source),
+                target.tag,
+                platforms=platforms,
+                with_referrers=with_referrers,
+                on_blob=tell,
+            )
+
     @contextlib.contextmanager
     def _repository(self, reference: Reference, actions: str = "pull") -> Iterator[RepositoryClient]:
         """Give the client of the repository itself, not of a mirror, for one operation."""
@@ -196,7 +256,7 @@ class Remote:
 
     def _refuse_offline(self, what: str) -> None:
         if self._offline:
-            raise Offline(f"{what}: this engine is offline")
+            raise Offline(f"{what}: this engine is offline; use one that is not")
 
     def _config(self) -> RegistriesConfig:
         from containerlib.registry.mirrors import RegistriesConfig  # noqa: PLC0415 - see the module
@@ -212,6 +272,10 @@ class Remote:
         from containerlib.registry.client import Registries  # noqa: PLC0415 - see the module
 
         return Registries(self._credentials(config), self._settings, token_services=self._token_services)
+
+
+def _complete(name: str) -> str:
+    return Reference.parse(name).canonical
 
 
 def _wanted(reference: Reference) -> str:

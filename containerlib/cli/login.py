@@ -41,8 +41,10 @@ def _login(*, host: str, username: str | None, password: str | None, password_st
     if username is None and not password_stdin:
         username = input("Username: ").strip()
     secret = _read_password(username, password, from_stdin=password_stdin)
+    if not username or not secret:
+        raise click.UsageError("User name and password must not be empty")
     with Engine() as engine:
-        done = engine.registry(host).login(username or "", secret)
+        done = engine.registry(host).login(username, secret)
     if done.kept_in.startswith("/"):
         what = "identity token" if done.is_token else "password"
         click.echo(_UNENCRYPTED.format(what=what, path=done.kept_in), err=True)

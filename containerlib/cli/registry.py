@@ -8,16 +8,19 @@ import click
 
 from containerlib.api.engine import Engine
 from containerlib.cli.lazy_group import LazyGroup
-from containerlib.cli.output import FORMAT_OPTION, human_size, print_json, print_table
+from containerlib.cli.output import FORMAT_OPTION, QUIET_OPTION, human_size, print_json, print_table
 from containerlib.oci.reference import Reference
 
 if TYPE_CHECKING:
+    from containerlib.image.progress import TransferEvent
     from containerlib.oci.descriptor import Descriptor
 
-__all__ = ["catalog", "delete", "registry", "resolve", "tags"]
+__all__ = ["catalog", "copy", "delete", "registry", "resolve", "tags"]
 
+_WORDS = {"exists": "Already exists", "done": "Copied"}
 _COMMANDS = {
     "catalog": "containerlib.cli.registry:catalog",
+    "copy": "containerlib.cli.registry:copy",
     "delete": "containerlib.cli.registry:delete",
     "resolve": "containerlib.cli.registry:resolve",
     "tags": "containerlib.cli.registry:tags",
@@ -42,6 +45,27 @@ def _delete(*, name: str) -> None:
     with Engine() as engine:
         engine.registry(reference.registry).delete(reference.canonical)
     click.echo(f"Deleted: {reference.familiar}")
+
+
+def _tell(event: TransferEvent) -> None:
+    """Print one line for each blob."""
+    if event.phase in _WORDS:
+        click.echo(f"{event.digest.partition(':')[2][:12]}: {_WORDS[event.phase]}", err=True)
+
+
+def _copy(*, source: str, target: str, platform: tuple[str, ...], with_referrers: bool, quiet: bool) -> None:
+    start, end = Reference.parse(source), Reference.parse(target)
+    with Engine() as engine:
+        copied = engine.registry(start.registry).copy(
+            start.canonical,
+            end.canonical,
+            platforms=platform or "all",
+            referrers=with_referrers,
+            progress=None if quiet else _tell,
+        )
+    if not quiet:
+        click.echo(f"Digest: {copied.digest}", err=True)
+    click.echo(end.familiar)
 
 
 def _resolve(*, name: str, style: str, with_referrers: bool) -> None:
@@ -76,6 +100,22 @@ catalog = click.Command(
     params=[click.Argument(["host"], metavar="HOST")],
     help="List the repositories of a registry. Many registries refuse this.",
     short_help="List repositories.",
+)
+
+copy = click.Command(
+    "copy",
+    callback=_copy,
+    params=[
+        click.Option(
+            ["--platform"], metavar="OS/ARCH", multiple=True, help="Only this platform; can be repeated."
+        ),
+        click.Option(["--referrers", "with_referrers"], is_flag=True, help="Copy what refers to it as well."),
+        QUIET_OPTION("Show the new name only."),
+        click.Argument(["source"], metavar="SOURCE"),
+        click.Argument(["target"], metavar="TARGET"),
+    ],
+    help="Copy an image from one registry to another, or within one, without pulling it.",
+    short_help="Copy an image.",
 )
 
 delete = click.Command(

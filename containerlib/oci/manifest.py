@@ -81,14 +81,15 @@ class Index:
     annotations: Mapping[str, str]
 
     @classmethod
-    def build(cls, manifests: Sequence[Descriptor]) -> Index:
-        """Print a new OCI index in canonical form and return it parsed."""
+    def build(cls, manifests: Sequence[Descriptor], kind: str | None = None) -> Index:
+        """Print a new index in canonical form and return it parsed; `kind` may be Docker's media type."""
+        kind = kind or media_type.OCI_INDEX
         document: dict[str, object] = {
             "schemaVersion": _SCHEMA_VERSION,
-            "mediaType": media_type.OCI_INDEX,
+            "mediaType": kind,
             "manifests": [manifest.to_json() for manifest in manifests],
         }
-        return _index(strict_json.dumps(document), media_type.OCI_INDEX, document)
+        return _index(strict_json.dumps(document), kind, document)
 
     @property
     def descriptor(self) -> Descriptor:

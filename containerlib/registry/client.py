@@ -8,7 +8,6 @@ Source: OCI distribution-spec 1.1, "Pull" and "Content Discovery".
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
@@ -29,6 +28,7 @@ from containerlib.oci.manifest import MAX_MANIFEST_BYTES
 from containerlib.registry.access import RegistryAccess
 from containerlib.registry.answers import refused
 from containerlib.registry.auth import Authorizer
+from containerlib.registry.blob_reader import bytes_to_skip
 from containerlib.registry.listing import list_tags
 from containerlib.registry.transport import Transport, TransportSettings
 
@@ -50,7 +50,6 @@ _BREAKS = 8
 _PROGRESS_BYTES = 64 << 10
 _MAX_SIZE_DIGITS = 12
 _SHOWN_TAGS = 10
-_RANGE = re.compile(r"bytes (\d{1,19})-\d{1,19}/(?:\d{1,19}|\*)")
 
 
 class BlobSink(Protocol):
@@ -270,23 +269,13 @@ def _receive(
         raise refused(answer.refusal(), what)
     if answer.headers.get("content-encoding", "identity") != "identity":
         raise RegistryError(f"{what}: comes encoded although that was not asked for")
-    skip = _start(answer, offset, what)
+    skip = bytes_to_skip(answer, offset, what)
     while chunk := answer.read(_COPY_BYTES):
         fresh, skip = chunk[skip:], max(0, skip - len(chunk))
         if fresh:
             sink.write(fresh)
             if on_bytes is not None:
                 on_bytes(len(fresh))
-
-
-def _start(answer: Answer, offset: int, what: str) -> int:
-    """Return how many bytes of the answer are here already."""
-    if answer.status == _OK:
-        return offset  # the registry does not do ranges and begins anew
-    match = _RANGE.fullmatch(answer.headers.get("content-range", ""))
-    if match is None or int(match[1]) != offset:
-        raise RegistryError(f"{what}: the registry answered with another range than was asked for")
-    return 0
 
 
 def _told(answer: Answer, name: str) -> Descriptor | None:

@@ -94,6 +94,7 @@ class Connections:
             )
             return _adapted(manager, self._pace, None)
         try:
+            import socks  # type: ignore[import-untyped]  # noqa: F401, PLC0415 - the next one would warn
             from urllib3.contrib.socks import SOCKSProxyManager  # noqa: PLC0415 - needs an optional package
         except ImportError:
             raise UnsupportedHost(
@@ -117,7 +118,7 @@ def _adapted(manager: urllib3.PoolManager, pace: Pace, guard: Guard | None) -> u
 
             def _new_conn(self) -> socket.socket:
                 connect = super()._new_conn
-                return connect() if guard is None else guard.connect(self._dns_host, self.port, connect)  # type: ignore[no-any-return]
+                return connect() if guard is None else guard.connect(self._dns_host, self.port, connect)
 
         class Pool(pool):  # type: ignore[valid-type,misc]
             ConnectionCls = Connection

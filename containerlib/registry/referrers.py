@@ -15,12 +15,15 @@ from containerlib.oci import media_type
 from containerlib.oci.descriptor import Descriptor
 from containerlib.oci.manifest import Index, parse_manifest
 from containerlib.registry.listing import pages
+from containerlib.registry.upload import put_manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from containerlib.oci.digest import Digest
     from containerlib.registry.client import RepositoryClient
 
-__all__ = ["has_referrers_api", "list_referrers", "referrers_tag"]
+__all__ = ["list_referrers", "publish_referrers", "referrers_tag"]
 
 _MAX_REFERRERS = 10_000
 _TRUNCATED = 64
@@ -59,15 +62,28 @@ def list_referrers(
     return [entry for entry in found if artifact_type in {None, entry.artifact_type}]
 
 
-def has_referrers_api(repository: RepositoryClient, digest: Digest) -> bool:
-    """Say whether the registry lists referrers itself."""
+def publish_referrers(repository: RepositoryClient, subject: Digest, entries: Sequence[Descriptor]) -> None:
+    """Let `entries`, which are there already, be found as what refers to `subject`.
+
+    Nothing is to be done where the registry sees to it itself. Elsewhere the tag of `subject` is changed; two
+    programs that do so at the same time may lose entries, as the specification says.
+
+    Raises:
+        RegistryError: See `Transport.request`.
+    """
+    if _has_api(repository, subject):
+        return
+    found = {entry.digest: entry for entry in (*_kept_by_clients(repository, subject), *entries)}
+    index = Index.build(list(found.values()))
+    put_manifest(repository, index.raw, index.media_type, referrers_tag(subject))
+
+
+def _has_api(repository: RepositoryClient, digest: Digest) -> bool:
     what = f"referrers of {repository.source.name}@{digest}"
     try:
-        for _page in pages(repository, f"referrers/{digest}", what):
-            return True
+        return next(pages(repository, f"referrers/{digest}", what), None) is not None
     except RemoteNotFound:
-        pass
-    return False
+        return False
 
 
 def _kept_by_clients(repository: RepositoryClient, digest: Digest) -> list[Descriptor]:

@@ -74,7 +74,7 @@ class TransportSettings:
             asked_s: What the registry asks for, which is waited for at least; None if it says nothing.
         """
         spread = random.uniform(0.5, 1.0)  # noqa: S311 - no secret, only spread
-        own = min(self.first_wait_s * 2 ** (attempt - 1), self.max_wait_s) * spread
+        own = min(self.first_wait_s * 2.0 ** min(attempt, 60) / 2, self.max_wait_s) * spread
         return min(max(own, asked_s or 0.0), self.max_wait_s)
 
 

@@ -171,7 +171,7 @@ def test_offline_touches_no_network(engine: Engine, registry: FaultRegistry, pat
             "lock": lambda: offline.images.lock([name], path=path),
             "push": lambda: kept.push(name),
         }
-        with pytest.raises(cl.Offline, match=r"as locked to sha256:.* offline; pull it while it is not"):
+        with pytest.raises(cl.Offline, match=r"as locked to sha256:.* offline; use one that is not"):
             acts.pop("pull")()
         for verb in ("find", "lock"):
             with pytest.raises(cl.Offline, match=r"registry\.invalid/x:1.*offline"):

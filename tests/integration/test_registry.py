@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.archives import archive, file
+from support.authority import Authority
 from support.capabilities import need
 from support.docker_registry import DockerRegistry, docker_registry, skopeo_copy
 from support.oci_layout import OciLayout
 from support.session import temporary_directory
 
 import containerlib as cl
+from containerlib.registry import chunks, mirrors, upload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -235,6 +237,8 @@ def test_command_line_logs_in_and_out(locked: DockerRegistry, home: Path) -> Non
         (["-p", "x", "--password-stdin"], "mutually exclusive"),
         (["--password-stdin"], "Must provide --username"),
         (["-u", "ann"], "non TTY device"),
+        (["-u", "ann", "--password-stdin"], "must not be empty"),
+        (["-u", "", "-p", "x"], "must not be empty"),
     ],
 )
 def test_command_line_says_what_is_missing(args: list[str], message: str) -> None:
@@ -255,3 +259,106 @@ def test_command_line_shows_registries(registry: DockerRegistry, layout: OciLayo
     assert found["digest"] == digest
     assert command_line("registry", "delete", f"{name}@{digest}").returncode == 0
     assert "tags there are: none" in command_line("registry", "resolve", f"{name}:1").stderr
+
+
+def test_image_is_copied_between_registries(
+    engine: Engine, registry: DockerRegistry, locked: DockerRegistry, layout: OciLayout
+) -> None:
+    """A whole index goes from an open registry to one with a password, and is the same there for skopeo."""
+    images = [layout.add_image([archive(file(b"a", n.encode()))], architecture=n) for n in ("amd64", "arm64")]
+    source, target = f"{registry.host}/copied:1", f"{locked.host}/team/copied:2"
+    skopeo_copy(layout.name(layout.add_index(images), "m"), f"docker://{source}", "--all")
+    here = engine.registry(registry.host)
+    with pytest.raises(cl.AuthenticationFailed):
+        here.copy("copied:1", target)
+    engine.registry(locked.host).login("ann", "secret", store=False)
+    assert here.copy("copied:1", target) == here.resolve("copied:1")
+    command = ["skopeo", "inspect", "--raw", "--tls-verify=false", "--creds=ann:secret", f"docker://{target}"]
+    seen = subprocess.run(command, capture_output=True, check=True).stdout
+    assert seen == here.manifest("copied:1").raw
+    image = engine.images.pull(target, platform="linux/arm64")
+    assert image.record.manifest.digest == images[1]["digest"]
+
+
+def test_copy_within_a_registry_moves_nothing(
+    engine: Engine, registry: DockerRegistry, layout: OciLayout
+) -> None:
+    """Debian's registry takes blobs from one of its repositories into another."""
+    fill(layout, f"{registry.host}/mount/from:1", content=b"mounted")
+    before = len(registry.requests())
+    here = engine.registry(registry.host)
+    here.copy("mount/from:1", "mount/to:1")
+    asked = registry.requests()[before:]
+    assert not any(line.startswith(("PATCH", "GET /v2/mount/from/blobs")) for line in asked)
+    assert not any(line.startswith("PUT") and "/blobs/uploads/" in line for line in asked)
+    assert here.resolve("mount/to:1") == here.resolve("mount/from:1")
+
+
+def test_push_takes_blobs_from_other_repositories(
+    engine: Engine, registry: DockerRegistry, layout: OciLayout
+) -> None:
+    """What an image of the store has in another repository of the same registry is not sent again."""
+    name = f"{registry.host}/pulled/from:1"
+    fill(layout, name, content=b"pulled")
+    image = engine.images.pull(name)
+    before = len(registry.requests())
+    events: list[cl.TransferEvent] = []
+    image.push(f"{registry.host}/pushed/to:1", progress=events.append)
+    asked = registry.requests()[before:]
+    assert len([line for line in asked if line.startswith("POST") and "mount=" in line]) == 2
+    assert not any(line.startswith(("PATCH", "PUT")) and "/blobs/uploads/" in line for line in asked)
+    assert {event.phase for event in events} <= {"exists", "uploading"}
+
+
+def test_command_line_copies(registry: DockerRegistry, layout: OciLayout) -> None:
+    """`registry copy` prints the new name, and the digest that it has."""
+    digest = fill(layout, f"{registry.host}/cli/from:1")
+    target = f"{registry.host}/cli/to:2"
+    done = command_line("registry", "copy", f"{registry.host}/cli/from:1", target)
+    assert (done.returncode, done.stdout) == (0, f"{target}\n"), done.stderr
+    assert f"Digest: {digest}" in done.stderr
+    assert command_line("registry", "copy", "-q", target, f"{target}x").stderr == ""
+
+
+def test_chunks_reach_a_real_registry(
+    engine: Engine, registry: DockerRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image whose blobs are sent in chunks is the same in Debian's registry."""
+    monkeypatch.setattr(chunks, "_CHUNK_BYTES", 1_000_000)
+    monkeypatch.setattr(upload, "_least", lambda _answer: 1)
+    name = f"{registry.host}/chunks:1"
+    image = engine.images.from_host(["sh", "cat"], reference=name)
+    before = len(registry.requests())
+    image.push(name)
+    assert len([line for line in registry.requests()[before:] if line.startswith("PATCH")]) > 2
+    assert engine.registry(registry.host).resolve("chunks:1").digest == image.digest
+
+
+def test_registry_with_tls_of_an_authority_of_its_own(
+    engine: Engine,
+    request: pytest.FixtureRequest,
+    home: Path,
+    layout: OciLayout,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Log in, list and copy over TLS, once the authority is where containers-certs.d(5) says, not before."""
+    need(request.config, "peers", PEERS)
+    authority = Authority("ours")
+    certificate, key = authority.issue("registry")
+    with temporary_directory("t") as path:
+        for name, content in (("server.crt", certificate), ("server.key", key)):
+            (path / name).write_bytes(content)
+        files = (path / "server.crt", path / "server.key")
+        with docker_registry(path, htpasswd=HTPASSWD, tls=files) as secure:
+            fill(layout, f"{secure.host}/safe:1", "--dest-creds=ann:secret")
+            # As for registries that are not on this machine.
+            monkeypatch.setattr(mirrors, "_is_loopback", lambda _host: False)
+            here = engine.registry(secure.host)
+            with pytest.raises(cl.RegistryUnavailable, match="TLS failed"):
+                here.login("ann", "secret")
+            certificates = home / ".config/containers/certs.d" / secure.host
+            certificates.mkdir(parents=True)
+            (certificates / "ca.crt").write_bytes(authority.pem)
+            here.login("ann", "secret")
+            assert here.tags("safe") == ["1"]
+            assert here.copy("safe:1", "safe:2") == here.resolve("safe:1")

@@ -353,12 +353,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             headers.setdefault("Content-Length", str(len(reply.body)))
         if reply.framing == "close" or reply.cut is not None:
             self.close_connection = True
-        self.send_response(reply.status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        buffered = b"".join(self._headers_buffer) + b"\r\n"
-        self._headers_buffer = []
-        self._write(buffered + body, reply.drip_s)
+        lines = [
+            f"{self.protocol_version} {reply.status} x",
+            *(f"{name}: {headers[name]}" for name in headers),
+        ]
+        head = "".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1")
+        self._write(head + body, reply.drip_s)
 
     def _write(self, data: bytes, drip_s: float) -> None:
         if not drip_s:

@@ -55,6 +55,7 @@ DOORS: dict[str, frozenset[str]] = {
     "isal": frozenset({"layer"}),
     "pyroute2": frozenset({"_native", "network"}),
     "rich": frozenset({"cli", "oci_cli"}),
+    "socks": frozenset({"registry"}),
     "urllib3": frozenset({"registry"}),
     "zstandard": frozenset({"layer"}),
 }
