@@ -241,13 +241,14 @@ class Images:
             self._remote.pull(self._session.stores, reference, platform=platform, progress=progress)
         )
 
-    def find(self, name: str, *, pull: PullPolicy = "missing") -> Image:
+    def find(self, name: str, *, pull: PullPolicy = "missing", progress: Progress | None = None) -> Image:
         """The image called `name`, pulled first if the policy says so.
 
         Args:
             name: As for `get`; only a reference can be pulled.
             pull: ``"missing"`` pulls what the store does not have, ``"always"`` asks the registry each time,
                 ``"never"`` is the same as `get`.
+            progress: As for `pull`.
 
         Raises:
             ImageNotFound: There is none, and it must not be pulled.
@@ -259,13 +260,13 @@ class Images:
             raise InvalidOption("pull", pull, "give 'missing', 'always' or 'never'")
         self._remote.locked(name, must=True)
         if pull == "always":
-            return self.pull(name)
+            return self.pull(name, progress=progress)
         try:
             return self.get(name)
         except ImageNotFound:
             if pull == "never" or resolve.is_id(name):
                 raise
-        return self.pull(name)
+        return self.pull(name, progress=progress)
 
     def lock(
         self,

@@ -76,6 +76,8 @@ class LayerFetch:
         for layer in layers:
             if layer.digest not in self._coming:
                 self._coming[layer.digest] = coming = _Coming(self._stores.content, layer)
+                if not self._stores.content.exists(layer.digest, size=layer.size):
+                    self.tell(layer, "waiting", 0)
                 self._pool.submit(self._fetch, coming)
 
     def open(self, layer: Descriptor) -> contextlib.AbstractContextManager[BinaryIO]:
