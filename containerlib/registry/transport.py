@@ -40,6 +40,7 @@ _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF_WHILE_READING", "HTTP_REQUEST")
 _REDIRECT_PLACES: frozenset[Place] = frozenset(("public", "private"))
 _SAFE = frozenset(("GET", "HEAD"))
+_PORTS = {"http": ":80", "https": ":443"}  # what an address means that names none
 _MAX_REDIRECTS = 10
 _MIRROR_ATTEMPTS = 2  # the registry itself is still to be asked
 _MAX_CHUNK = 1 << 20
@@ -168,6 +169,10 @@ class Transport:
     def place(self, source: Source) -> Place | None:
         """Return where the host of `source` turned out to be; None if nobody has connected to it yet."""
         return self._connections.place(source.host)
+
+    def is_at(self, source: Source, url: str) -> bool:
+        """Say whether `url` is of the very host, port and scheme by which `source` is reached."""
+        return _origin(url) == _origin(self.base_url(source))
 
     def base_url(self, source: Source) -> str:
         """Return scheme and host by which `source` is reached, as far as it is known by now."""
@@ -303,8 +308,8 @@ def _host(url: str) -> str:
 
 
 def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{_host(url).lower()}"
+    scheme = urlsplit(url).scheme
+    return f"{scheme}://{_host(url).lower().removesuffix(_PORTS.get(scheme, '/'))}"
 
 
 def _check_redirect(source: str, target: str, what: str) -> None:
