@@ -116,6 +116,11 @@ def _adapted(manager: urllib3.PoolManager, pace: Pace, guard: Guard | None) -> u
         class Connection(pool.ConnectionCls):  # type: ignore[name-defined,misc]
             response_class = answers
 
+            def connect(self) -> None:
+                super().connect()
+                # Who is not verified is so because the user said so, and needs no warning at each request.
+                self.is_verified = True
+
             def _new_conn(self) -> socket.socket:
                 connect = super()._new_conn
                 return connect() if guard is None else guard.connect(self._dns_host, self.port, connect)

@@ -36,6 +36,7 @@ __all__ = ["Answer", "Body", "Readable", "Transport", "TransportSettings"]
 
 Body: TypeAlias = "bytes | BinaryIO | Readable"
 _REPEATED = frozenset((429, 500, 502, 503, 504))
+_NOT_BEGUN = frozenset((429, 503))
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF_WHILE_READING", "HTTP_REQUEST")
 _REDIRECT_PLACES: frozenset[Place] = frozenset(("public", "private"))
@@ -197,22 +198,24 @@ class Transport:
             what: What is asked for, for messages.
             headers: Sent along; ``Authorization`` only to this very origin.
             body: Gives the body, from its beginning each time it is called; its length must be among the
-                headers. Only ``GET`` and ``HEAD`` are repeated.
+                headers. When the registry is out of order or the connection breaks, only ``GET`` and ``HEAD``
+                are repeated; when it says that it has not even begun, every request is.
 
         Raises:
             RegistryUnavailable: The host cannot be reached, or not safely, or stays out of order.
             RegistryError: It redirects to where we do not go.
         """
-        attempts = self._attempts(source, method)
+        attempts = self._attempts(source)
+        repeated = _REPEATED if method in _SAFE else _NOT_BEGUN
         for attempt in range(1, attempts + 1):
             asked = None
             try:
                 answer = self._follow(source, _Request(method, dict(headers or {}), body, what), path)
             except RegistryUnavailable as error:
-                if attempt == attempts or not _may_pass(error.__cause__):
+                if attempt == attempts or method not in _SAFE or not _may_pass(error.__cause__):
                     raise
             else:
-                if answer.status not in _REPEATED or attempt == attempts:
+                if answer.status not in repeated or attempt == attempts:
                     return answer
                 asked = retry_after_s(answer.headers)
                 if asked is not None and asked > self._settings.max_wait_s:
@@ -221,15 +224,13 @@ class Transport:
             time.sleep(self._settings.wait_s(attempt, asked))
         raise AssertionError("the last attempt returns or raises")
 
-    def _attempts(self, source: Source, method: str) -> int:
-        if method not in _SAFE:
-            return 1
+    def _attempts(self, source: Source) -> int:
         limit = _MIRROR_ATTEMPTS if source.is_mirror else self._settings.attempts
         return min(limit, self._settings.attempts)
 
     def _follow(self, source: Source, request: _Request, path: str) -> Answer:
         method, headers, what = request.method, request.headers, request.what
-        url = urljoin(self.base_url(source), path)
+        url = _joined(self.base_url(source), path, what)
         origin = _origin(self.base_url(source))
         if _origin(url) != origin:
             _check_redirect(origin, url, what)
@@ -239,7 +240,7 @@ class Transport:
             if answer.status not in _REDIRECTS or "location" not in answer.headers:
                 return answer
             answer.close()
-            target = urljoin(answer.url, answer.headers["location"])
+            target = _joined(answer.url, answer.headers["location"], what)
             _check_redirect(answer.url, target, what)
             if _origin(target) != origin:
                 if source.keeps_origin:
@@ -310,6 +311,18 @@ def _host(url: str) -> str:
 def _origin(url: str) -> str:
     scheme = urlsplit(url).scheme
     return f"{scheme}://{_host(url).lower().removesuffix(_PORTS.get(scheme, '/'))}"
+
+
+def _joined(base: str, location: str, what: str) -> str:
+    """Return where `location` leads, as seen from `base`."""
+    try:
+        target = urljoin(base, location)
+        is_address = urlsplit(target).port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise RegistryError(f"{what}: the registry leads to what is no address, which is not followed")
+    return target
 
 
 def _check_redirect(source: str, target: str, what: str) -> None:

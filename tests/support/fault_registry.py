@@ -88,6 +88,7 @@ class _Rule:
     pattern: re.Pattern[str]
     fault: Fault
     left: float
+    is_instead: bool = False
 
 
 class FaultRegistry:
@@ -198,6 +199,11 @@ class FaultRegistry:
         with self._lock:
             self._rules.append(_Rule(re.compile(pattern), make, times))
 
+    def instead(self, pattern: str, reply: Reply, *, times: float = float("inf")) -> None:
+        """Answer such requests with `reply`, and do nothing of what they ask for."""
+        with self._lock:
+            self._rules.append(_Rule(re.compile(pattern), lambda _, __: reply, times, is_instead=True))
+
     def heal(self) -> None:
         """Forget all faults."""
         with self._lock:
@@ -212,12 +218,13 @@ class FaultRegistry:
         """Return what is answered to a request, faults included."""
         with self._lock:
             self.seen.append(request)
-            reply = self._honest(request)
-            for rule in self._rules:
-                if rule.left > 0 and rule.pattern.search(f"{request.method} {request.path}"):
-                    rule.left -= 1
-                    return rule.fault(request, reply)
-        return reply
+            target = f"{request.method} {request.path}"
+            rule = next((each for each in self._rules if each.left > 0 and each.pattern.search(target)), None)
+            reply = Reply() if rule is not None and rule.is_instead else self._honest(request)
+            if rule is None:
+                return reply
+            rule.left -= 1
+            return rule.fault(request, reply)
 
     def note(self, problem: BaseException) -> None:
         """Remember that something went wrong here that no test asked for."""
