@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         NameInUse,
         NetworkNotFound,
         NotFoundError,
+        NotLocked,
         Offline,
         OperationTimeout,
         OutputLimitExceeded,
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from containerlib.image.export import Exported
     from containerlib.image.history import HistoryEntry
     from containerlib.image.inspection import ImageInspection
+    from containerlib.image.lock_file import LockedImage
     from containerlib.image.progress import TransferEvent
     from containerlib.image.resolve import Removed
     from containerlib.layer.compare import Change
@@ -104,10 +106,12 @@ _MODULES = {
         *("SpawnError", "StoreCorrupted", "UnsafePath", "UnsupportedHost", "UnsupportedLayer"),
         *("VerificationError", "VolumeNotFound", "AuthenticationFailed", "Offline", "PlatformNotFound"),
         *("RateLimited", "RegistryBlocked", "RegistryError", "RegistryUnavailable", "RemoteNotFound"),
+        "NotLocked",
     ),
     "containerlib.image.export": ("Exported",),
     "containerlib.image.history": ("HistoryEntry",),
     "containerlib.image.inspection": ("ImageInspection",),
+    "containerlib.image.lock_file": ("LockedImage",),
     "containerlib.image.progress": ("TransferEvent",),
     "containerlib.image.resolve": ("Removed",),
     "containerlib.layer.compare": ("Change",),
@@ -160,11 +164,13 @@ __all__ = [
     "InvalidReference",
     "InvalidState",
     "LayerError",
+    "LockedImage",
     "Login",
     "Mount",
     "NameInUse",
     "NetworkNotFound",
     "NotFoundError",
+    "NotLocked",
     "Offline",
     "OperationTimeout",
     "OutputLimitExceeded",

@@ -19,7 +19,7 @@ from containerlib.oci.image_config import Config
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from containerlib.api.container import Container
     from containerlib.api.options import RunOptions
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from containerlib.image.history import HistoryEntry
     from containerlib.image.image_record import ImageRecord
     from containerlib.image.inspection import ImageInspection
+    from containerlib.image.lock_file import LockedImage
     from containerlib.image.progress import Progress
     from containerlib.image.resolve import Removed
     from containerlib.oci.descriptor import Descriptor
@@ -309,35 +310,76 @@ class Images:
             RegistryError: It cannot be reached, limits the rate, or is out of order.
             VerificationError: It sent something else than it promised.
             LayerError: A layer could harm the host, or is damaged.
+            NotLocked: The engine's lock file does not have it, and has to.
             Offline: The engine was told to be.
         """
         return self._wrap(
             self._remote.pull(self._session.stores, reference, platform=platform, progress=progress)
         )
 
-    def find(self, name: str, *, pull: PullPolicy = "missing") -> Image:
+    def find(self, name: str, *, pull: PullPolicy = "missing", progress: Progress | None = None) -> Image:
         """The image called `name`, pulled first if the policy says so.
 
         Args:
             name: As for `get`; only a reference can be pulled.
             pull: ``"missing"`` pulls what the store does not have, ``"always"`` asks the registry each time,
                 ``"never"`` is the same as `get`.
+            progress: As for `pull`.
 
         Raises:
             ImageNotFound: There is none, and it must not be pulled.
+            NotLocked: The engine's lock file does not have it, and has to.
             InvalidOption: `pull` is something else.
             RegistryError: See `pull`.
         """
         if pull not in {"missing", "always", "never"}:
             raise InvalidOption("pull", pull, "give 'missing', 'always' or 'never'")
+        self._remote.locked(name, must=True)
         if pull == "always":
-            return self.pull(name)
+            return self.pull(name, progress=progress)
         try:
             return self.get(name)
         except ImageNotFound:
             if pull == "never" or resolve.is_id(name):
                 raise
-        return self.pull(name)
+        return self.pull(name, progress=progress)
+
+    def lock(
+        self,
+        references: Iterable[str],
+        *,
+        path: str | os.PathLike[str] | None = None,
+        platforms: Iterable[str] | None = None,
+    ) -> tuple[LockedImage, ...]:
+        """Note in a lock file what names mean now; engines with this lock file use just that.
+
+        Entries of the file that are not named stay; those that are named are looked up anew. Nothing is
+        pulled. On failure the file is as it was.
+
+        Args:
+            references: Names with tags, such as ``python:3.12``.
+            path: The file; if None, the engine's own, otherwise ``images.lock``.
+            platforms: Such as ``linux/arm64``; all that an image is made for if None.
+
+        Returns:
+            What was locked, in the order of `references`.
+
+        Raises:
+            InvalidReference: One is no name with a tag.
+            PlatformNotFound: An image is not made for one of the platforms.
+            InvalidInputError: The file that is there is not a lock file.
+            RegistryError: See `pull`.
+            Offline: The engine was told to be.
+        """
+        from containerlib.image.lock_file import LockFile  # noqa: PLC0415 - as in the ones below
+
+        if isinstance(references, str):
+            raise InvalidOption("references", references, "give a list of names")
+        chosen = os.fspath(path) if path is not None else self._remote.locks.path or "images.lock"
+        LockFile.load(chosen, may_be_missing=True)  # a bad one is found before anybody is asked
+        locked = tuple(self._remote.lock(references, platforms))
+        LockFile.update(chosen, locked)
+        return locked
 
     def from_host(self, commands: Sequence[str] | None = None, *, reference: str | None = None) -> Image:
         """Make an image of programs of this host, with exactly the libraries that they need.
@@ -453,12 +495,16 @@ class Images:
         """The image with this reference, id, digest, or beginning of an id.
 
         A name without a registry means an image of Docker Hub; if there is none here, what the aliases and
-        search registries of registries.conf make of it.
+        search registries of registries.conf make of it. A name that is in the engine's lock file is exactly
+        what is locked, whatever it is called here.
 
         Raises:
             ImageNotFound: There is none.
             InvalidReference: It cannot be a name of an image.
         """
+        locked = self._remote.locked(name)
+        if locked is not None:
+            return self._wrap(self._remote.locks.find(self._session.stores, locked))
         return self._wrap(
             self._by_any_name(name, lambda known: resolve.get_image(self._session.stores, known))
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,7 @@ _COMMANDS = {
     "image": "containerlib.cli.image:image",
     "images": "containerlib.cli.images:images",
     "inspect": "containerlib.cli.inspect:inspect",
+    "lock": "containerlib.cli.lock:lock",
     "login": "containerlib.cli.login:login",
     "logout": "containerlib.cli.login:logout",
     "ps": "containerlib.cli.ps:ps",
@@ -52,6 +54,16 @@ class _MainGroup(LazyGroup):
             ctx.exit(_BROKEN_PIPE)
 
 
+def _set_environment(*, offline: bool, lock_file: str | None, locked: bool) -> None:
+    """Let every engine of this process have these settings: each command makes its own."""
+    given = {
+        "CONTAINERLIB_OFFLINE": "1" if offline else None,
+        "CONTAINERLIB_LOCK_FILE": lock_file,
+        "CONTAINERLIB_LOCKED": "1" if locked else None,
+    }
+    os.environ.update({name: value for name, value in given.items() if value is not None})
+
+
 _group = _MainGroup(
     _COMMANDS,
     name=_PROGRAM,
@@ -65,8 +77,18 @@ _group = _MainGroup(
             is_eager=True,
             help="Show the version and exit.",
             callback=lambda ctx, _param, value: _show_version(ctx) if value else None,
-        )
+        ),
+        click.Option(["--offline"], is_flag=True, help="Never contact a registry; CONTAINERLIB_OFFLINE=1."),
+        click.Option(
+            ["--lock-file"],
+            metavar="FILE",
+            help="Let names mean what this file says; CONTAINERLIB_LOCK_FILE.",
+        ),
+        click.Option(
+            ["--locked"], is_flag=True, help="Refuse names that are not in it; CONTAINERLIB_LOCKED=1."
+        ),
     ],
+    callback=_set_environment,
 )
 
 
