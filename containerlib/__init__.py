@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         OutputLimitExceeded,
         PlatformNotFound,
         RateLimited,
+        ReadOnlyStore,
         RegistryBlocked,
         RegistryError,
         RegistryUnavailable,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         SnapshotNotFound,
         SpawnError,
         StoreCorrupted,
+        StoreFull,
         UnsafePath,
         UnsupportedHost,
         UnsupportedLayer,
@@ -66,11 +68,13 @@ if TYPE_CHECKING:
         VolumeNotFound,
     )
     from containerlib.image.progress import TransferEvent
+    from containerlib.image.repair import RepairReport
     from containerlib.image.resolve import Removed
     from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.image_config import Config as ImageDefaults
     from containerlib.options import Device, Mount, Resources, Rlimit, Security
     from containerlib.runtime.usage import ExitStatus, Usage
+    from containerlib.store.damage import Damage
 
 __version__ = "0.1.0"
 
@@ -94,13 +98,16 @@ _MODULES = {
         *("SpawnError", "StoreCorrupted", "UnsafePath", "UnsupportedHost", "UnsupportedLayer"),
         *("VerificationError", "VolumeNotFound", "AuthenticationFailed", "Offline", "PlatformNotFound"),
         *("RateLimited", "RegistryBlocked", "RegistryError", "RegistryUnavailable", "RemoteNotFound"),
+        *("ReadOnlyStore", "StoreFull"),
     ),
     "containerlib.image.progress": ("TransferEvent",),
+    "containerlib.image.repair": ("RepairReport",),
     "containerlib.image.resolve": ("Removed",),
     "containerlib.oci.descriptor": ("Descriptor",),
     "containerlib.oci.image_config": ("Config",),
     "containerlib.options": ("Device", "Mount", "Resources", "Rlimit", "Security"),
     "containerlib.runtime.usage": ("ExitStatus", "Usage"),
+    "containerlib.store.damage": ("Damage",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 _RENAMED = {"ImageDefaults": "Config"}
@@ -122,6 +129,7 @@ __all__ = [
     "ContainerState",
     "ContainerlibError",
     "Containers",
+    "Damage",
     "Descriptor",
     "Device",
     "DigestMismatch",
@@ -152,11 +160,13 @@ __all__ = [
     "Popen",
     "Process",
     "RateLimited",
+    "ReadOnlyStore",
     "RegistryBlocked",
     "RegistryError",
     "RegistryUnavailable",
     "RemoteNotFound",
     "Removed",
+    "RepairReport",
     "ResourceInUse",
     "Resources",
     "Rlimit",
@@ -166,6 +176,7 @@ __all__ = [
     "SnapshotNotFound",
     "SpawnError",
     "StoreCorrupted",
+    "StoreFull",
     "TransferEvent",
     "UnsafePath",
     "UnsupportedHost",

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from containerlib.api.doctor import Finding
+    from containerlib.image.repair import RepairReport
     from containerlib.runtime.runner import RootKind
+    from containerlib.store.damage import Damage
 
 __all__ = ["Engine", "EngineConfig", "default_engine"]
 
@@ -148,6 +150,45 @@ class Engine:
         from containerlib.api.doctor import examine  # noqa: PLC0415 - needed by few, and probes the host
 
         return examine(self)
+
+    def check(self, *, deep: bool = False) -> tuple[Damage, ...]:
+        """Everything that is wrong with the store, the worst first; nothing is changed.
+
+        Safe while others use the store: what they are just making or removing is no finding.
+
+        Args:
+            deep: Also read each blob to its end, and compare each unpacked layer with its blob, file by file.
+
+        Raises:
+            ReadOnlyStore: With `deep`: layers to compare with must be unpacked somewhere.
+
+        Cost: without `deep` a look at each file of the store itself, not at those in layers. With it, reading
+            and unpacking everything once, and room for the largest layer.
+        """
+        from containerlib.container.check import check_store  # noqa: PLC0415 - needed by few
+
+        return check_store(self._session.stores, deep=deep)
+
+    def repair(self, *, deep: bool = False, forget: bool = False) -> RepairReport:
+        """Mend what `check` finds. Volumes and the layers of containers are never touched.
+
+        Damaged layers are unpacked again if their blobs are intact and no running engine uses them; damaged
+        blobs are deleted; files of references that cannot be read go to the directory ``quarantine`` of the
+        store, and their images stay without a name. Leftovers are collected. Whatever else is found stays,
+        and is in the report: what only pulling brings back, and what only a person can judge.
+
+        Args:
+            deep: As for `check`.
+            forget: Whether to give up images that are not whole: to remove their names, and what only they
+                need.
+
+        Raises:
+            ReadOnlyStore: Nothing can be mended.
+            StoreFull: There is no room to unpack a layer; what was mended by then stays so.
+        """
+        from containerlib.container.check import repair_store  # noqa: PLC0415 - needed by few
+
+        return repair_store(self._session.stores, deep=deep, forget=forget)
 
     def close(self) -> None:
         """End and remove all containers of this engine, and its spawner. Calling it again does nothing."""

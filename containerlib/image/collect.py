@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from containerlib._util import file_lock
-from containerlib._util.atomic_file import collect_temporary_files
-from containerlib.errors import BlobNotFound, InvalidManifest, SizeMismatch, StoreCorrupted
+from containerlib._util.atomic_file import collect_temporary_files, remove_file
+from containerlib.errors import BlobNotFound, InvalidManifest, SizeMismatch, SnapshotNotFound, StoreCorrupted
 from containerlib.oci.digest import chain_ids
 from containerlib.oci.image_config import MAX_CONFIG_BYTES, ImageConfig
 from containerlib.oci.manifest import MAX_MANIFEST_BYTES, Index, parse_manifest
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from containerlib.oci.digest import ChainId, Digest
     from containerlib.store.stores import Stores
 
-__all__ = ["Collected", "collect", "discard", "sweep"]
+__all__ = ["Collected", "collect", "discard", "needed_digests", "sweep"]
 
 _MAX_INDEX_DEPTH = 4
 _MAX_DESCRIPTORS = 10_000
@@ -95,7 +95,16 @@ def discard(stores: Stores, digests: Iterable[Digest]) -> None:
 def _needed(stores: Stores, keep: set[Digest]) -> set[Digest]:
     """Return every digest that a lease or a reference needs, and `keep`."""
     # The leases first: what sets its reference and drops its lease meanwhile is then found by the reference.
-    needed = _Needed(stores, stores.leases.protected() | keep)
+    return needed_digests(stores, stores.leases.protected() | keep)
+
+
+def needed_digests(stores: Stores, protected: set[Digest]) -> set[Digest]:
+    """Return `protected`, and every digest that a reference leads to.
+
+    Raises:
+        StoreCorrupted: A reference is damaged, so that nobody knows what it leads to.
+    """
+    needed = _Needed(stores, protected)
     for target in stores.references.list().values():
         needed.add_image(target)
     return needed.digests
@@ -165,7 +174,7 @@ def _unneeded_snapshots(stores: Stores, needed: set[Digest]) -> list[Snapshot]:
 def _snapshot(stores: Stores, name: ChainId) -> Snapshot:
     try:
         return stores.snapshots.get(name)
-    except StoreCorrupted:
+    except (SnapshotNotFound, StoreCorrupted):
         return Snapshot(name, None, 0, "")
 
 
@@ -181,5 +190,5 @@ def _collect_locks(stores: Stores) -> None:
             continue
         fd = file_lock.acquire(path, blocking=False)
         if fd is not None:
-            os.unlink(path)
+            remove_file(path)
             os.close(fd)

@@ -79,7 +79,7 @@ class LayerFetch:
     def _fetch(self, layer: Descriptor) -> None:
         content = self._stores.content
         with contextlib.suppress(_AbandonedError), self._lock(layer):
-            if content.exists(layer.digest):
+            if content.holds(layer):
                 self.tell(layer, "exists", layer.size)
                 return
             with content.writer(digest=layer.digest, size=layer.size) as writer:

@@ -110,7 +110,7 @@ class _Uploads:
             self._tell(blob, "exists", blob.size)
             return
         self._tell(blob, "uploading", 0)
-        put_blob(self._repository, blob, functools.partial(self._stores.content.open, blob.digest))
+        put_blob(self._repository, blob, functools.partial(self._stores.content.open_verified, blob.digest))
         self._tell(blob, "done", blob.size)
 
     def _tell(self, blob: Descriptor, phase: Phase, current_bytes: int) -> None:

@@ -6,26 +6,31 @@ mounted. What is applied is hashed on the way and must be what the configuration
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from typing import TYPE_CHECKING, BinaryIO
 
 import attrs
 
+from containerlib._util.disk_error import translated
+from containerlib._util.failpoint import reach
 from containerlib.errors import DigestMismatch
 from containerlib.layer.apply import ApplyLimits, apply_layer
 from containerlib.layer.compression import DecompressionLimits, HashingReader, decompressed
 from containerlib.oci.digest import chain_ids
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from containerlib.layer.apply import Devices
-    from containerlib.oci.digest import ChainId, DiffId
+    from containerlib.oci.digest import ChainId, DiffId, Digest
     from containerlib.oci.image_config import ImageConfig
     from containerlib.oci.manifest import Manifest
     from containerlib.store.lease import Lease
     from containerlib.store.stores import Stores
 
-__all__ = ["UnpackPolicy", "unpack_image", "unpack_layer"]
+__all__ = ["UnpackPolicy", "unpack_aside", "unpack_image", "unpack_layer"]
 
 _BUFFER_BYTES = 1 << 20
 
@@ -93,11 +98,31 @@ def unpack_layer(
             return
         active = stores.snapshots.prepare(lease)
         try:
-            size_bytes = _apply(stream, active.path, diff_id, policy)
+            reach("unpack", active.path)
+            with translated(active.path):
+                size_bytes = _apply(stream, active.path, diff_id, policy)
             stores.snapshots.commit(active.key, name=name, parent=parent, size_bytes=size_bytes)
         except BaseException:
             stores.snapshots.abort(active.key)
             raise
+
+
+@contextlib.contextmanager
+def unpack_aside(
+    stores: Stores, lease: Lease, digest: Digest, diff_id: DiffId, *, policy: UnpackPolicy | None = None
+) -> Iterator[str]:
+    """Unpack the layer in the blob `digest` for the length of a block, for those who compare.
+
+    Raises:
+        LayerError, DigestMismatch: As `unpack_layer`.
+    """
+    active = stores.snapshots.prepare(lease)
+    try:
+        with stores.content.open(digest) as stream, translated(active.path):
+            _apply(stream, active.path, diff_id, policy or UnpackPolicy())
+        yield active.path
+    finally:
+        stores.snapshots.abort(active.key)
 
 
 def _apply(stream: BinaryIO, path: str, diff_id: DiffId, policy: UnpackPolicy) -> int:

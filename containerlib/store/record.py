@@ -20,11 +20,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
-__all__ = ["RecordStore"]
+__all__ = ["FORMAT", "RecordStore", "check_format"]
+
+FORMAT = 1
+"""The form of the documents of the store. A document of another form says so in its field ``format``."""
 
 _LIMIT = 16 << 20
 _SUFFIX = ".json"
 _LOCK_SUFFIX = ".lock"
+
+
+def check_format(document: Mapping[str, object], path: str) -> None:
+    """Refuse a document that a later version has written in a form of its own.
+
+    Raises:
+        StoreCorrupted: It is of another form than this version knows.
+    """
+    found = document.get("format", FORMAT)
+    if found != FORMAT:
+        raise StoreCorrupted(path, f"has format {str(found)[:20]}: it needs a newer version of containerlib")
 
 
 @attrs.frozen
@@ -51,11 +65,13 @@ class RecordStore:
         path = self._path(name)
         try:
             with open(path, "rb", buffering=0) as file:
-                return strict_json.loads_object(file.read(), limit=_LIMIT, what=self.what)
+                document = strict_json.loads_object(file.read(), limit=_LIMIT, what=self.what)
         except FileNotFoundError:
             raise NotFoundError(f"no {self.what} {name!r}") from None
         except InvalidInputError as error:
             raise StoreCorrupted(path, str(error)) from None
+        check_format(document, path)
+        return document
 
     def exists(self, name: str) -> bool:
         """Say whether there is a document called `name`."""
