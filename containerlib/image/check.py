@@ -120,7 +120,7 @@ def _merged(survey: Survey, found: list[Damage]) -> tuple[Damage, ...]:
     by_path: dict[str, Damage] = {}
     for damage in (*found, *survey.damages):
         known = by_path.get(damage.path)
-        if known is None or known.is_leftover:
+        if known is None or known.kind in {"leftover", "snapshot-parent"}:
             by_path[damage.path] = attrs.evolve(damage, images=survey.owners(damage.path))
     return tuple(sorted(by_path.values(), key=lambda damage: (damage.is_leftover, damage)))
 

@@ -180,15 +180,24 @@ def _snapshot(stores: Stores, name: ChainId) -> Snapshot:
 
 def _collect_locks(stores: Stores) -> None:
     """Remove lock files that nobody holds; whoever waits for one notices and makes it anew."""
-    try:
-        names = os.listdir(stores.layout.locks)
-    except FileNotFoundError:
-        return
-    for name in names:
-        path = f"{stores.layout.locks}/{name}"
+    paths = [f"{stores.layout.locks}/{name}" for name in _names(stores.layout.locks)]
+    references = set(_names(stores.layout.references))
+    paths += [
+        f"{stores.layout.references}/{name}"
+        for name in references
+        if name.endswith(".lock") and name.replace(".lock", ".json") not in references
+    ]
+    for path in paths:
         if path == stores.layout.collection_lock:
             continue
         fd = file_lock.acquire(path, blocking=False)
         if fd is not None:
             remove_file(path)
             os.close(fd)
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []

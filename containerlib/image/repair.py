@@ -89,9 +89,10 @@ def repair(stores: Stores, *, deep: bool = False, forget: bool = False) -> Repai
         used = stores.leases.survey()
         lease.protect([*survey.blobs, *survey.sources])
         with file_lock.locked(stores.layout.collection_lock):
+            kept = [damage for damage in found if _is_used(damage, used)]
             for damage in found:
-                if damage.remedy == "repair":
-                    _clear(stores, damage, used)
+                if damage.remedy == "repair" and damage not in kept:
+                    _clear(stores, damage)
             if any(damage.kind == "reference" for damage in found):
                 _keep_nameless(stores)
         # Only now is all that is known which the damaged things led to.
@@ -100,15 +101,19 @@ def repair(stores: Stores, *, deep: bool = False, forget: bool = False) -> Repai
         _unpack_again(stores, lease, survey.sources.values())
         if forget:
             _forget(stores)
-    return _finish(stores, found)
+    return _finish(stores, found, kept)
 
 
-def _finish(stores: Stores, found: Sequence[Damage]) -> RepairReport:
+def _finish(stores: Stores, found: Sequence[Damage], kept: Sequence[Damage]) -> RepairReport:
     try:
         freed = collect(stores).freed_bytes
     except StoreCorrupted:
         freed = 0  # a reference of a newer version: nobody knows what it needs
-    left = check(stores)
+    in_use = {
+        damage.path: attrs.evolve(damage, reason=f"{damage.reason}; a running engine uses it")
+        for damage in kept
+    }
+    left = (*in_use.values(), *(damage for damage in check(stores) if damage.path not in in_use))
     paths = {damage.path for damage in left}
     return RepairReport(
         mended=tuple(damage for damage in found if damage.path not in paths),
@@ -120,7 +125,7 @@ def _finish(stores: Stores, found: Sequence[Damage]) -> RepairReport:
     )
 
 
-def _clear(stores: Stores, damage: Damage, used: set[Digest]) -> None:
+def _clear(stores: Stores, damage: Damage) -> None:
     """Take out of the way what is damaged. The collection lock is held."""
     path = damage.path
     if damage.kind == "permissions":
@@ -131,9 +136,7 @@ def _clear(stores: Stores, damage: Damage, used: set[Digest]) -> None:
     elif damage.kind in {"blob-kind", "reference"}:
         put_aside(stores.layout, path)
     elif damage.kind in _SNAPSHOT_KINDS:
-        directory = path.removesuffix("/fs")
-        if not _is_used(directory, used):
-            _let_go(stores, directory)
+        _let_go(stores, path.removesuffix("/fs"))
     elif damage.reason == "is its own ancestor":
         _let_go(stores, path)
 
@@ -146,8 +149,10 @@ def _let_go(stores: Stores, directory: str) -> None:
         put_aside(stores.layout, directory)
 
 
-def _is_used(directory: str, used: set[Digest]) -> bool:
-    return os.path.basename(directory).replace("-", ":", 1) in used
+def _is_used(damage: Damage, used: set[Digest]) -> bool:
+    """Whether a layer must not be taken away now, since containers may run on it."""
+    name = os.path.basename(damage.path.removesuffix("/fs")).replace("-", ":", 1)
+    return damage.kind in _SNAPSHOT_KINDS and name in used
 
 
 def _keep_nameless(stores: Stores) -> None:

@@ -129,7 +129,7 @@ class Survey:
         """Whether a snapshot stands on the right one; one without a readable record is another finding."""
         try:
             return self._stores.snapshots.get(name).parent == parent
-        except (SnapshotNotFound, StoreCorrupted, OSError):
+        except (SnapshotNotFound, StoreCorrupted):
             return True
 
     def _blob(self, blob: Descriptor, images: tuple[str, ...]) -> None:

@@ -116,8 +116,6 @@ def _reference(stores: Stores, path: str) -> Iterator[Damage]:
             yield Damage("format", path, _reason(error), "look")
         else:
             yield Damage("reference", path, _reason(error), "repair")
-    except OSError as error:
-        yield Damage("reference", path, f"cannot be read: {error.strerror}", "repair")
     else:
         if name is not None and reference_key(name) != key:
             yield Damage("reference", path, f"the file of another name than {name[:80]!r}", "repair")
@@ -148,9 +146,6 @@ def _snapshot(stores: Stores, name: ChainId) -> Iterator[Damage]:
     except StoreCorrupted as error:
         kind, remedy = ("format", "look") if is_newer(error) else ("snapshot-record", "repair")
         yield Damage(kind, path, _reason(error), remedy)  # type: ignore[arg-type]  # pairs of literals
-        return
-    except OSError as error:
-        yield Damage("snapshot-record", path, f"its record cannot be read: {error.strerror}", "repair")
         return
     try:
         is_tree = stat.S_ISDIR(os.lstat(snapshot.path).st_mode)

@@ -68,6 +68,8 @@ class RecordStore:
                 document = strict_json.loads_object(file.read(), limit=_LIMIT, what=self.what)
         except FileNotFoundError:
             raise NotFoundError(f"no {self.what} {name!r}") from None
+        except IsADirectoryError:
+            raise StoreCorrupted(path, "not a file") from None
         except InvalidInputError as error:
             raise StoreCorrupted(path, str(error)) from None
         check_format(document, path)

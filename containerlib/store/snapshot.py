@@ -165,8 +165,8 @@ class SnapshotStore:
             )
         except FileNotFoundError:
             raise SnapshotNotFound(f"no snapshot {name}") from None
-        except NotADirectoryError:
-            raise StoreCorrupted(directory, "not a directory") from None
+        except (NotADirectoryError, IsADirectoryError):
+            raise StoreCorrupted(path, "not a file in a directory") from None
         except (KeyError, TypeError, InvalidInputError) as error:
             raise StoreCorrupted(path, f"damaged record: {error}") from None
 
