@@ -51,11 +51,11 @@ class Stock:
         return [(damage.kind, str(Path(damage.path).relative_to(self.root))) for damage in found]
 
 
-def two_layers() -> io.BytesIO:
-    """Return an archive as docker writes it: an image of two layers called ``t:1``."""
+def two_layers(name: str = "t:1", upper: bytes = b"two") -> io.BytesIO:
+    """Return an archive as docker writes it: an image of two layers, of which only the upper may differ."""
     passwd = file(b"etc/passwd", b"root:x:0:0::/:/x\n")
     first = archive(directory(b"d"), file(b"d/a", BIG), passwd, symlink(b"l", b"d"))
-    second = archive(file(b"d/b", b"two"), file(b"d/.wh.a", b""))
+    second = archive(file(b"d/b", upper), file(b"d/.wh.a", b""))
     config = json.dumps(
         {
             "os": "linux",
@@ -68,7 +68,7 @@ def two_layers() -> io.BytesIO:
         }
     ).encode()
     manifest = json.dumps(
-        [{"Config": "config.json", "RepoTags": ["t:1"], "Layers": ["1.tar", "2.tar"]}]
+        [{"Config": "config.json", "RepoTags": [name], "Layers": ["1.tar", "2.tar"]}]
     ).encode()
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as tar:
@@ -85,12 +85,12 @@ def two_layers() -> io.BytesIO:
     return data
 
 
-def load_two_layers(engine: Engine) -> Image:
-    """Load the image of two layers."""
+def load_two_layers(engine: Engine, name: str = "t:1", upper: bytes = b"two") -> Image:
+    """Load the image of two layers under a name."""
     from containerlib.image import archive_load  # noqa: PLC0415
 
-    archive_load.load(engine._session.stores, two_layers())
-    return engine.images.get("t:1")
+    archive_load.load(engine._session.stores, two_layers(name, upper))
+    return engine.images.get(name)
 
 
 def take_stock(engine: Engine) -> Stock:
