@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from containerlib.api.process import Process
     from containerlib.api.result import CompletedRun
     from containerlib.api.run import Popen, run
+    from containerlib.container.disk_usage import ContainerUsage, DiskUsage, VolumeUsage
+    from containerlib.container.prune import SystemPruneReport
     from containerlib.container.state import ContainerState
     from containerlib.container.streams import DEVNULL, PIPE, STDOUT
     from containerlib.errors import (
@@ -68,8 +70,10 @@ if TYPE_CHECKING:
         VolumeNotFound,
     )
     from containerlib.image.progress import TransferEvent
+    from containerlib.image.prune import PruneReport
     from containerlib.image.repair import RepairReport
     from containerlib.image.resolve import Removed
+    from containerlib.image.usage import ImagesUsage, ImageUsage
     from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.image_config import Config as ImageDefaults
     from containerlib.options import Device, Mount, Resources, Rlimit, Security
@@ -87,6 +91,8 @@ _MODULES = {
     "containerlib.api.process": ("Process",),
     "containerlib.api.result": ("CompletedRun",),
     "containerlib.api.run": ("Popen", "run"),
+    "containerlib.container.disk_usage": ("ContainerUsage", "DiskUsage", "VolumeUsage"),
+    "containerlib.container.prune": ("SystemPruneReport",),
     "containerlib.container.state": ("ContainerState",),
     "containerlib.container.streams": ("DEVNULL", "PIPE", "STDOUT"),
     "containerlib.errors": (
@@ -101,8 +107,10 @@ _MODULES = {
         *("ReadOnlyStore", "StoreFull"),
     ),
     "containerlib.image.progress": ("TransferEvent",),
+    "containerlib.image.prune": ("PruneReport",),
     "containerlib.image.repair": ("RepairReport",),
     "containerlib.image.resolve": ("Removed",),
+    "containerlib.image.usage": ("ImageUsage", "ImagesUsage"),
     "containerlib.oci.descriptor": ("Descriptor",),
     "containerlib.oci.image_config": ("Config",),
     "containerlib.options": ("Device", "Mount", "Resources", "Rlimit", "Security"),
@@ -127,12 +135,14 @@ __all__ = [
     "ContainerFailed",
     "ContainerNotFound",
     "ContainerState",
+    "ContainerUsage",
     "ContainerlibError",
     "Containers",
     "Damage",
     "Descriptor",
     "Device",
     "DigestMismatch",
+    "DiskUsage",
     "Engine",
     "EngineClosed",
     "EngineConfig",
@@ -141,7 +151,9 @@ __all__ = [
     "Image",
     "ImageDefaults",
     "ImageNotFound",
+    "ImageUsage",
     "Images",
+    "ImagesUsage",
     "InvalidDigest",
     "InvalidInputError",
     "InvalidManifest",
@@ -159,6 +171,7 @@ __all__ = [
     "PlatformNotFound",
     "Popen",
     "Process",
+    "PruneReport",
     "RateLimited",
     "ReadOnlyStore",
     "RegistryBlocked",
@@ -177,6 +190,7 @@ __all__ = [
     "SpawnError",
     "StoreCorrupted",
     "StoreFull",
+    "SystemPruneReport",
     "TransferEvent",
     "UnsafePath",
     "UnsupportedHost",
@@ -184,6 +198,7 @@ __all__ = [
     "Usage",
     "VerificationError",
     "VolumeNotFound",
+    "VolumeUsage",
     "__version__",
     "default_engine",
     "run",

@@ -15,10 +15,14 @@ from containerlib.container.session import Session
 from containerlib.errors import InvalidOption
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime, timedelta
     from types import TracebackType
     from typing import Self
 
     from containerlib.api.doctor import Finding
+    from containerlib.container.disk_usage import DiskUsage
+    from containerlib.container.prune import SystemPruneReport
     from containerlib.image.repair import RepairReport
     from containerlib.runtime.runner import RootKind
     from containerlib.store.damage import Damage
@@ -150,6 +154,44 @@ class Engine:
         from containerlib.api.doctor import examine  # noqa: PLC0415 - needed by few, and probes the host
 
         return examine(self)
+
+    def disk_usage(self) -> DiskUsage:
+        """How much room the store takes, and how much of that pruning would free.
+
+        Cost: reads each manifest; looks at each blob and snapshot, and at each file in layers of containers.
+        """
+        from containerlib.container.disk_usage import measure  # noqa: PLC0415 - needed by few
+
+        return measure(self._session)
+
+    def prune(
+        self,
+        *,
+        all: bool = False,  # noqa: A002 - Docker's word
+        until: datetime | timedelta | None = None,
+        labels: Sequence[str] = (),
+        without_labels: Sequence[str] = (),
+    ) -> SystemPruneReport:
+        """Remove what nobody uses: containers that do not run, images, content, leftovers of dead processes.
+
+        Containers are those of this engine, and detached ones. Volumes are never removed.
+
+        Args:
+            all: Whether to remove images with names, too; only those without one otherwise.
+            until: Only what was made before that time, or longer ago than that; for images see
+                `Images.prune`.
+            labels: Only what has all of these labels, each ``NAME`` or ``NAME=VALUE``.
+            without_labels: Only what has none of these.
+
+        Raises:
+            InvalidOption: A label has no name, or a time lies before 1970.
+            StoreCorrupted: The file of a name is damaged; see `repair`.
+        """
+        from containerlib.container.prune import prune_system  # noqa: PLC0415 - needed by few
+        from containerlib.image.prune import ImageFilter  # noqa: PLC0415
+
+        chosen = ImageFilter.make(all=all, until=until, labels=labels, without_labels=without_labels)
+        return prune_system(self._session, chosen)
 
     def check(self, *, deep: bool = False) -> tuple[Damage, ...]:
         """Everything that is wrong with the store, the worst first; nothing is changed.

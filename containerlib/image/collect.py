@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from containerlib.oci.digest import ChainId, Digest
     from containerlib.store.stores import Stores
 
-__all__ = ["Collected", "collect", "discard", "needed_digests", "sweep"]
+__all__ = ["Collected", "collect", "discard", "image_digests", "needed_digests", "sweep"]
 
 _MAX_INDEX_DEPTH = 4
 _MAX_DESCRIPTORS = 10_000
@@ -96,6 +96,13 @@ def _needed(stores: Stores, keep: set[Digest]) -> set[Digest]:
     """Return every digest that a lease or a reference needs, and `keep`."""
     # The leases first: what sets its reference and drops its lease meanwhile is then found by the reference.
     return needed_digests(stores, stores.leases.protected() | keep)
+
+
+def image_digests(stores: Stores, target: Descriptor) -> set[Digest]:
+    """Return every digest, of blobs and of snapshots, that an image leads to."""
+    needed = _Needed(stores, set())
+    needed.add_image(target)
+    return needed.digests
 
 
 def needed_digests(stores: Stores, protected: set[Digest]) -> set[Digest]:

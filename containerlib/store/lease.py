@@ -61,6 +61,7 @@ class Lease:
         self.id = lease_id
         self._layout = layout
         self._fd = fd
+        self._pid = os.getpid()
 
     def protect(self, digests: Iterable[Digest]) -> None:
         """Keep `digests` (of blobs, or chain ids of snapshots) until the lease ends.
@@ -72,11 +73,12 @@ class Lease:
             append(self._fd, lines, self._path)
 
     def release(self) -> None:
-        """End the lease; safe to call again."""
+        """End the lease; safe to call again. In a forked child the lease stays the parent's."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             try:
-                remove_file(self._path)
+                if self._pid == os.getpid():
+                    remove_file(self._path)
             finally:
                 os.close(fd)
 

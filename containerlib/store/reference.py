@@ -114,6 +114,13 @@ class ReferenceStore:
             self._listing.remember(stamp, result)
         return dict(result)
 
+    def set_at(self, name: str) -> float:
+        """Return when `name` was last set, in seconds since 1970; 0 if there is no such reference."""
+        try:
+            return os.stat(f"{self.layout.references}/{reference_key(name)}.json").st_mtime
+        except FileNotFoundError:
+            return 0.0
+
     def read(self, key: str) -> str | None:
         """Return the name in the file called `key`, or None if there is no such file.
 

@@ -193,8 +193,10 @@ def test_a_damaged_layer_and_no_blob(stock: Stock) -> None:
 
 def test_a_layer_that_is_used(stock: Stock) -> None:
     """A damaged layer that a running engine uses is not taken from under it."""
-    with cl.Engine(stock.root, stock.engine.run_root) as other:
-        other._session.hold(other.images.get("t:1").record)
+    with (
+        cl.Engine(stock.root, stock.engine.run_root) as other,
+        other._session.holds.holding(other.images.get("t:1").record),
+    ):
         flip(stock.snapshots[0] / "fs" / "d" / "a")
         report = stock.engine.repair(deep=True)
         assert [found.kind for found in report.left] == ["snapshot-content"]

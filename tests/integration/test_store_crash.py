@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -50,8 +51,9 @@ def tag(engine: Engine) -> None:
 
 
 def remove(engine: Engine) -> None:
-    """Remove the other image, of which one layer is shared."""
-    engine.images.remove(OTHER)
+    """Remove the other image, of which one layer is shared, unless that was done."""
+    with contextlib.suppress(cl.ImageNotFound):
+        engine.images.remove(OTHER)
 
 
 def prune(engine: Engine) -> None:
@@ -150,24 +152,18 @@ def scene() -> Iterator[Scene]:
 
 def targets(scene: Scene) -> dict[str, str]:
     """Return what each name means, by an engine that knows nothing from before."""
-    return {name: image.digest for image in scene.engine().images.list() for name in image.references}
+    references = scene.engine()._session.stores.references.list()
+    return {name: str(target.digest) for name, target in references.items() if not name.startswith("sha256:")}
 
 
-def check_after_death(
-    scene: Scene, run: Callable[[Engine], object], before: dict[str, str], step: Step
-) -> None:
+def check_after_death(scene: Scene, case: Case, step: Step) -> None:
     """Assert that what was is whole, that the rest is leftovers, that these go, and that it works again."""
     engine = scene.engine()
-    found = [damage for damage in engine.check() if not damage.is_leftover]
-    known = {damage.path for damage in found}
-    now = targets(scene)
-    assert found == [] or before.keys() - now.keys() == set(before), (step, known)
-    report = engine.repair()
-    assert report.left == (), step
+    damages = [damage for damage in engine.check() if not damage.is_leftover]
+    assert damages == [] or case.before is spoil, step
+    assert engine.repair().left == (), step
     assert engine.check(deep=True) == (), step
-    now = targets(scene)
-    assert now.keys() <= before.keys(), step
-    run(scene.engine())
+    case.run(scene.engine())
     assert engine.check(deep=True) == (), step
 
 
@@ -199,7 +195,7 @@ def kill_everywhere(scene: Scene, case: Case) -> None:
             deaths.add(step.name)
         for name, digest in targets(scene).items():
             assert digest in {before.get(name), after.get(name)}, step
-        check_after_death(scene, case.run, before, step)
+        check_after_death(scene, case, step)
     assert deaths == {step.name for step in steps}
     remove_everything(scene)
 

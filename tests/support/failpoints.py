@@ -1,7 +1,7 @@
 """Killing a process in front of each durable step of an operation, and breaking the disk there.
 
-Which steps an operation has is recorded from the operation itself, so none can be forgotten. The operation runs
-in a forked child; nothing is synced there, because the death of a process loses nothing that was written.
+Which steps an operation has is recorded from the operation itself, so none can be forgotten. The operation
+runs in a forked child; nothing is synced there: the death of a process loses nothing that was written.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _in_child(operation: Callable[[], object], hook: failpoint.Hook) -> int:
     if pid == 0:
         code = 99
         try:
-            with mock.patch.object(os, "sync", lambda: None), mock.patch.object(os, "fsync", lambda _: None):
+            with mock.patch.object(os, "sync"), mock.patch.object(os, "fsync"):
                 failpoint.set_hook(hook)
                 operation()
             code = 0

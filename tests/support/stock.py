@@ -72,13 +72,13 @@ def two_layers(name: str = "t:1", upper: bytes = b"two") -> io.BytesIO:
     ).encode()
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as tar:
-        for name, content in (
+        for member, content in (
             ("config.json", config),
             ("1.tar", first),
             ("2.tar", second),
             ("manifest.json", manifest),
         ):
-            info = tarfile.TarInfo(name)
+            info = tarfile.TarInfo(member)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     data.seek(0)
