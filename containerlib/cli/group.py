@@ -16,12 +16,15 @@ __all__ = ["run_group"]
 
 _COMMANDS = {
     "doctor": "containerlib.cli.doctor:doctor",
+    "image": "containerlib.cli.images:images",
     "images": "containerlib.cli.images:images",
+    "prune": "containerlib.cli.prune:prune",
     "ps": "containerlib.cli.ps:ps",
     "pull": "containerlib.cli.pull:pull",
     "push": "containerlib.cli.push:push",
     "rmi": "containerlib.cli.images:remove",
     "run": "containerlib.cli.run:run",
+    "system": "containerlib.cli.system:system",
     "tag": "containerlib.cli.images:tag",
     "version": "containerlib.cli.version:version",
 }

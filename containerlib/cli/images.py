@@ -9,6 +9,7 @@ import click
 
 from containerlib.api.engine import Engine
 from containerlib.cli.output import FORMAT_OPTION, QUIET_OPTION, human_size, print_json, print_table, short_id
+from containerlib.cli.prune import image_prune
 from containerlib.errors import ConflictError, InvalidInputError, NotFoundError
 from containerlib.oci.reference import Reference
 
@@ -154,6 +155,7 @@ images = click.Group(
             "Make an image of a tar archive of a root file system; '-' is standard input.",
             click.Argument(["file"], metavar="FILE|-"),
         ),
+        image_prune(),
         remove,
         tag,
     ],

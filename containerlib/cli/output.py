@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,9 +12,10 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["FORMAT_OPTION", "QUIET_OPTION", "human_size", "print_json", "print_table", "short_id"]
+__all__ = ["FORMAT_OPTION", "QUIET_OPTION", "age", "human_size", "print_json", "print_table", "short_id"]
 
 _ID_DIGITS = 12
+_AGES = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 _THOUSAND = 1000.0
 
 
@@ -30,6 +32,16 @@ def FORMAT_OPTION() -> click.Option:  # noqa: N802 - a constant, but each comman
 def QUIET_OPTION(text: str = "Show ids only.") -> click.Option:  # noqa: N802 - as above
     """The option ``--quiet``."""
     return click.Option(["-q", "--quiet"], is_flag=True, help=text)
+
+
+def age(then: float) -> str:
+    """How long ago a time is, in seconds since 1970, for people."""
+    seconds = max(0, int(time.time() - then))
+    for length, unit in _AGES:
+        if seconds >= length:
+            number = seconds // length
+            return f"{number} {unit}{'s' if number > 1 else ''} ago"
+    return "now"
 
 
 def short_id(text: str) -> str:
