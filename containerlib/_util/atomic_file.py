@@ -14,10 +14,11 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from containerlib._util.disk_error import translated, typed
+from containerlib._util.disk_error import translated
 from containerlib._util.failpoint import reach
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
 
@@ -40,6 +41,14 @@ TEMPORARY_PREFIX = ".tmp-"
 """Names with this prefix are unfinished; after a crash they may be deleted by anyone."""
 
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@contextlib.contextmanager
+def _step(name: str, path: str) -> Iterator[None]:
+    """Do one durable step on `path`."""
+    with translated(path):
+        reach(name, path)
+        yield
 
 
 def temporary_name() -> str:
@@ -68,14 +77,14 @@ def make_directory(path: str, mode: int = 0o700) -> None:
         if not os.path.isdir(path):
             raise NotADirectoryError(f"{path!r} exists and is not a directory") from None
     else:
-        reach("make directory", path)
-        os.chmod(path, mode)
+        with _step("make directory", path):
+            os.chmod(path, mode)
 
 
 def sync_directory(path: str) -> None:
     """Make the names in directory `path` durable."""
-    reach("sync directory", path)
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with _step("sync directory", path):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
@@ -84,9 +93,9 @@ def sync_directory(path: str) -> None:
 
 def sync_filesystem() -> None:
     """Make everything written so far durable, for trees too large to sync file by file."""
-    reach("sync file system", "")
-    # The standard library has no syncfs(2), which would spare the other file systems of the host.
-    os.sync()
+    with _step("sync file system", "/"):
+        # The standard library has no syncfs(2), which would spare the other file systems of the host.
+        os.sync()
 
 
 def rename_directory(source: str, target: str, *, durable: bool) -> bool:
@@ -95,13 +104,13 @@ def rename_directory(source: str, target: str, *, durable: bool) -> bool:
     Returns:
         True if the rename happened; False if `target` exists, in which case `source` is untouched.
     """
-    reach("rename directory", target)
     try:
-        os.rename(source, target)
+        with _step("rename directory", target):
+            os.rename(source, target)
     except OSError as error:
         if error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
             return False
-        raise typed(error, target) from error
+        raise
     if durable:
         sync_directory(os.path.dirname(target))
     return True
@@ -112,9 +121,8 @@ def move(source: str, target: str) -> bool:
 
     For getting things out of sight: nothing is synced.
     """
-    reach("move", source)
     try:
-        with translated(source):
+        with _step("move", source):
             os.rename(source, target)
     except FileNotFoundError:
         return False
@@ -123,18 +131,16 @@ def move(source: str, target: str) -> bool:
 
 def append(fd: int, data: bytes | memoryview, path: str) -> None:
     """Write `data` at the end of the open file `fd`, which is at `path`; a part of it only in a crash."""
-    reach("append", path)
     rest = memoryview(data)
-    with translated(path):
+    with _step("append", path):
         while rest:
             rest = rest[os.write(fd, rest) :]
 
 
 def remove_file(path: str) -> bool:
     """Remove the file at `path`; return whether it was there."""
-    reach("remove", path)
     try:
-        with translated(path):
+        with _step("remove", path):
             os.unlink(path)
     except FileNotFoundError:
         return False
@@ -198,9 +204,8 @@ class PendingFile:
         self._path = ""
         while self._fd < 0:
             self._path = os.path.join(directory, temporary_name())
-            reach("create", self._path)
             try:
-                with translated(directory):
+                with _step("create", self._path):
                     fd = os.open(self._path, _CREATE_FLAGS, 0o600)
             except FileNotFoundError:
                 make_directory(directory)
@@ -227,11 +232,10 @@ class PendingFile:
 
     def commit(self, path: str, *, durable: bool) -> None:
         """Give the file its final name `path`, in the directory it was opened in; replaces what is there."""
-        with translated(path):
-            if durable:
-                reach("sync", path)
+        if durable:
+            with _step("sync", path):
                 os.fsync(self._fd)
-            reach("rename", path)
+        with _step("rename", path):
             os.rename(self._path, path)
         self._close()
         if durable:

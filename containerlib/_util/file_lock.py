@@ -52,8 +52,6 @@ def acquire(path: str, *, shared: bool = False, blocking: bool = True, create: b
                 return None
             raise
         if _is_current(fd, path):
-            if create:
-                reach("lock", path)
             return fd
         os.close(fd)
 
@@ -72,6 +70,7 @@ def locked(path: str, *, shared: bool = False) -> Iterator[None]:
 
 def _open(path: str) -> int:
     with translated(path):
+        reach("lock", path)
         try:
             return os.open(path, _FLAGS, 0o600)
         except FileNotFoundError:

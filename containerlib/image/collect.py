@@ -7,6 +7,7 @@ only for the moment in which they begin to rely on something.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -83,13 +84,16 @@ def sweep(stores: Stores, *, keep: Iterable[ChainId] = ()) -> Collected:
     return Collected(len(blobs), len(snapshots), freed)
 
 
-def discard(stores: Stores, digests: Iterable[Digest]) -> None:
-    """Delete those of the blobs `digests` that nothing needs, after an operation that failed."""
-    with file_lock.locked(stores.layout.collection_lock):
-        needed = _needed(stores, set())
-        for digest in digests:
-            if digest not in needed:
-                stores.content.delete(digest)
+def discard(stores: Stores, digests: Iterable[Digest] = ()) -> None:
+    """Delete what an operation that failed has left: the blobs `digests`, snapshots, and all else unneeded.
+
+    What cannot be deleted now is a leftover: the error that led here matters more.
+    """
+    del digests
+    with contextlib.suppress(OSError, StoreCorrupted):
+        with file_lock.locked(stores.layout.collection_lock):
+            sweep(stores)
+        stores.snapshots.empty_trash()
 
 
 def _needed(stores: Stores, keep: set[Digest]) -> set[Digest]:

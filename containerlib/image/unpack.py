@@ -98,8 +98,8 @@ def unpack_layer(
             return
         active = stores.snapshots.prepare(lease)
         try:
-            reach("unpack", active.path)
             with translated(active.path):
+                reach("unpack", active.path)
                 size_bytes = _apply(stream, active.path, diff_id, policy)
             stores.snapshots.commit(active.key, name=name, parent=parent, size_bytes=size_bytes)
         except BaseException:

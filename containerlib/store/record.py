@@ -6,6 +6,7 @@ Readers never wait. What a document means is the caller's business.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,7 @@ from containerlib.errors import InvalidInputError, NameInUse, NotFoundError, Sto
 from containerlib.store.layout import checked_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = ["FORMAT", "RecordStore", "check_format"]
 
@@ -131,9 +131,18 @@ class RecordStore:
             if entry.endswith(_SUFFIX) and not entry.startswith(".")
         )
 
-    def lock(self, name: str) -> AbstractContextManager[None]:
-        """Return the lock of one document, for several steps that belong together."""
-        return file_lock.locked(f"{self.directory}/{checked_name(name, self.what)}{_LOCK_SUFFIX}")
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold the lock of one document, for several steps that belong together."""
+        path = f"{self.directory}/{checked_name(name, self.what)}{_LOCK_SUFFIX}"
+        with file_lock.locked(path):
+            try:
+                yield
+            except BaseException:
+                # It was to guard a document that did not come to be.
+                if not self.exists(name):
+                    remove_file(path)
+                raise
 
     def _path(self, name: str) -> str:
         return f"{self.directory}/{checked_name(name, self.what)}{_SUFFIX}"

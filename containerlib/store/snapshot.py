@@ -98,9 +98,13 @@ class SnapshotStore:
         if not os.path.isdir(self.layout.snapshots):
             make_directory(self.layout.snapshots)
             _spread_subdirectories(self.layout.snapshots)
-        make_directory(directory)
         path = f"{directory}/{_TREE}"
-        make_directory(path, 0o755)
+        try:
+            make_directory(directory)
+            make_directory(path, 0o755)
+        except BaseException:
+            self._discard(directory)
+            raise
         return ActiveSnapshot(key, path)
 
     def commit(
