@@ -7,17 +7,18 @@ The reference is set last: until then nobody sees anything of the image.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import attrs
 
-from containerlib.errors import DigestMismatch, InvalidManifest, PlatformNotFound, SizeMismatch
+from containerlib.errors import DigestMismatch, InvalidManifest, LayerError, PlatformNotFound, SizeMismatch
 from containerlib.image.collect import discard
 from containerlib.image.fetch import LayerFetch
 from containerlib.image.image_record import MAX_INDEX_DEPTH, load_image, platform_not_found
 from containerlib.image.naming import names_of, point
 from containerlib.image.progress import ignore
-from containerlib.image.unpack import unpack_layer
+from containerlib.image.unpack import unpack_blob
 from containerlib.oci.digest import Digest, chain_ids
 from containerlib.oci.image_config import MAX_CONFIG_BYTES, ImageConfig
 from containerlib.oci.manifest import Index, Manifest, parse_manifest
@@ -179,9 +180,24 @@ def _fetch_layers(
         for layer, diff_id, name in layers:
             if not stores.snapshots.exists(name):
                 fetching.tell(layer, "unpacking", layer.size)
-                with stores.content.open(layer.digest) as stream:
-                    unpack_layer(
-                        stores, lease, stream, diff_id=diff_id, name=name, parent=parent, policy=policy
-                    )
+                unpack = functools.partial(
+                    unpack_blob,
+                    stores,
+                    lease,
+                    layer,
+                    diff_id=diff_id,
+                    name=name,
+                    parent=parent,
+                    policy=policy,
+                )
+                try:
+                    unpack()
+                except (DigestMismatch, LayerError):
+                    if stores.content.is_intact(layer.digest):
+                        raise
+                    # It was damaged here, long after it came.
+                    stores.content.delete(layer.digest)
+                    list(fetching.fetch([layer]))
+                    unpack()
             fetching.tell(layer, "done", layer.size)
             parent = name

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from containerlib.layer.apply import Devices
+    from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.digest import ChainId, DiffId, Digest
     from containerlib.oci.image_config import ImageConfig
     from containerlib.oci.manifest import Manifest
     from containerlib.store.lease import Lease
     from containerlib.store.stores import Stores
 
-__all__ = ["UnpackPolicy", "unpack_aside", "unpack_image", "unpack_layer"]
+__all__ = ["UnpackPolicy", "unpack_aside", "unpack_blob", "unpack_image", "unpack_layer"]
 
 _BUFFER_BYTES = 1 << 20
 
@@ -105,6 +106,21 @@ def unpack_layer(
         except BaseException:
             stores.snapshots.abort(active.key)
             raise
+
+
+def unpack_blob(
+    stores: Stores,
+    lease: Lease,
+    layer: Descriptor,
+    *,
+    diff_id: DiffId,
+    name: ChainId,
+    parent: ChainId | None,
+    policy: UnpackPolicy | None = None,
+) -> None:
+    """Do what `unpack_layer` does, from the content store."""
+    with stores.content.open(layer.digest) as stream:
+        unpack_layer(stores, lease, stream, diff_id=diff_id, name=name, parent=parent, policy=policy)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.capabilities import need
+from support.docker_registry import docker_registry
 from support.session import temporary_directory
 from support.stock import BIG, NAME, Stock, load_two_layers, take_stock
 
@@ -16,7 +18,9 @@ import containerlib as cl
 from containerlib._util import file_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from support.docker_registry import DockerRegistry
 
     from containerlib import Engine
 
@@ -384,6 +388,38 @@ def test_a_check_waits_for_nobody(stock: Stock) -> None:
     """What others hold shared does not keep a check waiting."""
     with file_lock.locked(stock.engine._session.stores.layout.collection_lock, shared=True):
         assert stock.check() == []
+
+
+@pytest.fixture(scope="module")
+def registry(request: pytest.FixtureRequest) -> Iterator[DockerRegistry]:
+    """Return a registry on loopback."""
+    need(request.config, "peers", ("docker-registry",))
+    with temporary_directory("g") as path, docker_registry(path) as running:
+        yield running
+
+
+@pytest.mark.parametrize("damage", BLOB_DAMAGE)
+def test_pulling_again_mends(stock: Stock, damage: str, registry: DockerRegistry) -> None:
+    """A layer that is damaged here is fetched again by a pull that has to unpack it, without a repair."""
+    name = f"{registry.host}/box:1"
+    stock.image.push(name)
+    stock.engine.images.remove("t:1")
+    stock.engine.images.pull(name)
+    shutil.rmtree(stock.snapshots[0])
+    BLOB_DAMAGE[damage](stock.layers[0])
+    assert stock.engine.images.pull(name).references == (name,)
+    assert stock.check(deep=True) == []
+
+
+@pytest.mark.parametrize("damage", BLOB_DAMAGE)
+def test_damaged_layers_are_never_sent(stock: Stock, damage: str, registry: DockerRegistry) -> None:
+    """A push of a damaged layer fails here, by an error that says what to do, and sets no name there."""
+    name = f"{registry.host}/never/{damage.replace(' ', '')}:1"
+    BLOB_DAMAGE[damage](stock.layers[0])
+    with pytest.raises((cl.StoreCorrupted, cl.BlobNotFound, cl.SizeMismatch)):
+        stock.image.push(name)
+    with pytest.raises(cl.RemoteNotFound):
+        stock.engine.images.pull(name)
 
 
 def test_damaged_layers_are_not_pushed(stock: Stock) -> None:
