@@ -12,6 +12,7 @@ from containerlib.errors import (
     CommandNotFound,
     ContainerlibError,
     ImageNotFound,
+    StoreCorrupted,
     UnsupportedHost,
 )
 
@@ -32,6 +33,7 @@ _HINTS = (
         "'containerlib images' lists what there is here; 'containerlib run --from-host' needs no image",
     ),
     (UnsupportedHost, "'containerlib doctor' says what this host can do"),
+    (StoreCorrupted, "'containerlib system check --repair' mends what can be mended"),
 )
 
 

@@ -6,7 +6,9 @@ import contextlib
 import io
 import os
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from support.archives import archive, file
 from support.capabilities import need
 from support.docker_registry import docker_registry
 from support.failpoints import Step, died_at, record_steps
+from support.faults import DEADLINE_S
 from support.session import temporary_directory, tracked_root
 from support.stock import load_two_layers, two_layers
 
@@ -204,6 +207,52 @@ def kill_everywhere(scene: Scene, case: Case) -> None:
 def test_death_at_each_step(scene: Scene, name: str) -> None:
     """Names mean what they meant or what they shall mean, and what is left over is collected."""
     kill_everywhere(scene, CASES[name])
+
+
+FILES = 5000
+
+
+def test_death_in_the_midst_of_unpacking(scene: Scene) -> None:
+    """A process that is killed while it writes a layer leaves a part of it that nobody sees, and that goes."""
+    data = archive(*(file(b"f%d" % number, b"") for number in range(FILES)))
+    for _ in range(20):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                scene.engine().images.from_tar(io.BytesIO(data), reference=OLD)
+            finally:
+                os._exit(0)
+        while (
+            unpacked(scene) < 100 and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        ):
+            pass
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        if 0 < unpacked(scene) < FILES:
+            break
+    else:
+        raise AssertionError("it is never killed in the midst")
+    before = targets(scene)
+    engine = scene.engine()
+    deadline = time.monotonic() + DEADLINE_S
+    # Whoever helps to unpack may need a moment to notice.
+    while unpacked(scene) and time.monotonic() < deadline:
+        assert [found for found in engine.check() if not found.is_leftover] == []
+        assert engine.repair().left == ()
+    assert unpacked(scene) == 0
+    assert engine.check(deep=True) == ()
+    assert targets(scene) == before
+    assemble(scene.engine())
+    assert engine.check(deep=True) == ()
+    remove_everything(scene)
+
+
+def unpacked(scene: Scene) -> int:
+    """Count the files of layers that are not complete."""
+    try:
+        return sum(len(os.listdir(path)) for path in Path(scene.root, "snapshots").glob("active-*/fs"))
+    except FileNotFoundError:
+        return 0
 
 
 @pytest.fixture(scope="module")
