@@ -210,21 +210,22 @@ def test_death_at_each_step(scene: Scene, name: str) -> None:
 
 
 FILES = 5000
+LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
 def test_death_in_the_midst_of_unpacking(scene: Scene) -> None:
-    """A process that is killed while it writes a layer leaves a part of it that nobody sees, and that goes."""
+    """A process that is killed while it writes a layer leaves a part that nobody sees, and that goes."""
     data = archive(*(file(b"f%d" % number, b"") for number in range(FILES)))
+    scene.keep()
     for _ in range(20):
+        scene.put_back()
         pid = os.fork()
         if pid == 0:
             try:
                 scene.engine().images.from_tar(io.BytesIO(data), reference=OLD)
             finally:
                 os._exit(0)
-        while (
-            unpacked(scene) < 100 and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-        ):
+        while unpacked(scene) < 100 and os.waitid(os.P_PID, pid, LOOK) is None:
             pass
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
