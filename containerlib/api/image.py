@@ -19,7 +19,8 @@ from containerlib.oci.image_config import Config
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime, timedelta
 
     from containerlib.api.container import Container
     from containerlib.api.options import RunOptions
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from containerlib.image.inspection import ImageInspection
     from containerlib.image.lock_file import LockedImage
     from containerlib.image.progress import Progress
+    from containerlib.image.prune import PruneReport
     from containerlib.image.resolve import Removed
     from containerlib.oci.descriptor import Descriptor
 
@@ -41,6 +43,8 @@ __all__ = ["Image", "Images", "PullPolicy"]
 _T = TypeVar("_T")
 PullPolicy = Literal["missing", "always", "never"]
 
+_HOLD_ATTEMPTS = 20
+_LATEST = 2**33 - 1  # what a tar header can hold: files keep the times that they have
 _DEFAULT_SHELLS = ("bin/sh", "usr/bin/sh", "bin/bash")
 
 
@@ -274,6 +278,7 @@ class Image:
             ResourceInUse: A container of this engine is made of it, or it has several names and `force` is
                 not set.
         """
+        self._session.holds.release_idle()
         return resolve.remove_image(
             self._session.stores, self.id, in_use=self._session.containers_of, force=force
         )
@@ -380,6 +385,69 @@ class Images:
         locked = tuple(self._remote.lock(references, platforms))
         LockFile.update(chosen, locked)
         return locked
+
+    @contextlib.contextmanager
+    def hold(
+        self, name: str, *, pull: PullPolicy = "missing", progress: Progress | None = None
+    ) -> Iterator[Image]:
+        """Find an image as `find` does, and keep all others from deleting its content within the block.
+
+        Between finding an image and starting a container of it, another process may prune it. `run` and
+        `Popen` of the package hold what they are given by name.
+
+        Args:
+            name: As for `find`.
+            pull: As for `find`.
+            progress: As for `pull`.
+
+        Raises:
+            ImageNotFound: There is none; or others remove it again and again.
+            RegistryError: See `pull`.
+        """
+        for attempt in range(1, _HOLD_ATTEMPTS + 1):
+            image = self.find(name, pull=pull, progress=progress)
+            with contextlib.ExitStack() as stack:
+                try:
+                    stack.enter_context(self._session.holds.holding(image.record))
+                except ImageNotFound:
+                    if attempt == _HOLD_ATTEMPTS:
+                        raise
+                    continue
+                yield image
+                return
+
+    def prune(
+        self,
+        *,
+        all: bool = False,  # noqa: A002 - Docker's word
+        until: datetime | timedelta | None = None,
+        labels: Sequence[str] = (),
+        without_labels: Sequence[str] = (),
+    ) -> PruneReport:
+        """Remove images that no container uses, all content that nothing needs, and what dead processes left.
+
+        Args:
+            all: Whether to remove images with names, too; only those without one otherwise.
+            until: Only images that were pulled, made or named before that time, or longer ago than that. When
+                an image was built does not count: it says nothing about its use here.
+            labels: Only images with all of these labels, each ``NAME`` or ``NAME=VALUE``.
+            without_labels: Only images with none of these.
+
+        Returns:
+            What was removed. Images that a running engine holds are not.
+
+        Raises:
+            InvalidOption: A label has no name, or a time lies before 1970.
+            StoreCorrupted: The file of a name is damaged, so that nobody knows what it needs; see
+                `Engine.repair`.
+
+        Cost: reads each manifest and configuration.
+        """
+        from containerlib.image.prune import ImageFilter, prune_images  # noqa: PLC0415 - needed by few
+
+        chosen = ImageFilter.make(all=all, until=until, labels=labels, without_labels=without_labels)
+        self._session.holds.release_idle()
+        return prune_images(self._session.stores, chosen, in_use=self._session.containers_of)
 
     def from_host(self, commands: Sequence[str] | None = None, *, reference: str | None = None) -> Image:
         """Make an image of programs of this host, with exactly the libraries that they need.
@@ -595,6 +663,7 @@ class Images:
             ImageNotFound: There is none.
             ResourceInUse: A container of this engine is made of it.
         """
+        self._session.holds.release_idle()
         return self._by_any_name(
             name,
             lambda known: resolve.remove_image(

@@ -12,9 +12,11 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from containerlib._util.atomic_file import make_directory, publish_file, remove_file
+from containerlib._util.atomic_file import append, make_directory, publish_file, remove_file
+from containerlib._util.disk_error import translated
 from containerlib.errors import DigestMismatch, SizeMismatch
 from containerlib.oci.digest import Digest
+from containerlib.store.quarantine import put_aside
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -78,9 +80,7 @@ class Ingest:
                 f"blob {self._digest}", expected=self._expected_size, actual=self.size + len(data)
             )
         self._hash.update(data)
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._fd, rest) :]
+        append(self._fd, data, self._path)
         self.size += len(data)
         return len(data)
 
@@ -98,15 +98,23 @@ class Ingest:
             self._drop()
             raise DigestMismatch("blob", expected=self._digest, actual=actual)
         make_directory(self._layout.blob_directory(self._digest.algorithm))
-        publish_file(self._path, self._layout.blob(self._digest))
+        path = self._layout.blob(self._digest)
+        try:
+            publish_file(self._path, path)
+        except IsADirectoryError:
+            # No blob is a directory: whatever it is, it must not keep the right content out.
+            put_aside(self._layout, path)
+            publish_file(self._path, path)
         self._close()
 
     def _open(self) -> int:
         try:
-            fd = os.open(self._path, _FLAGS, 0o600)
+            with translated(self._path):
+                fd = os.open(self._path, _FLAGS, 0o600)
         except FileNotFoundError:
             make_directory(self._layout.ingests)
-            fd = os.open(self._path, _FLAGS, 0o600)
+            with translated(self._path):
+                fd = os.open(self._path, _FLAGS, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:
             return fd
