@@ -27,10 +27,12 @@ __all__ = [
     "PendingFile",
     "append",
     "collect_temporary_files",
+    "empty",
     "make_directory",
     "move",
     "publish_file",
     "remove_file",
+    "remove_unlocked",
     "rename_directory",
     "sync_directory",
     "sync_filesystem",
@@ -144,6 +146,13 @@ def append(fd: int, data: bytes | memoryview, path: str) -> None:
             rest = rest[os.write(fd, rest) :]
 
 
+def empty(fd: int, path: str) -> None:
+    """Take all content from the open file `fd`, which is at `path`."""
+    with _step("empty", path):
+        os.ftruncate(fd, 0)
+        os.lseek(fd, 0, os.SEEK_SET)
+
+
 def remove_file(path: str) -> bool:
     """Remove the file at `path`; return whether it was there."""
     try:
@@ -181,11 +190,12 @@ def collect_temporary_files(directory: str) -> int:
     for name in names:
         if name.startswith(TEMPORARY_PREFIX):
             with contextlib.suppress(FileNotFoundError):
-                count += _collect(os.path.join(directory, name))
+                count += remove_unlocked(os.path.join(directory, name))
     return count
 
 
-def _collect(path: str) -> bool:
+def remove_unlocked(path: str) -> bool:
+    """Remove the file at `path` unless somebody holds its lock; return whether it went."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,7 +12,14 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from containerlib._util.atomic_file import append, make_directory, publish_file, remove_file
+from containerlib._util.atomic_file import (
+    append,
+    empty,
+    make_directory,
+    publish_file,
+    remove_file,
+    remove_unlocked,
+)
 from containerlib._util.disk_error import translated
 from containerlib.errors import DigestMismatch, SizeMismatch
 from containerlib.oci.digest import Digest
@@ -128,8 +135,7 @@ class Ingest:
         if self.size > self._expected_size:
             self._hash = hashlib.new(self._digest.algorithm)
             self.size = 0
-            os.ftruncate(self._fd, 0)
-            os.lseek(self._fd, 0, os.SEEK_SET)
+            empty(self._fd, self._path)
 
     def _drop(self) -> None:
         remove_file(self._path)
@@ -146,22 +152,12 @@ def collect_ingests(layout: Layout) -> int:
     count = 0
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(layout.ingests):
-            with contextlib.suppress(FileNotFoundError, BlockingIOError):
-                _collect(f"{layout.ingests}/{name}")
-                count += 1
+            with contextlib.suppress(FileNotFoundError):
+                count += remove_unlocked(f"{layout.ingests}/{name}")
     return count
 
 
 def drop_ingest(layout: Layout, digest: Digest) -> None:
     """Remove what has come of a blob, unless somebody is writing it."""
-    with contextlib.suppress(FileNotFoundError, BlockingIOError):
-        _collect(layout.ingest(digest))
-
-
-def _collect(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(path)
-    finally:
-        os.close(fd)
+    with contextlib.suppress(FileNotFoundError):
+        remove_unlocked(layout.ingest(digest))
