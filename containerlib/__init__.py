@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from containerlib.api.container import Container, Containers
     from containerlib.api.doctor import Finding
     from containerlib.api.engine import Engine, EngineConfig, default_engine
+    from containerlib.api.exec import ExecProcess
     from containerlib.api.image import Image, Images
     from containerlib.api.options import RunOptions
     from containerlib.api.process import Process
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         NameInUse,
         NetworkNotFound,
         NotFoundError,
+        NotLocked,
         Offline,
         OperationTimeout,
         OutputLimitExceeded,
@@ -67,8 +69,13 @@ if TYPE_CHECKING:
         VerificationError,
         VolumeNotFound,
     )
+    from containerlib.image.export import Exported
+    from containerlib.image.history import HistoryEntry
+    from containerlib.image.inspection import ImageInspection
+    from containerlib.image.lock_file import LockedImage
     from containerlib.image.progress import TransferEvent
     from containerlib.image.resolve import Removed
+    from containerlib.layer.compare import Change
     from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.image_config import Config as ImageDefaults
     from containerlib.options import Device, Mount, Resources, Rlimit, Security
@@ -82,6 +89,7 @@ _MODULES = {
     "containerlib.api.engine": ("Engine", "EngineConfig", "default_engine"),
     "containerlib.api.image": ("Image", "Images"),
     "containerlib.api.options": ("RunOptions",),
+    "containerlib.api.exec": ("ExecProcess",),
     "containerlib.api.process": ("Process",),
     "containerlib.api.registry": ("Login", "Registry", "RemoteManifest"),
     "containerlib.api.registry_server": ("RegistryServer",),
@@ -98,9 +106,15 @@ _MODULES = {
         *("SpawnError", "StoreCorrupted", "UnsafePath", "UnsupportedHost", "UnsupportedLayer"),
         *("VerificationError", "VolumeNotFound", "AuthenticationFailed", "Offline", "PlatformNotFound"),
         *("RateLimited", "RegistryBlocked", "RegistryError", "RegistryUnavailable", "RemoteNotFound"),
+        "NotLocked",
     ),
+    "containerlib.image.export": ("Exported",),
+    "containerlib.image.history": ("HistoryEntry",),
+    "containerlib.image.inspection": ("ImageInspection",),
+    "containerlib.image.lock_file": ("LockedImage",),
     "containerlib.image.progress": ("TransferEvent",),
     "containerlib.image.resolve": ("Removed",),
+    "containerlib.layer.compare": ("Change",),
     "containerlib.oci.descriptor": ("Descriptor",),
     "containerlib.oci.image_config": ("Config",),
     "containerlib.options": ("Device", "Mount", "Resources", "Rlimit", "Security"),
@@ -116,6 +130,7 @@ __all__ = [
     "AuthenticationFailed",
     "BlobNotFound",
     "CgroupError",
+    "Change",
     "CommandNotExecutable",
     "CommandNotFound",
     "CompletedRun",
@@ -132,10 +147,14 @@ __all__ = [
     "Engine",
     "EngineClosed",
     "EngineConfig",
+    "ExecProcess",
     "ExitStatus",
+    "Exported",
     "Finding",
+    "HistoryEntry",
     "Image",
     "ImageDefaults",
+    "ImageInspection",
     "ImageNotFound",
     "Images",
     "InvalidDigest",
@@ -145,11 +164,13 @@ __all__ = [
     "InvalidReference",
     "InvalidState",
     "LayerError",
+    "LockedImage",
     "Login",
     "Mount",
     "NameInUse",
     "NetworkNotFound",
     "NotFoundError",
+    "NotLocked",
     "Offline",
     "OperationTimeout",
     "OutputLimitExceeded",

@@ -4,6 +4,7 @@
       NotFoundError(LookupError)
         ImageNotFound  ContainerNotFound  VolumeNotFound  NetworkNotFound  BlobNotFound  SnapshotNotFound
           PlatformNotFound(ImageNotFound)
+        NotLocked
       ConflictError
         NameInUse  ResourceInUse  InvalidState
       InvalidInputError(ValueError)
@@ -55,6 +56,7 @@ __all__ = [
     "NameInUse",
     "NetworkNotFound",
     "NotFoundError",
+    "NotLocked",
     "Offline",
     "OperationTimeout",
     "OutputLimitExceeded",
@@ -99,6 +101,10 @@ class PlatformNotFound(ImageNotFound):
     def __init__(self, message: str, *, platforms: tuple[str, ...]) -> None:
         super().__init__(message)
         self.platforms = platforms
+
+
+class NotLocked(NotFoundError):
+    """The lock file does not have this reference, and the engine must use nothing else."""
 
 
 class ContainerNotFound(NotFoundError):

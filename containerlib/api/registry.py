@@ -74,6 +74,7 @@ class RemoteManifest:
 class Registry:
     """A registry, by its host. Made by `Engine.registry`; owns nothing, and needs no closing.
 
+    It is this very registry that is asked, and none of the mirrors that the host's configuration has for it.
     Names are those of its repositories, with or without its host: ``team/tool:1`` and
     ``localhost:5000/team/tool:1`` are the same for the registry ``localhost:5000``.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 
 import click
@@ -27,19 +26,30 @@ def _read_password(username: str | None, password: str | None, *, from_stdin: bo
     if from_stdin:
         if not username:
             raise click.UsageError("Must provide --username with --password-stdin")
-        data = sys.stdin.buffer.read(_MAX_PASSWORD_BYTES)
-        return data.decode().removesuffix("\n").removesuffix("\r")
+        data = sys.stdin.buffer.read(_MAX_PASSWORD_BYTES + 1)
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            raise click.UsageError("The password on standard input is not UTF-8") from None
+        if len(data) > _MAX_PASSWORD_BYTES:
+            raise click.UsageError(f"The password is over {_MAX_PASSWORD_BYTES} bytes")
+        return text.removesuffix("\n").removesuffix("\r")
     if password is not None:
         click.echo(_INSECURE, err=True)
         return password
-    return getpass.getpass("Password: ")
+    return _ask("Password", is_hidden=True)
+
+
+def _ask(what: str, *, is_hidden: bool = False) -> str:
+    answer: str = click.prompt(what, hide_input=is_hidden, default="", show_default=False)
+    return answer
 
 
 def _login(*, host: str, username: str | None, password: str | None, password_stdin: bool) -> None:
     if not password_stdin and (username is None or password is None) and not sys.stdin.isatty():
         raise click.UsageError("Cannot perform an interactive login from a non TTY device")
     if username is None and not password_stdin:
-        username = input("Username: ").strip()
+        username = _ask("Username").strip()
     secret = _read_password(username, password, from_stdin=password_stdin)
     if not username or not secret:
         raise click.UsageError("User name and password must not be empty")

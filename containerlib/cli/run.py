@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
@@ -12,6 +13,7 @@ import click
 from containerlib.api.engine import Engine
 from containerlib.cli import options as parsers
 from containerlib.cli.foreground import Foreground, leaving_on_signals
+from containerlib.cli.progress import shown_progress
 from containerlib.container.streams import DEVNULL
 from containerlib.errors import EngineClosed, InvalidOption
 from containerlib.image.host import DEFAULT_COMMANDS
@@ -294,7 +296,9 @@ def _image(engine: Engine, values: Mapping[str, Any]) -> tuple[Image, Sequence[s
     arguments: Sequence[str] = values["arguments"]
     if values["from_host"]:
         return _host_image(engine, values["entrypoint"] or arguments[0]), arguments
-    return engine.images.find(arguments[0], pull=values["pull"]), arguments[1:] or None
+    with shown_progress("Pull complete", quiet=not sys.stderr.isatty()) as progress:
+        found = engine.images.find(arguments[0], pull=values["pull"], progress=progress)
+    return found, arguments[1:] or None
 
 
 def _start(image: Image, command: Sequence[str] | None, values: Mapping[str, Any]) -> Container:

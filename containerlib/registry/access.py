@@ -7,7 +7,6 @@ that is known, and after it if the registry says so.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
 
 import attrs
 
@@ -69,7 +68,7 @@ class RegistryAccess:
         is_given = path.startswith("/") or "://" in path
         url = path if is_given else f"/v2/{self.source.repository}/{path}"
         grant = self._grant
-        if grant is not None and not grant.is_fresh:
+        if self._challenges and (grant is None or not grant.is_fresh):
             grant = self._renew(what)
         if grant is not None:
             wanted["Authorization"] = grant.header
@@ -77,7 +76,8 @@ class RegistryAccess:
         if answer.status != _UNAUTHORIZED:
             return answer
         challenges = parse_challenges(answer.headers.get("www-authenticate", ""))
-        if not challenges or not self._is_here(answer.url):
+        # Where the registry redirected to has no say in who we are.
+        if not challenges or not self._transport.is_at(self.source, answer.url):
             return answer
         answer.close()
         if grant is not None:
@@ -89,8 +89,3 @@ class RegistryAccess:
     def _renew(self, what: str) -> Grant:
         self._grant = self._authorizer.grant(self.source, self._challenges, self._scopes, what)
         return self._grant
-
-    def _is_here(self, url: str) -> bool:
-        """Say whether it was the registry itself that answered, and not where it redirected to."""
-        here, there = urlsplit(self._transport.base_url(self.source)), urlsplit(url)
-        return (here.scheme, here.netloc) == (there.scheme, there.netloc)

@@ -69,12 +69,16 @@ def put_blob(
         RegistryError: The registry refuses; see `Transport.request`.
     """
     what = f"upload of {descriptor.digest} to {repository.source.name}"
-    if any(_mount(repository, descriptor, source, what) for source in mount_from):
-        return False
+    place: Place | None = None
+    for source in mount_from:
+        is_mounted, place = _mount(repository, descriptor, source, what)
+        if is_mounted:
+            return False
     in_chunks = False
     for is_last in (*[False] * (_ATTEMPTS - 1), True):
         try:
-            _send(repository, descriptor, open_source, what, in_chunks=in_chunks)
+            begun, place = place or _begin(repository, what), None
+            _send(repository, descriptor, begun, open_source, what, in_chunks=in_chunks)
         except _OtherwiseError as error:
             if is_last:
                 raise error.cause from None
@@ -101,10 +105,17 @@ def put_manifest(repository: RepositoryClient, raw: bytes, media_type: str, tag:
     name = tag or descriptor.digest
     what = f"manifest {name!r} of {repository.source.name}"
     headers = {"Content-Type": media_type, "Content-Length": str(len(raw))}
-    with repository.request("PUT", f"manifests/{name}", what, headers, lambda: raw) as answer:
-        if answer.status not in {_OK, _CREATED, _ACCEPTED}:
-            raise refused(answer.refusal(), what)
-        seen = answer.headers.get("docker-content-digest", str(descriptor.digest))
+    for is_last in (*[False] * (_ATTEMPTS - 1), True):
+        try:
+            with repository.request("PUT", f"manifests/{name}", what, headers, lambda: raw) as answer:
+                if answer.status not in {_OK, _CREATED, _ACCEPTED}:
+                    raise refused(answer.refusal(), what)
+                seen = answer.headers.get("docker-content-digest", str(descriptor.digest))
+            break
+        except RegistryUnavailable as error:
+            # Without an answer nobody knows whether it was taken; taking it twice changes nothing.
+            if is_last or error.status is not None:
+                raise
     if seen != descriptor.digest:
         raise DigestMismatch(what, expected=descriptor.digest, actual=seen[:160])
     return descriptor
@@ -122,12 +133,12 @@ class _OtherwiseError(Exception):
 def _send(
     repository: RepositoryClient,
     descriptor: Descriptor,
+    place: Place,
     open_source: Callable[[], AbstractContextManager[BinaryIO | Readable]],
     what: str,
     *,
     in_chunks: bool,
 ) -> None:
-    place = _begin(repository, what)
     with open_source() as source:
         if not (in_chunks or place.least_bytes):
             _send_whole(repository, descriptor, place, source, what)
@@ -138,19 +149,24 @@ def _send(
             raise _OtherwiseError(error.cause, in_chunks=True) from None
 
 
-def _mount(repository: RepositoryClient, descriptor: Descriptor, source: str, what: str) -> bool:
-    """Let the registry take a blob from another of its repositories; say whether it did.
+def _mount(
+    repository: RepositoryClient, descriptor: Descriptor, source: str, what: str
+) -> tuple[bool, Place | None]:
+    """Let the registry take a blob from another of its repositories.
 
+    Returns whether it did, and if not, where to upload the blob instead if the registry has begun that.
     Whatever goes wrong is no matter: the blob can be uploaded.
     """
     if source == repository.source.repository:
-        return False
+        return False, None
     query = urlencode({"mount": descriptor.digest, "from": source})
     with contextlib.suppress(RegistryError):
         reader = repository.reading(source)
         with reader.request("POST", f"blobs/uploads/?{query}", what, {"Content-Length": "0"}) as answer:
-            return answer.status == _CREATED
-    return False
+            if answer.status == _ACCEPTED:
+                return False, Place.of(answer, what, least_bytes=_least(answer))
+            return answer.status == _CREATED, None
+    return False, None
 
 
 def _send_whole(

@@ -22,7 +22,7 @@ from containerlib._util.atomic_file import (
 )
 from containerlib.errors import BlobNotFound, DigestMismatch, SizeMismatch, StoreCorrupted
 from containerlib.oci.digest import Digest
-from containerlib.store.ingest import Ingest, collect_ingests
+from containerlib.store.ingest import Ingest, collect_ingests, drop_ingest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,6 +184,14 @@ class ContentStore:
             size: The promised size in bytes.
         """
         return Ingest(self.layout, digest, size)
+
+    def has_begun(self, digest: Digest) -> bool:
+        """Say whether a beginning of the blob is here, which `ingest` would go on with."""
+        return os.path.exists(self.layout.ingest(digest))
+
+    def forget(self, digest: Digest) -> None:
+        """Remove the beginning of a blob that nobody is writing, because it may be of something else."""
+        drop_ingest(self.layout, digest)
 
     def exists(self, digest: Digest, *, size: int | None = None) -> bool:
         """Say whether the blob is here; with `size`, one of another size does not count."""

@@ -530,7 +530,6 @@ def test_what_was_kept_of_a_lie_does_not_spoil_the_truth(engine: Engine, liar: _
     refuse(engine, liar, cl.RegistryUnavailable, "broke|ends after")
     liar.cut.clear()
     liar.table[liar.blob_path] = honest
-    refuse(engine, liar, cl.DigestMismatch, "expected sha256:")
     with liar.serve() as name:
         assert engine.images.pull(name)
 

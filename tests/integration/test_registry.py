@@ -362,3 +362,27 @@ def test_registry_with_tls_of_an_authority_of_its_own(
             here.login("ann", "secret")
             assert here.tags("safe") == ["1"]
             assert here.copy("safe:1", "safe:2") == here.resolve("safe:1")
+
+
+def test_command_line_asks_on_a_terminal(locked: DockerRegistry, home: Path) -> None:
+    """Without options `login` asks for name and password; the password is not shown."""
+    controller, terminal = os.openpty()
+    with os.fdopen(controller, "r+b", buffering=0) as screen:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "containerlib", "login", locked.host],
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+        )
+        os.close(terminal)
+        shown = b""
+        for prompt, answer in ((b"Username: ", b"ann\n"), (b"Password: ", b"secret\n")):
+            while prompt not in shown:
+                shown += screen.read(1024)
+            screen.write(answer)
+        while b"Login Succeeded" not in shown:
+            shown += screen.read(1024)
+        assert process.wait() == 0
+    assert b"secret" not in shown
+    assert (home / ".docker/config.json").exists()

@@ -7,10 +7,15 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from support.small_registry import Reply, Request, SmallRegistry, serve
+from support.small_registry import Reply, Request, SmallRegistry, digest_of, serve
 from support.token_service import TokenService, guard, token_service
 
 import containerlib as cl
+from containerlib.registry.auth import Grant
+from containerlib.registry.client import Registries
+from containerlib.registry.credentials import Credentials
+from containerlib.registry.listing import list_tags
+from containerlib.registry.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -190,3 +195,43 @@ def test_each_credential_has_its_own_tokens(
         here.login(name, password, store=False)
         here.tags("x")
         assert service.requests[-1].query["account"] == name
+
+
+def test_token_that_runs_out_between_parts_is_renewed(
+    engine: cl.Engine, small: SmallRegistry, service: TokenService
+) -> None:
+    """A copy whose token is refused on the way asks for another one and goes on."""
+    service.users.clear()
+    config, layer = b"{}", b"layer" * 1000
+    parts = [{"mediaType": "x/y", "digest": digest_of(data), "size": len(data)} for data in (config, layer)]
+    document = {"schemaVersion": 2, "mediaType": MANIFEST, "config": parts[0], "layers": parts[1:]}
+    small.manifests["x", "1"] = (MANIFEST, json.dumps(document).encode())
+    for data in (config, layer):
+        small.blobs["x", digest_of(data)] = data
+    left = iter(range(1))
+
+    def expire(request: Request) -> None:
+        if request.target.startswith("GET /v2/x/blobs") and next(left, None) is not None:
+            service.expire()
+
+    small.intercept = expire
+    with serve() as target:
+        engine.registry(small.host).copy("x:1", f"{target.host}/y:1")
+        assert set(target.blobs.values()) == {config, layer}
+    assert len(service.requests) == 2
+
+
+def test_token_that_is_known_to_have_run_out_is_not_shown(
+    small: SmallRegistry, service: TokenService
+) -> None:
+    """A token whose time is over is replaced before the registry has to refuse it."""
+    service.users.clear()
+    registries = Registries(Credentials({}, "/nonexistent"))
+    repository = registries.repository(Source(small.host, "x", scheme="http"))
+    assert list_tags(repository, "x") == ["1"]
+    repository._grant = Grant("Bearer old", expires_at=0.0)
+    registries.authorizer.forget(Grant("Bearer token1"))
+    assert list_tags(repository, "x") == ["1"]
+    registries.close()
+    shown = [request.headers.get("authorization") for request in small.requests]
+    assert shown == [None, "Bearer token1", "Bearer token2"]
