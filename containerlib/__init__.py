@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from containerlib.api.container import Container, Containers
     from containerlib.api.doctor import Finding
     from containerlib.api.engine import Engine, EngineConfig, default_engine
+    from containerlib.api.exec import ExecProcess
     from containerlib.api.image import Image, Images
     from containerlib.api.options import RunOptions
     from containerlib.api.process import Process
     from containerlib.api.registry import Login, Registry, RemoteManifest
+    from containerlib.api.registry_server import RegistryServer
     from containerlib.api.result import CompletedRun
     from containerlib.api.run import Popen, run
     from containerlib.container.state import ContainerState
@@ -67,9 +69,13 @@ if TYPE_CHECKING:
         VerificationError,
         VolumeNotFound,
     )
+    from containerlib.image.export import Exported
+    from containerlib.image.history import HistoryEntry
+    from containerlib.image.inspection import ImageInspection
     from containerlib.image.lock_file import LockedImage
     from containerlib.image.progress import TransferEvent
     from containerlib.image.resolve import Removed
+    from containerlib.layer.compare import Change
     from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.image_config import Config as ImageDefaults
     from containerlib.options import Device, Mount, Resources, Rlimit, Security
@@ -83,8 +89,10 @@ _MODULES = {
     "containerlib.api.engine": ("Engine", "EngineConfig", "default_engine"),
     "containerlib.api.image": ("Image", "Images"),
     "containerlib.api.options": ("RunOptions",),
+    "containerlib.api.exec": ("ExecProcess",),
     "containerlib.api.process": ("Process",),
     "containerlib.api.registry": ("Login", "Registry", "RemoteManifest"),
+    "containerlib.api.registry_server": ("RegistryServer",),
     "containerlib.api.result": ("CompletedRun",),
     "containerlib.api.run": ("Popen", "run"),
     "containerlib.container.state": ("ContainerState",),
@@ -100,9 +108,13 @@ _MODULES = {
         *("RateLimited", "RegistryBlocked", "RegistryError", "RegistryUnavailable", "RemoteNotFound"),
         "NotLocked",
     ),
+    "containerlib.image.export": ("Exported",),
+    "containerlib.image.history": ("HistoryEntry",),
+    "containerlib.image.inspection": ("ImageInspection",),
     "containerlib.image.lock_file": ("LockedImage",),
     "containerlib.image.progress": ("TransferEvent",),
     "containerlib.image.resolve": ("Removed",),
+    "containerlib.layer.compare": ("Change",),
     "containerlib.oci.descriptor": ("Descriptor",),
     "containerlib.oci.image_config": ("Config",),
     "containerlib.options": ("Device", "Mount", "Resources", "Rlimit", "Security"),
@@ -118,6 +130,7 @@ __all__ = [
     "AuthenticationFailed",
     "BlobNotFound",
     "CgroupError",
+    "Change",
     "CommandNotExecutable",
     "CommandNotFound",
     "CompletedRun",
@@ -134,10 +147,14 @@ __all__ = [
     "Engine",
     "EngineClosed",
     "EngineConfig",
+    "ExecProcess",
     "ExitStatus",
+    "Exported",
     "Finding",
+    "HistoryEntry",
     "Image",
     "ImageDefaults",
+    "ImageInspection",
     "ImageNotFound",
     "Images",
     "InvalidDigest",
@@ -164,6 +181,7 @@ __all__ = [
     "Registry",
     "RegistryBlocked",
     "RegistryError",
+    "RegistryServer",
     "RegistryUnavailable",
     "RemoteManifest",
     "RemoteNotFound",

@@ -13,11 +13,15 @@ from containerlib.cli.lazy_group import LazyGroup
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["run_group"]
+__all__ = ["place_of", "run_group"]
 
 _COMMANDS = {
     "doctor": "containerlib.cli.doctor:doctor",
+    "export": "containerlib.cli.export:export",
+    "history": "containerlib.cli.history:history",
+    "image": "containerlib.cli.image:image",
     "images": "containerlib.cli.images:images",
+    "inspect": "containerlib.cli.inspect:inspect",
     "lock": "containerlib.cli.lock:lock",
     "login": "containerlib.cli.login:login",
     "logout": "containerlib.cli.login:logout",
@@ -34,6 +38,11 @@ _PROGRAM = "containerlib"
 _USAGE_ERROR = 125
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
+
+
+def place_of(name: str) -> str | None:
+    """Where the command called `name` is, as ``module:name``; None if there is no such command."""
+    return _COMMANDS.get(name)
 
 
 class _MainGroup(LazyGroup):

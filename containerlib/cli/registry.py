@@ -22,6 +22,7 @@ _COMMANDS = {
     "copy": "containerlib.cli.registry:copy",
     "delete": "containerlib.cli.registry:delete",
     "resolve": "containerlib.cli.registry:resolve",
+    "serve": "containerlib.cli.serve:serve",
     "tags": "containerlib.cli.registry:tags",
 }
 

@@ -46,6 +46,7 @@ def assemble_image(
     platform: Platform | None = None,
     comment: str = "",
     latest_mtime: int = _EPOCH,
+    created: str = "",
 ) -> ImageRecord:
     """Make an image of one layer that holds `entries`.
 
@@ -59,6 +60,7 @@ def assemble_image(
         platform: What it runs on; this host if None.
         comment: Goes into the history, so into the image's id.
         latest_mtime: Later times of entries become this one, in seconds since 1970.
+        created: When the image says it was made, in RFC 3339; empty leaves it out.
 
     Raises:
         InvalidInputError: An entry cannot be written, or the reference is not one.
@@ -69,7 +71,14 @@ def assemble_image(
         lease.protect([written.diff_id])
         blob = writer.commit()
         return complete_image(
-            stores, lease, [blob], config=config, reference=reference, platform=platform, comment=comment
+            stores,
+            lease,
+            [blob],
+            config=config,
+            reference=reference,
+            platform=platform,
+            comment=comment,
+            created=created,
         )
 
 
@@ -83,6 +92,7 @@ def complete_image(
     platform: Platform | None = None,
     comment: str = "",
     policy: UnpackPolicy | None = None,
+    created: str = "",
 ) -> ImageRecord:
     """Make an image of uncompressed layers that are in the content store and protected by `lease`.
 
@@ -95,6 +105,7 @@ def complete_image(
         platform: What it runs on; this host if None.
         comment: Goes into the history.
         policy: What the layers may hold.
+        created: When the image says it was made, in RFC 3339; empty leaves it out.
 
     Raises:
         LayerError: A layer cannot be applied.
@@ -103,7 +114,8 @@ def complete_image(
         [blob.digest for blob in layers],
         config=_with_path(config or Config()),
         platform=platform,
-        history=[History(created_by="containerlib", comment=comment) for _ in layers],
+        history=[History(created=created, created_by="containerlib", comment=comment) for _ in layers],
+        created=created,
     )
     manifest = Manifest.build(
         image_config.descriptor, [Descriptor(media_type.OCI_LAYER, blob.digest, blob.size) for blob in layers]

@@ -68,7 +68,7 @@ class RegistryAccess:
         is_given = path.startswith("/") or "://" in path
         url = path if is_given else f"/v2/{self.source.repository}/{path}"
         grant = self._grant
-        if grant is not None and not grant.is_fresh:
+        if self._challenges and (grant is None or not grant.is_fresh):
             grant = self._renew(what)
         if grant is not None:
             wanted["Authorization"] = grant.header

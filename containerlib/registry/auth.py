@@ -11,13 +11,14 @@ import math
 import threading
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
-from containerlib.errors import AuthenticationFailed, RegistryError
+from containerlib.errors import AuthenticationFailed, InvalidInputError, RegistryError
 from containerlib.registry.addresses import ForbiddenPlaceError
 from containerlib.registry.answers import redacted
+from containerlib.registry.credential import normal_key
 from containerlib.registry.source import Source
 from containerlib.registry.tokens import Token, TokenQuestion, basic_header, fetch_token
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from containerlib.registry.transport import Transport
 
 __all__ = ["Authorizer", "Grant"]
+
+_PORTS = {"http": 80, "https": 443}
 
 
 @attrs.frozen
@@ -64,10 +67,13 @@ class Authorizer:
             credentials: Where credentials are found.
             token_services: Hosts, with their ports, that may be token services wherever they are.
             wants_identity: Whether token services are asked for identity tokens; see `identity`.
+
+        Raises:
+            InvalidInputError: A token service is not of the form host or host:port.
         """
         self._transport = transport
         self._credentials = credentials
-        self._token_services = frozenset(host.lower() for host in token_services)
+        self._token_services = frozenset(map(_checked_host, token_services))
         self._wants_identity = wants_identity
         self._known: dict[tuple[str, str], Credential | None] = {}
         self._tokens: dict[tuple[str, str, tuple[str, ...], str], Token] = {}
@@ -202,16 +208,24 @@ class Authorizer:
             "",
             scheme=parts.scheme,
             verify_tls=source.verify_tls or parts.netloc != source.host,
-            places=self._places(source, parts.netloc),
+            places=self._places(source, parts),
             keeps_origin=True,
         )
 
-    def _places(self, source: Source, host: str) -> frozenset[Place] | None:
+    def _places(self, source: Source, realm: SplitResult) -> frozenset[Place] | None:
         """Return where the token service may be: anywhere if it is trusted, else in the world or with us."""
-        if host.lower() in self._token_services:
+        port = realm.port or _PORTS[realm.scheme]
+        if not self._token_services.isdisjoint((realm.netloc.lower(), f"{realm.hostname}:{port}")):
             return None
         place = self._transport.place(source)
         return frozenset(("public",) if place is None else ("public", place))
+
+
+def _checked_host(text: str) -> str:
+    key = None if "://" in text else normal_key(text)
+    if key is None or "/" in text:
+        raise InvalidInputError(f"trusted token service {text[:200]!r} is not of the form host or host:port")
+    return text.lower()
 
 
 def _shown(realm: str) -> str:

@@ -133,21 +133,19 @@ class _Upload:
 
     def run(self) -> None:
         """Send all of it and end the upload."""
-        breaks = 0
+        breaks = furthest = 0
         while self._offset < self._blob.size:
-            before = self._offset
             try:
                 self._send()
             except RegistryUnavailable:
-                # One that never gets further is given up; progress earns another chance.
-                breaks = 1 if self._offset > before else breaks + 1
-                if breaks >= _BREAKS:
+                if breaks + 1 >= _BREAKS:
                     raise
                 self._ask()
-            else:
-                breaks = 0 if self._offset > before else breaks + 1
-                if breaks >= _BREAKS:
-                    raise RegistryError(f"{self._what}: the registry takes no more than {self._offset} bytes")
+            # One that never gets further is given up; progress earns another chance.
+            breaks = 0 if self._offset > furthest else breaks + 1
+            furthest = max(furthest, self._offset)
+            if breaks >= _BREAKS:
+                raise RegistryError(f"{self._what}: the registry takes no more than {furthest} bytes")
         headers = {"Content-Length": "0"}
         url = self._place.with_digest(self._blob.digest)
         with self._repository.request("PUT", url, self._what, headers, lambda: b"") as answer:

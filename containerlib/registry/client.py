@@ -49,6 +49,7 @@ _COPY_BYTES = 1 << 20
 _BREAKS = 8
 _PROGRESS_BYTES = 64 << 10
 _MAX_SIZE_DIGITS = 12
+_SAME_FOR_GET = 429  # a status from here on is no reason to ask for the content as well
 _SHOWN_TAGS = 10
 
 
@@ -106,7 +107,9 @@ class RepositoryClient(RegistryAccess):
     def reading(self, repository: str) -> RepositoryClient:
         """Return a client of this repository that may also read another one of the same registry."""
         scopes = (*self._scopes, f"repository:{repository}:pull")
-        return RepositoryClient(self.source, self._transport, self._authorizer, scopes)
+        other = RepositoryClient(self.source, self._transport, self._authorizer, scopes)
+        other._challenges = self._challenges  # it is the same registry, which has said how to get in
+        return other
 
     def fetch_manifest(self, wanted: str | Descriptor) -> tuple[Descriptor, bytes]:
         """Fetch a manifest or index: what it is, and its bytes.
@@ -170,6 +173,8 @@ class RepositoryClient(RegistryAccess):
         """
         what = f"manifest {name!r} of {self.source.name}"
         with self.request("HEAD", f"manifests/{name}", what, {"Accept": _ACCEPT}) as answer:
+            if answer.status >= _SAME_FOR_GET:
+                raise refused(answer.refusal(), what)
             told = _told(answer, name) if answer.status == _OK else None
         # Of a refusal the body says why, and only the answer to GET has one.
         return self.fetch_manifest(name)[0] if told is None else told

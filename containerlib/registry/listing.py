@@ -29,6 +29,7 @@ _OK = 200
 _PAGE = 1000  # more is refused by some registries
 _MAX_PAGES = 1000
 _MAX_PAGE_BYTES = 4 << 20
+_MAX_BYTES = 64 << 20
 _MAX_NAMES = 200_000
 _LINK = re.compile(r'\s*<([^<>]*)>((?:\s*;\s*[a-zA-Z*]+\s*=\s*(?:"[^"]*"|[^\s",;]+))*)\s*(?:,|$)')
 _NEXT = re.compile(r';\s*rel\s*=\s*(?:"(?:[^"]*\s)?next(?:\s[^"]*)?"|next(?=[\s;]|$))', re.IGNORECASE)
@@ -62,17 +63,18 @@ def pages(
         RegistryError: A page cannot be had, is no document or too large, or the list has no end.
     """
     seen: set[str] = set()
+    size = 0
     while path:
-        if path in seen or len(seen) == _MAX_PAGES:
+        if path in seen or len(seen) == _MAX_PAGES or size > _MAX_BYTES:
             raise RegistryError(f"{what}: the registry's list has no end")
         seen.add(path)
         with asks.request("GET", path, what, headers) as answer:
             if answer.status != _OK:
                 raise refused(answer.refusal(), what)
+            data = answer.read_all(_MAX_PAGE_BYTES)
+            size += len(data)
             try:
-                document = strict_json.loads_object(
-                    answer.read_all(_MAX_PAGE_BYTES), limit=_MAX_PAGE_BYTES, what=what
-                )
+                document = strict_json.loads_object(data, limit=_MAX_PAGE_BYTES, what=what)
             except InvalidInputError as error:
                 raise RegistryError(f"{error}: the registry's answer is no list") from None
             path = _next_path(answer, what)

@@ -52,8 +52,16 @@ class BlobWriter:
     Looks enough like a binary file for code that only writes.
     """
 
-    def __init__(self, layout: Layout, *, digest: Digest | None, size: int | None, limit: int | None) -> None:
-        algorithm = digest.algorithm if digest is not None else "sha256"
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        digest: Digest | None,
+        size: int | None,
+        limit: int | None,
+        algorithm: str = "sha256",
+    ) -> None:
+        algorithm = digest.algorithm if digest is not None else algorithm
         self._layout = layout
         self._algorithm = algorithm
         self._expected_digest = digest
@@ -69,7 +77,15 @@ class BlobWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove it, unless it was committed; safe to call again."""
         self._pending.discard()
+
+    def open(self) -> BinaryIO:
+        """Open what was written for reading, from its beginning."""
+        return self._pending.open()
 
     def write(self, data: bytes | memoryview) -> int:
         """Append `data`.
@@ -121,16 +137,22 @@ class ContentStore:
     layout: Layout
 
     def writer(
-        self, *, digest: Digest | None = None, size: int | None = None, limit: int | None = None
+        self,
+        *,
+        digest: Digest | None = None,
+        size: int | None = None,
+        limit: int | None = None,
+        algorithm: str = "sha256",
     ) -> BlobWriter:
         """Begin a blob.
 
         Args:
-            digest: The promised digest; None accepts any content and names it by sha256.
+            digest: The promised digest; None accepts any content.
             size: The promised size in bytes.
             limit: Most bytes that are accepted when no size was promised.
+            algorithm: What names the content if no digest was promised.
         """
-        return BlobWriter(self.layout, digest=digest, size=size, limit=limit)
+        return BlobWriter(self.layout, digest=digest, size=size, limit=limit, algorithm=algorithm)
 
     def put(self, data: bytes, *, digest: Digest | None = None) -> Blob:
         """Store `data`, verifying it against `digest` if one is given."""

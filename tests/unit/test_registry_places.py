@@ -141,6 +141,10 @@ def test_trusted_token_service_may_be_anywhere(
     config = cl.EngineConfig(trusted_token_services=(host,))
     with cl.Engine(engine.root, engine.run_root, config) as trusting:
         assert trusting.registry(far.host).login("ann", "hunter2", store=False).username == "ann"
+    config = cl.EngineConfig(trusted_token_services=(f"http://{host}",))
+    wrong = cl.Engine(engine.root, engine.run_root, config)
+    with pytest.raises(cl.InvalidInputError, match="host or host:port"):
+        wrong.registry(far.host).tags("x")
     config = cl.EngineConfig(trusted_token_services=("127.0.0.1",))
     with cl.Engine(engine.root, engine.run_root, config) as other, pytest.raises(cl.AuthenticationFailed):
         other.registry(far.host).login("ann", "hunter2", store=False)

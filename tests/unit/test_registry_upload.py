@@ -136,6 +136,17 @@ def test_registry_that_takes_nothing_is_given_up(small: SmallRegistry, repositor
         put(repository)
 
 
+def test_registry_that_goes_back_and_forth_is_given_up(
+    small: SmallRegistry, repository: RepositoryClient
+) -> None:
+    """What was there already and is there again is no progress."""
+    small.upload_headers["OCI-Chunk-Min-Length"] = "1"
+    ends = itertools.cycle((299_999, 0))
+    small.intercept = first(1000, "PATCH", lambda _request: Reply(202, {"Range": f"0-{next(ends)}"}))
+    with pytest.raises(RegistryError, match="takes no more than 300000 bytes"):
+        put(repository)
+
+
 def test_registry_that_has_too_much_is_an_error(small: SmallRegistry, repository: RepositoryClient) -> None:
     """A registry that claims more than there is is not believed."""
     small.upload_headers["OCI-Chunk-Min-Length"] = "1"
