@@ -16,6 +16,7 @@ from support.capabilities import need
 from support.docker_registry import DockerRegistry, docker_registry, skopeo_copy
 from support.oci_layout import OciLayout
 from support.session import temporary_directory
+from support.small_registry import Reply, serve
 
 import containerlib as cl
 from containerlib.registry import chunks, mirrors, upload
@@ -386,3 +387,13 @@ def test_command_line_asks_on_a_terminal(locked: DockerRegistry, home: Path) -> 
         assert process.wait() == 0
     assert b"secret" not in shown
     assert (home / ".docker/config.json").exists()
+
+
+def test_what_a_registry_says_does_not_reach_the_terminal_as_commands() -> None:
+    """Control characters in the messages of a registry are shown as question marks."""
+    error = json.dumps({"errors": [{"code": "DENIED", "message": "\x1b[31mred\x07\u009b1m"}]}).encode()
+    with serve() as small:
+        small.intercept = lambda _request: Reply(403, {}, error)
+        done = command_line("registry", "tags", f"{small.host}/x")
+    assert done.returncode == 125
+    assert "?[31mred??1m" in done.stderr
