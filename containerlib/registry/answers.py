@@ -121,7 +121,7 @@ def refused(refusal: Refusal, what: str, missing: str = "") -> RegistryError:
             f"{what}: not there ({reason}){hint}", method=method, url=url, status=status, codes=codes
         )
     if status >= _SERVER_ERROR:
-        message = f"{what}: the registry is out of order ({reason}); try again later"
+        message = f"{what}: the server is out of order ({reason}); try again later"
         return RegistryUnavailable(message, method=method, url=url, status=status, codes=codes)
     hint = "; it does not do this, or is no registry" if status == _NOT_ALLOWED else ""
     message = f"{what}: the registry answered {reason}{hint}"
