@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from support.oci_layout import OciLayout
 from support.peers import Buildah, Peer, Podman, Umoci, dockerd, invoke, stacked
 from support.session import temporary_directory
 from support.trees import tree
-from support.zoo import PROGRAMS, zoo_layers
+from support.zoo import PROGRAMS, fill_base, tar_of, zoo_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,11 +31,31 @@ NEEDS = {
     "umoci": ("umoci", "skopeo", "chroot"),
 }
 CONFIG = {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin", "A=b"]}
+PEERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[Peer]]] = {
+    "podman": lambda base: contextlib.closing(Podman(base)),
+    "buildah": lambda base: contextlib.closing(Buildah(base)),
+    "docker": dockerd,
+    "umoci": lambda base: contextlib.closing(Umoci(base)),
+}
 # Which layers each can read: Debian's docker and umoci have no zstd, and umoci nothing but OCI's documents.
 CASES = [("podman", form) for form in ("gzip", "zstd", "plain", "mixed", "schema2")]
 CASES += [("buildah", form) for form in ("gzip", "mixed", "schema2")]
 CASES += [("docker", form) for form in ("gzip", "plain", "schema2")]
 CASES += [("umoci", form) for form in ("gzip", "plain")]
+
+# How each can push what it has made: as it does by itself, and otherwise.
+PUSHES = [("podman", "--format=oci"), ("podman", "--format=v2s2"), ("podman", "--compression-format=zstd")]
+PUSHES += [("buildah", "--format=oci"), ("buildah", "--disable-compression"), ("docker", ""), ("umoci", "")]
+PUSHES += [("umoci", "--format=v2s2")]
+SCRIPT = """set -e; export PATH=/bin
+rm /etc/gone /links/second /becomes-link; rm -r /gone-directory /opaque /many/d3
+mkdir /opaque; echo new > /opaque/new; ln -s etc/kept /becomes-link
+rm /becomes-directory; mkdir /becomes-directory; echo inside > /becomes-directory/inside
+echo more >> /links/first; ln /etc/kept /etc/kept-too; chmod 4711 /etc/replaced; chown 12:34 /mode
+mv /names/.hidden /names/moved; touch -d @1234567890 /etc/kept; mkfifo /pipe; rm /attributes/marked
+"""
+# Not by umoci, which adds whiteouts below what is a file then. Docker does not read such layers, nor do we.
+FILE_FOR_DIRECTORY = "rm -r /becomes-file; echo file > /becomes-file"
 
 
 @pytest.fixture(scope="module")
@@ -67,16 +88,44 @@ def zoo(registry: DockerRegistry) -> Iterator[Callable[[str], str]]:
 
 
 @pytest.fixture(scope="module")
-def peer(request: pytest.FixtureRequest) -> Iterator[Peer]:
-    """Return the other engine that the test names, with a store of its own."""
-    need(request.config, "peers", NEEDS[request.param])
+def peers(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Peer]]:
+    """Return how the other engines are had by name: each is started once, with a store of its own."""
+    started: dict[str, Peer] = {}
     with contextlib.ExitStack() as stack:
-        base = stack.enter_context(temporary_directory("p"))
-        if request.param == "docker":
-            yield stack.enter_context(dockerd(base))
-        else:
-            kinds: dict[str, type[Peer]] = {"podman": Podman, "buildah": Buildah, "umoci": Umoci}
-            yield stack.enter_context(contextlib.closing(kinds[request.param](base)))
+
+        def find(name: str) -> Peer:
+            need(request.config, "peers", NEEDS[name])
+            if name not in started:
+                base = stack.enter_context(temporary_directory("p"))
+                started[name] = stack.enter_context(PEERS[name](base))
+            return started[name]
+
+        yield find
+
+
+@pytest.fixture
+def peer(request: pytest.FixtureRequest, peers: Callable[[str], Peer]) -> Peer:
+    """Return the other engine that the test names."""
+    return peers(request.param)
+
+
+@pytest.fixture(scope="module")
+def made(peers: Callable[[str], Peer]) -> Callable[[str], str]:
+    """Return how a peer's own image is had, by the name of the peer; each is made once."""
+    names: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        if name not in names:
+            script = SCRIPT if name == "umoci" else SCRIPT + FILE_FOR_DIRECTORY
+            with temporary_directory("m") as work:
+                (work / "tree").mkdir()
+                fill_base(work / "tree")
+                (work / "tree.tar").write_bytes(tar_of(work / "tree"))
+                peers(name).make("made:1", work / "tree.tar", script)
+            names[name] = "made:1"
+        return names[name]
+
+    return find
 
 
 @contextlib.contextmanager
@@ -108,9 +157,29 @@ def test_what_we_push_they_pull(
 ) -> None:
     """A peer pulls what we have pushed: the same digest, the same tree, and its programs run."""
     image = engine.images.pull(zoo(form))
-    name = f"{registry.host}/from-us/{type(peer).__name__.lower()}:{form}"
+    name = f"{registry.host}/from-us/{peer.name}:{form}"
     assert image.push(name).digest == digest_of(name) == image.digest
     assert peer.pull(name) == image.digest
     with our_tree(image) as ours, peer.tree(name) as theirs:
         assert_same(ours, theirs)
     assert peer.run(name, "/bin/cat", "/etc/gone") == image.call(["cat", "/etc/gone"]).text == "back again"
+
+
+@pytest.mark.parametrize(("peer", "option"), PUSHES, indirect=["peer"])
+def test_what_they_push_we_pull(
+    peer: Peer, option: str, made: Callable[[str], str], engine: Engine, registry: DockerRegistry
+) -> None:
+    """We pull what a peer has made and pushed: the same digests, the same tree, and its programs run."""
+    name = f"{registry.host}/to-us/{peer.name}:{option.strip('-').replace('=', '-') or '1'}"
+    peer.push(made(peer.name), name, *filter(None, [option]))
+    image = engine.images.pull(name)
+    assert image.digest == digest_of(name)
+    raw = invoke("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{name}")
+    manifest = json.loads(raw)
+    assert [str(layer.digest) for layer in image.layers] == [layer["digest"] for layer in manifest["layers"]]
+    assert image.id == manifest["config"]["digest"]
+    assert image.record.manifest.raw.decode().strip() == raw
+    with our_tree(image) as ours, peer.tree(made(peer.name)) as theirs:
+        assert_same(ours, theirs)
+    assert image.call(["/bin/cat", "/becomes-directory/inside"]).text == "inside\n"
+    assert image.push(f"{name}-again").digest == digest_of(f"{name}-again") == image.digest
