@@ -10,7 +10,7 @@ import pytest
 from support.capabilities import need
 from support.docker_registry import DockerRegistry, docker_registry, skopeo_copy
 from support.oci_layout import OciLayout
-from support.peers import Buildah, Peer, Podman, Umoci, dockerd, invoke, stacked
+from support.peers import Peer, invoke, stacked
 from support.session import temporary_directory
 from support.trees import tree
 from support.zoo import PROGRAMS, fill_base, tar_of, zoo_layers
@@ -24,19 +24,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.root]
 
 TOOLS = ("docker-registry", "skopeo", *PROGRAMS)
-NEEDS = {
-    "podman": ("podman", "runc"),
-    "buildah": ("buildah", "runc"),
-    "docker": ("dockerd", "docker", "runc"),
-    "umoci": ("umoci", "skopeo", "chroot"),
-}
 CONFIG = {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin", "A=b"]}
-PEERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[Peer]]] = {
-    "podman": lambda base: contextlib.closing(Podman(base)),
-    "buildah": lambda base: contextlib.closing(Buildah(base)),
-    "docker": dockerd,
-    "umoci": lambda base: contextlib.closing(Umoci(base)),
-}
 # Which layers each can read: Debian's docker and umoci have no zstd, and umoci nothing but OCI's documents.
 CASES = [("podman", form) for form in ("gzip", "zstd", "plain", "mixed", "schema2")]
 CASES += [("buildah", form) for form in ("gzip", "mixed", "schema2")]
@@ -85,28 +73,6 @@ def zoo(registry: DockerRegistry) -> Iterator[Callable[[str], str]]:
         image = layout.add_image(layers, config=CONFIG)
         skopeo_copy(layout.name(image, "1"), f"docker://{registry.host}/zoo:schema2", "--format=v2s2")
         yield lambda form: f"{registry.host}/zoo:{form}"
-
-
-@pytest.fixture(scope="module")
-def peers(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Peer]]:
-    """Return how the other engines are had by name: each is started once, with a store of its own."""
-    started: dict[str, Peer] = {}
-    with contextlib.ExitStack() as stack:
-
-        def find(name: str) -> Peer:
-            need(request.config, "peers", NEEDS[name])
-            if name not in started:
-                base = stack.enter_context(temporary_directory("p"))
-                started[name] = stack.enter_context(PEERS[name](base))
-            return started[name]
-
-        yield find
-
-
-@pytest.fixture
-def peer(request: pytest.FixtureRequest, peers: Callable[[str], Peer]) -> Peer:
-    """Return the other engine that the test names."""
-    return peers(request.param)
 
 
 @pytest.fixture(scope="module")

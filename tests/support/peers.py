@@ -17,13 +17,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import pytest
+from support.capabilities import need
 from support.mounts import detach, read_mounts
+from support.session import temporary_directory
 from support.trees import overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["Buildah", "Docker", "Peer", "Podman", "Umoci", "dockerd", "invoke", "stacked"]
+__all__ = ["NAMES", "Buildah", "Docker", "Peer", "Podman", "Umoci", "dockerd", "invoke", "stacked"]
 
 EXTRACT = ("--numeric-owner", "--xattrs", "--xattrs-include=*")
 _PATIENCE_S = 60.0
@@ -248,8 +251,10 @@ class Docker(Peer):
     def pull(self, name: str) -> str:
         """See `Peer.pull`."""
         self.call("pull", "--quiet", name)
-        digests = json.loads(self.call("image", "inspect", "--format={{json .RepoDigests}}", name))
-        return str(digests[0]).partition("@")[2]
+        found = json.loads(self.call("image", "inspect", "--format={{json .RepoDigests}}", name))
+        host, _, last = name.partition("@")[0].rpartition("/")
+        repository = f"{host}/{last.partition(':')[0]}@"
+        return next(str(one).removeprefix(repository) for one in found if one.startswith(repository))
 
     def push(self, name: str, target: str, *options: str) -> None:
         """See `Peer.push`."""
@@ -387,3 +392,41 @@ class Umoci(Peer):
             yield bundle / "rootfs"
         finally:
             invoke("rm", "-rf", str(bundle))
+
+
+_PEERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[Peer]]] = {
+    "podman": lambda base: contextlib.closing(Podman(base)),
+    "buildah": lambda base: contextlib.closing(Buildah(base)),
+    "docker": dockerd,
+    "umoci": lambda base: contextlib.closing(Umoci(base)),
+}
+NAMES = tuple(_PEERS)
+"""What a test may give the fixture `peer` as its parameter."""
+_PROGRAMS = {
+    "podman": ("podman", "runc"),
+    "buildah": ("buildah", "runc"),
+    "docker": ("dockerd", "docker", "runc"),
+    "umoci": ("umoci", "skopeo", "chroot"),
+}
+
+
+@pytest.fixture(scope="module")
+def peers(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Peer]]:
+    """Return how the other engines are had by name: each is started once, with a store of its own."""
+    started: dict[str, Peer] = {}
+    with contextlib.ExitStack() as stack:
+
+        def find(name: str) -> Peer:
+            need(request.config, "peers", _PROGRAMS[name])
+            if name not in started:
+                base = stack.enter_context(temporary_directory("p"))
+                started[name] = stack.enter_context(_PEERS[name](base))
+            return started[name]
+
+        yield find
+
+
+@pytest.fixture
+def peer(request: pytest.FixtureRequest, peers: Callable[[str], Peer]) -> Peer:
+    """Return the other engine that the test names."""
+    return peers(request.param)
