@@ -10,7 +10,7 @@ import pytest
 from support.capabilities import need
 from support.docker_registry import DockerRegistry, docker_registry, skopeo_copy
 from support.oci_layout import OciLayout
-from support.peers import Peer, invoke, stacked
+from support.peers import NAMES, Peer, invoke, stacked
 from support.session import temporary_directory
 from support.trees import tree
 from support.zoo import PROGRAMS, fill_base, tar_of, zoo_layers
@@ -109,7 +109,7 @@ def assert_same(ours: Path, theirs: Path) -> None:
         for name in sorted(mine.keys() | other.keys())
         if mine.get(name) != other.get(name)
     ]
-    assert not found, "\n".join(found[:20])
+    assert not found, "\n".join(found[:5])
 
 
 def digest_of(name: str) -> str:
@@ -129,6 +129,24 @@ def test_what_we_push_they_pull(
     with our_tree(image) as ours, peer.tree(name) as theirs:
         assert_same(ours, theirs)
     assert peer.run(name, "/bin/cat", "/etc/gone") == image.call(["cat", "/etc/gone"]).text == "back again"
+
+
+@pytest.mark.parametrize("peer", NAMES, indirect=True)
+@pytest.mark.parametrize("kind", ["directory", "host"])
+def test_what_we_make_they_pull(peer: Peer, kind: str, engine: Engine, registry: DockerRegistry) -> None:
+    """An image that was made here, of a directory or of programs of the host, is the same at a peer."""
+    name = f"{registry.host}/made/{peer.name}:{kind}"
+    if kind == "host":
+        image = engine.images.from_host(["sh", "cat"], reference=name)
+    else:
+        with temporary_directory("f") as path:
+            fill_base(path / "tree")
+            image = engine.images.from_directory(path / "tree", reference=name)
+    image.push(name)
+    assert peer.pull(name) == image.digest
+    with our_tree(image) as ours, peer.tree(name) as theirs:
+        assert_same(ours, theirs)
+    assert peer.run(name, "/bin/sh", "-c", "echo made") == "made"
 
 
 @pytest.mark.parametrize(("peer", "option"), PUSHES, indirect=["peer"])
