@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from containerlib.api.container import Container, Containers
     from containerlib.api.doctor import Finding
     from containerlib.api.engine import Engine, EngineConfig, default_engine
+    from containerlib.api.exec import ExecProcess
     from containerlib.api.image import Image, Images
     from containerlib.api.options import RunOptions
     from containerlib.api.process import Process
@@ -69,11 +70,15 @@ if TYPE_CHECKING:
         VerificationError,
         VolumeNotFound,
     )
+    from containerlib.image.export import Exported
+    from containerlib.image.history import HistoryEntry
+    from containerlib.image.inspection import ImageInspection
     from containerlib.image.progress import TransferEvent
     from containerlib.image.prune import PruneReport
     from containerlib.image.repair import RepairReport
     from containerlib.image.resolve import Removed
     from containerlib.image.usage import ImagesUsage, ImageUsage
+    from containerlib.layer.compare import Change
     from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.image_config import Config as ImageDefaults
     from containerlib.options import Device, Mount, Resources, Rlimit, Security
@@ -88,6 +93,7 @@ _MODULES = {
     "containerlib.api.engine": ("Engine", "EngineConfig", "default_engine"),
     "containerlib.api.image": ("Image", "Images"),
     "containerlib.api.options": ("RunOptions",),
+    "containerlib.api.exec": ("ExecProcess",),
     "containerlib.api.process": ("Process",),
     "containerlib.api.result": ("CompletedRun",),
     "containerlib.api.run": ("Popen", "run"),
@@ -106,11 +112,15 @@ _MODULES = {
         *("RateLimited", "RegistryBlocked", "RegistryError", "RegistryUnavailable", "RemoteNotFound"),
         *("ReadOnlyStore", "StoreFull"),
     ),
+    "containerlib.image.export": ("Exported",),
+    "containerlib.image.history": ("HistoryEntry",),
+    "containerlib.image.inspection": ("ImageInspection",),
     "containerlib.image.progress": ("TransferEvent",),
     "containerlib.image.prune": ("PruneReport",),
     "containerlib.image.repair": ("RepairReport",),
     "containerlib.image.resolve": ("Removed",),
     "containerlib.image.usage": ("ImageUsage", "ImagesUsage"),
+    "containerlib.layer.compare": ("Change",),
     "containerlib.oci.descriptor": ("Descriptor",),
     "containerlib.oci.image_config": ("Config",),
     "containerlib.options": ("Device", "Mount", "Resources", "Rlimit", "Security"),
@@ -127,6 +137,7 @@ __all__ = [
     "AuthenticationFailed",
     "BlobNotFound",
     "CgroupError",
+    "Change",
     "CommandNotExecutable",
     "CommandNotFound",
     "CompletedRun",
@@ -146,10 +157,14 @@ __all__ = [
     "Engine",
     "EngineClosed",
     "EngineConfig",
+    "ExecProcess",
     "ExitStatus",
+    "Exported",
     "Finding",
+    "HistoryEntry",
     "Image",
     "ImageDefaults",
+    "ImageInspection",
     "ImageNotFound",
     "ImageUsage",
     "Images",

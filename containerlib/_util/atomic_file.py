@@ -27,8 +27,11 @@ __all__ = [
     "PendingFile",
     "append",
     "collect_temporary_files",
+    "empty_file",
     "make_directory",
     "move",
+    "open_lasting",
+    "publish_file",
     "remove_file",
     "rename_directory",
     "sync_directory",
@@ -40,6 +43,7 @@ __all__ = [
 TEMPORARY_PREFIX = ".tmp-"
 """Names with this prefix are unfinished; after a crash they may be deleted by anyone."""
 
+_LASTING_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -135,6 +139,29 @@ def append(fd: int, data: bytes | memoryview, path: str) -> None:
     with _step("append", path):
         while rest:
             rest = rest[os.write(fd, rest) :]
+
+
+def open_lasting(path: str) -> int:
+    """Open the file at `path` for reading and writing; what is missing of it and its directory is made."""
+    with _step("create", path):
+        try:
+            return os.open(path, _LASTING_FLAGS, 0o600)
+        except FileNotFoundError:
+            make_directory(os.path.dirname(path))
+            return os.open(path, _LASTING_FLAGS, 0o600)
+
+
+def empty_file(fd: int, path: str) -> None:
+    """Let the open file `fd`, which is at `path`, have no content, and go to its beginning."""
+    with _step("empty", path):
+        os.ftruncate(fd, 0)
+        os.lseek(fd, 0, os.SEEK_SET)
+
+
+def publish_file(source: str, target: str) -> None:
+    """Give the complete file `source` its final name, in place of what has it."""
+    with _step("rename", target):
+        os.rename(source, target)
 
 
 def remove_file(path: str) -> bool:

@@ -18,15 +18,19 @@ from containerlib.image import resolve
 from containerlib.oci.image_config import Config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from datetime import datetime, timedelta
+    import datetime as dt
+    from collections.abc import Iterator, Mapping, Sequence
 
     from containerlib.api.container import Container
     from containerlib.api.options import RunOptions
     from containerlib.api.remote import Remote
     from containerlib.container.session import Session
     from containerlib.container.streams import Input, Output
+    from containerlib.image.changes import Change
+    from containerlib.image.export import Exported
+    from containerlib.image.history import HistoryEntry
     from containerlib.image.image_record import ImageRecord
+    from containerlib.image.inspection import ImageInspection
     from containerlib.image.progress import Progress
     from containerlib.image.prune import PruneReport
     from containerlib.image.resolve import Removed
@@ -37,7 +41,6 @@ __all__ = ["Image", "Images", "PullPolicy"]
 PullPolicy = Literal["missing", "always", "never"]
 
 _HOLD_ATTEMPTS = 20
-_LATEST = 2**33 - 1  # what a tar header can hold: files keep the times that they have
 _DEFAULT_SHELLS = ("bin/sh", "usr/bin/sh", "bin/bash")
 
 
@@ -93,6 +96,78 @@ class Image:
     def size_bytes(self) -> int:
         """Size of its blobs."""
         return self._record.size_bytes
+
+    @property
+    def created(self) -> dt.datetime | None:
+        """When it was made; None if it does not say."""
+        from containerlib.image.selection import created_at  # noqa: PLC0415 - not needed to run it
+
+        return created_at(self._record)
+
+    def history(self) -> tuple[HistoryEntry, ...]:
+        """How it was made, newest step first, each with the size of its layer.
+
+        Raises:
+            InvalidManifest: Its history speaks of more layers than it has.
+        """
+        from containerlib.image.history import image_history  # noqa: PLC0415 - as above
+
+        return image_history(self._session.stores, self._record)
+
+    def inspect(self) -> ImageInspection:
+        """Everything that is known about it; ``to_json()`` of that is what Docker prints."""
+        from containerlib.image.inspection import inspect_image  # noqa: PLC0415 - as above
+
+        return inspect_image(self._session.stores, self._record)
+
+    def changes(self, other: Image) -> list[Change]:
+        """What is different in it, compared with `other`, by path.
+
+        A path is added if only this image has it, and deleted if only `other` has it. It is modified if its
+        type, mode, owner, extended attributes, link target, device number or content differ; a time alone is
+        no difference. Everything below a directory that is added or deleted is listed, too.
+
+        Args:
+            other: An image of the same store.
+
+        Raises:
+            InvalidOption: It is in another store.
+            ImageNotFound: One of the two was removed meanwhile.
+
+        Cost: layers that both have below their own are not read. Files of one size are, unless they have the
+        same time to the nanosecond.
+        """
+        from containerlib.image.changes import image_changes  # noqa: PLC0415 - as above
+
+        stores = self._session.stores
+        if other._session.stores.layout.root != stores.layout.root:
+            raise InvalidOption("other", other, f"it is not in the store {stores.layout.root}")
+        return image_changes(stores, self._record, other._record)
+
+    def export(self, out: str | os.PathLike[str] | BinaryIO) -> Exported:
+        """Write its root file system as one uncompressed tar archive.
+
+        That is what a container of it finds, without layers and whiteouts; `Images.from_tar` reads it. It has
+        the same bytes every time; only directories that no layer has an entry for have the time at which
+        they were unpacked. Times later than ``SOURCE_DATE_EPOCH``, if that is set, become it.
+
+        Args:
+            out: Path of the archive, which appears or is replaced when it is complete; or a binary stream,
+                which is not closed.
+
+        Returns:
+            Digest and size of the archive.
+
+        Raises:
+            InvalidInputError: The path is a directory, or lies in none.
+            InvalidOption: ``SOURCE_DATE_EPOCH`` is no number of seconds.
+            ImageNotFound: The image was removed meanwhile.
+        """
+        from containerlib.api.source_date import source_date_epoch  # noqa: PLC0415 - as above
+        from containerlib.image.export import export_image  # noqa: PLC0415 - as above
+
+        opened = os.fspath(out) if isinstance(out, (str, os.PathLike)) else out
+        return export_image(self._session.stores, self._record, opened, latest_mtime=source_date_epoch())
 
     def run(
         self,
@@ -295,9 +370,9 @@ class Images:
         self,
         *,
         all: bool = False,  # noqa: A002 - Docker's word
-        until: datetime | timedelta | None = None,
-        labels: Sequence[str] = (),
-        without_labels: Sequence[str] = (),
+        until: dt.datetime | dt.timedelta | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        without_labels: Mapping[str, str | None] | None = None,
     ) -> PruneReport:
         """Remove images that no container uses, all content that nothing needs, and what dead processes left.
 
@@ -305,14 +380,14 @@ class Images:
             all: Whether to remove images with names, too; only those without one otherwise.
             until: Only images that were pulled, made or named before that time, or longer ago than that. When
                 an image was built does not count: it says nothing about its use here.
-            labels: Only images with all of these labels, each ``NAME`` or ``NAME=VALUE``.
+            labels: Only images with all of these labels; None for any value.
             without_labels: Only images with none of these.
 
         Returns:
             What was removed. Images that a running engine holds are not.
 
         Raises:
-            InvalidOption: A label has no name, or a time lies before 1970.
+            InvalidOption: `until` lies before 1970.
             StoreCorrupted: The file of a name is damaged, so that nobody knows what it needs; see
                 `Engine.repair`.
 
@@ -327,7 +402,8 @@ class Images:
     def from_host(self, commands: Sequence[str] | None = None, *, reference: str | None = None) -> Image:
         """Make an image of programs of this host, with exactly the libraries that they need.
 
-        The same programs give the same image. Nothing is downloaded, and nothing is executed.
+        The same programs give the same image. Nothing is downloaded, and nothing is executed. If
+        ``SOURCE_DATE_EPOCH`` is set, the image has that date, and no file has a later one.
 
         Args:
             commands: Absolute paths, or names that are looked up in the usual directories; directories are
@@ -335,21 +411,29 @@ class Images:
             reference: A name for the image.
 
         Raises:
-            InvalidOption: A program does not exist.
+            InvalidOption: A program does not exist, or ``SOURCE_DATE_EPOCH`` is no number of seconds.
             UnsupportedHost: There is not even a shell.
 
         Cost: proportional to the size of the files; about 0.2 s for the small userland.
         """
+        from containerlib.api.source_date import created_text, source_date_epoch  # noqa: PLC0415
         from containerlib.image import host  # noqa: PLC0415 - as in the two below, for a quick start without
         from containerlib.image.assemble import assemble_image  # noqa: PLC0415
+        from containerlib.layer.archive import LATEST  # noqa: PLC0415
 
+        epoch = source_date_epoch()
         entries = [attrs.evolve(entry, mtime=entry.mtime or 0) for entry in host.collect(commands)]
         names = {entry.path for entry in entries}
         shell = next((f"/{path}" for path in _DEFAULT_SHELLS if path in names), None)
         config = Config(cmd=(shell,)) if shell else Config()
         return self._wrap(
             assemble_image(
-                self._session.stores, entries, config=config, reference=reference, latest_mtime=_LATEST
+                self._session.stores,
+                entries,
+                config=config,
+                reference=reference,
+                latest_mtime=LATEST if epoch is None else epoch,
+                created=created_text(epoch),
             )
         )
 
@@ -362,6 +446,9 @@ class Images:
     ) -> Image:
         """Make an image of a directory tree. The same tree gives the same image.
 
+        The times of the files are not kept: all are the beginning of 1970, or what ``SOURCE_DATE_EPOCH``
+        says, which is then the date of the image, too.
+
         Args:
             path: Directory that becomes the root.
             config: Defaults for its containers.
@@ -369,12 +456,20 @@ class Images:
 
         Raises:
             InvalidInputError: It is not a directory, or holds what an image cannot.
+            InvalidOption: ``SOURCE_DATE_EPOCH`` is no number of seconds.
         """
+        from containerlib.api.source_date import created_text, source_date_epoch  # noqa: PLC0415
         from containerlib.image import directory  # noqa: PLC0415
 
+        epoch = source_date_epoch()
         return self._wrap(
             directory.from_directory(
-                self._session.stores, os.fspath(path), config=config, reference=reference
+                self._session.stores,
+                os.fspath(path),
+                config=config,
+                reference=reference,
+                mtime=epoch or 0,
+                created=created_text(epoch),
             )
         )
 
@@ -387,6 +482,8 @@ class Images:
     ) -> Image:
         """Make an image of a tar archive of a root file system, plain or compressed.
 
+        If ``SOURCE_DATE_EPOCH`` is set, the image has that date, and no file has a later one.
+
         Args:
             source: Path, or a binary file open for reading.
             config: Defaults for its containers.
@@ -395,12 +492,21 @@ class Images:
         Raises:
             UnsafePath: An entry leads outside, or is a device.
             UnsupportedLayer: The archive is damaged, or too large when unpacked.
+            InvalidOption: ``SOURCE_DATE_EPOCH`` is no number of seconds.
         """
+        from containerlib.api.source_date import created_text, source_date_epoch  # noqa: PLC0415
         from containerlib.image import tar_import  # noqa: PLC0415
 
-        opened = os.fspath(source) if isinstance(source, (str, os.PathLike)) else source
+        epoch = source_date_epoch()
         return self._wrap(
-            tar_import.from_tar(self._session.stores, opened, config=config, reference=reference)
+            tar_import.from_tar(
+                self._session.stores,
+                os.fspath(source) if isinstance(source, (str, os.PathLike)) else source,
+                config=config,
+                reference=reference,
+                latest_mtime=epoch,
+                created=created_text(epoch),
+            )
         )
 
     def get(self, name: str) -> Image:
@@ -412,9 +518,42 @@ class Images:
         """
         return self._wrap(resolve.get_image(self._session.stores, name))
 
-    def list(self) -> list[Image]:
-        """All images of the store."""
-        return [self._wrap(record) for record in resolve.list_images(self._session.stores)]
+    def list(
+        self,
+        *,
+        reference: str | Sequence[str] = (),
+        dangling: bool | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        before: str | None = None,
+        since: str | None = None,
+    ) -> list[Image]:
+        """The images of the store, or those for which all the conditions hold.
+
+        Args:
+            reference: Pattern such as ``team/*`` or ``python:3.*``, or several. ``*``, ``?`` and ``[...]``
+                match no slash. The images have only the names that match.
+            dangling: True for images without a name, False for those that have one.
+            labels: Labels that they have, each with its value, or with None for any value.
+            before: Name of an image that is younger than they are.
+            since: Name of an image that is older. An image without a date is older than all that have one.
+
+        Raises:
+            ImageNotFound: There is no image called `before` or `since`.
+            InvalidOption: A pattern is damaged.
+        """
+        from containerlib.image.selection import select_images  # noqa: PLC0415 - not needed to run one
+
+        stores = self._session.stores
+        records = select_images(
+            stores,
+            resolve.list_images(stores),
+            references=(reference,) if isinstance(reference, str) else reference,
+            dangling=dangling,
+            labels=labels,
+            before=before,
+            since=since,
+        )
+        return [self._wrap(record) for record in records]
 
     def push(self, name: str, *, progress: Progress | None = None) -> Descriptor:
         """Upload the image called `name` to where that name says; see `Image.push`.

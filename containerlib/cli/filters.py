@@ -1,94 +1,86 @@
-"""``--filter`` of the commands that prune, in Docker's words."""
+"""The option ``--filter``: conditions in Docker's form ``NAME=VALUE``, one parser for all commands."""
 
 from __future__ import annotations
 
-import datetime as dt
-import re
 from typing import TYPE_CHECKING
 
-import attrs
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Sequence
 
-__all__ = ["PruneFilter", "parse_filters", "parse_until"]
+__all__ = ["FILTER_OPTION", "Filters"]
 
-_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|us|µs|ns|m|s)")
-_DURATION = re.compile(rf"(?:{_PART.pattern})+")
-_SECONDS = re.compile(r"\d{1,12}(?:\.\d{1,9})?")
-_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+_TRUE, _FALSE = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
 
 
-@attrs.define
-class PruneFilter:
-    """What the filters of one command say together.
+def FILTER_OPTION(  # noqa: N802 - a constant, but each command needs its own
+    *names: str, short: bool = True
+) -> click.Option:
+    """The option ``--filter`` for the conditions `names`; pass its value, ``conditions``, to `Filters`.
 
-    Attributes:
-        until: A time, or how long ago.
-        labels: Labels that there must be.
-        without_labels: Labels that there must not be.
-        dangling: False for all images; None if nothing is said.
+    With `short` it is also ``-f``, which is ``--force`` where things are removed.
     """
 
-    until: dt.datetime | dt.timedelta | None = None
-    labels: list[str] = attrs.field(factory=list)
-    without_labels: list[str] = attrs.field(factory=list)
-    dangling: bool | None = None
-
-
-def parse_until(text: str) -> dt.datetime | dt.timedelta:
-    """Read a time as Docker does: ``24h``, ``2026-01-02T15:04:05Z``, ``2026-01-02``, or seconds since 1970.
-
-    Raises:
-        click.UsageError: It is none of these.
-    """
-    if _DURATION.fullmatch(text):
-        seconds = sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
+    def convert(ctx: click.Context, param: click.Parameter, texts: Sequence[str]) -> list[tuple[str, str]]:
         try:
-            return dt.timedelta(seconds=seconds)
-        except OverflowError:
-            raise click.UsageError(f"--filter until={text!r}: too long") from None
-    if _SECONDS.fullmatch(text):
-        try:
-            return dt.datetime.fromtimestamp(float(text), dt.UTC)
-        except (OverflowError, ValueError, OSError):
-            raise click.UsageError(f"--filter until={text!r}: too late") from None
-    try:
-        # Without a zone it is this host's time, as for Docker's client.
-        return dt.datetime.fromisoformat(text).astimezone()
-    except (ValueError, OverflowError):
-        raise click.UsageError(
-            f"--filter until={text!r}: give a duration such as 24h, or a time such as 2026-01-02T15:04:05"
-        ) from None
+            return [_condition(text, names) for text in texts]
+        except ValueError as error:
+            raise click.BadParameter(str(error), ctx=ctx, param=param) from None
+
+    return click.Option(
+        [*(["-f"] if short else []), "--filter", "conditions"],
+        multiple=True,
+        callback=convert,
+        metavar="NAME=VALUE",
+        help=f"Only what meets the condition: {', '.join(names)}.",
+    )
 
 
-def parse_filters(texts: Iterable[str], known: Collection[str]) -> PruneFilter:
-    """Read all ``--filter`` options of a command.
+def _condition(text: str, names: Sequence[str]) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    name, value = name.strip().lower(), value.strip()
+    if name not in names:
+        raise ValueError(f"unknown filter {name!r}; there are: {', '.join(names)}")
+    if not equals or not value:
+        raise ValueError(f"{text!r}: write {name}=VALUE")
+    return name, value
 
-    Args:
-        texts: Their values.
-        known: The filters that the command has.
 
-    Raises:
-        click.UsageError: One is not ``NAME=VALUE``, is unknown, or has a bad value.
-    """
-    result = PruneFilter()
-    for text in texts:
-        name, sign, value = text.partition("=")
-        is_not = name.endswith("!")
-        name = name.removesuffix("!").strip().lower()
-        if not sign or name not in known or (is_not and name != "label"):
-            raise click.UsageError(f"--filter {text!r}: give {' or '.join(f'{one}=...' for one in known)}")
-        if name == "until":
-            if result.until is not None:
-                raise click.UsageError("--filter until=... can be given only once")
-            result.until = parse_until(value)
-        elif name == "label":
-            (result.without_labels if is_not else result.labels).append(value)
-        elif value.lower() in _BOOLEANS:
-            result.dangling = _BOOLEANS[value.lower()]
-        else:
-            raise click.UsageError(f"--filter {text!r}: give true or false")
-    return result
+class Filters:
+    """The conditions of one command line."""
+
+    def __init__(self, conditions: Sequence[tuple[str, str]]) -> None:
+        self._conditions = conditions
+
+    def many(self, name: str) -> list[str]:
+        """All values of a condition that may be given several times."""
+        return [value for key, value in self._conditions if key == name]
+
+    def one(self, name: str) -> str | None:
+        """The value of a condition that may be given once; None if it is not there."""
+        values = list(dict.fromkeys(self.many(name)))
+        if len(values) > 1:
+            raise click.UsageError(f"filter {name!r} is given with several values: {', '.join(values)}")
+        return values[0] if values else None
+
+    def flag(self, name: str) -> bool | None:
+        """The value of a condition that is true or false; None if it is not there."""
+        value = self.one(name)
+        if value is None:
+            return None
+        if value.lower() not in _TRUE | _FALSE:
+            raise click.UsageError(f"filter {name}={value!r}: write true or false")
+        return value.lower() in _TRUE
+
+    def labels(self, name: str = "label") -> dict[str, str | None]:
+        """Labels, each with its value, or with None where any value will do."""
+        result: dict[str, str | None] = {}
+        for text in self.many(name):
+            key, equals, value = text.partition("=")
+            wanted = value if equals else None
+            known = result.get(key)
+            if known is not None and wanted is not None and known != wanted:
+                raise click.UsageError(f"filter {name}: nothing has both {key}={known} and {key}={wanted}")
+            result[key] = known if wanted is None else wanted
+        return result

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import containerlib
+from containerlib.cli.lazy import LazyGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["run_group"]
+__all__ = ["place_of", "run_group"]
 
 _COMMANDS = {
     "doctor": "containerlib.cli.doctor:doctor",
-    "image": "containerlib.cli.images:images",
+    "export": "containerlib.cli.export:export",
+    "history": "containerlib.cli.history:history",
+    "image": "containerlib.cli.image:image",
     "images": "containerlib.cli.images:images",
+    "inspect": "containerlib.cli.inspect:inspect",
     "prune": "containerlib.cli.prune:prune",
     "ps": "containerlib.cli.ps:ps",
     "pull": "containerlib.cli.pull:pull",
@@ -34,18 +37,12 @@ _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
 
-class _LazyGroup(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's interface
-        return list(_COMMANDS)
+def place_of(name: str) -> str | None:
+    """Where the command called `name` is, as ``module:name``; None if there is no such command."""
+    return _COMMANDS.get(name)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        place = _COMMANDS.get(cmd_name)
-        if place is None:
-            return None
-        module, _, name = place.partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
-        return command
 
+class _Group(LazyGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -54,8 +51,9 @@ class _LazyGroup(click.Group):
             ctx.exit(_BROKEN_PIPE)
 
 
-_group = _LazyGroup(
+_group = _Group(
     name=_PROGRAM,
+    places=_COMMANDS,
     help="Containers without a daemon: each belongs to the command that runs it, and ends with it.",
     epilog="Images and state are below CONTAINERLIB_ROOT and CONTAINERLIB_RUN_ROOT, if these are set.",
     params=[

@@ -9,7 +9,7 @@ import attrs
 import click
 
 from containerlib.api.engine import Engine
-from containerlib.cli.output import FORMAT_OPTION, QUIET_OPTION, age, print_json, print_table, short_id
+from containerlib.cli.output import FORMAT_OPTION, QUIET_OPTION, human_age, print_json, print_table, short_id
 from containerlib.container.listing import list_records
 from containerlib.store.layout import Layout
 
@@ -43,7 +43,7 @@ def _row(record: ContainerRecord) -> tuple[str, ...]:
     status = str(record.state)
     if record.exit_code is not None:
         status += f" ({record.exit_code})"
-    return short_id(record.id), image, command, age(record.created_at), status, record.name
+    return short_id(record.id), image, command, human_age(record.created_at), status, record.name
 
 
 ps = click.Command(

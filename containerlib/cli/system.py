@@ -8,7 +8,7 @@ import attrs
 import click
 
 from containerlib.api.engine import Engine
-from containerlib.cli.output import FORMAT_OPTION, age, human_size, print_json, print_table, short_id
+from containerlib.cli.output import FORMAT_OPTION, human_age, human_size, print_json, print_table, short_id
 from containerlib.cli.prune import prune
 from containerlib.oci.reference import Reference
 
@@ -108,7 +108,7 @@ def _image_rows(image: ImageUsage) -> list[tuple[str, ...]]:
     names = [(each.familiar_name, each.tag or _NONE) for each in parsed] or [(_NONE, _NONE)]
     rest = (
         short_id(image.id),
-        age(image.set_at),
+        human_age(image.set_at),
         human_size(image.size_bytes),
         human_size(image.shared_bytes),
         human_size(image.unique_bytes),

@@ -48,6 +48,7 @@ def assemble_image(
     platform: Platform | None = None,
     comment: str = "",
     latest_mtime: int = _EPOCH,
+    created: str = "",
 ) -> ImageRecord:
     """Make an image of one layer that holds `entries`.
 
@@ -61,6 +62,7 @@ def assemble_image(
         platform: What it runs on; this host if None.
         comment: Goes into the history, so into the image's id.
         latest_mtime: Later times of entries become this one, in seconds since 1970.
+        created: When the image says it was made, in RFC 3339; empty leaves it out.
 
     Raises:
         InvalidInputError: An entry cannot be written, or the reference is not one.
@@ -74,7 +76,14 @@ def assemble_image(
             stored.append(written.diff_id)
             blob = writer.commit()
             return complete_image(
-                stores, lease, [blob], config=config, reference=reference, platform=platform, comment=comment
+                stores,
+                lease,
+                [blob],
+                config=config,
+                reference=reference,
+                platform=platform,
+                comment=comment,
+                created=created,
             )
     except BaseException:
         if stored:
@@ -92,6 +101,7 @@ def complete_image(
     platform: Platform | None = None,
     comment: str = "",
     policy: UnpackPolicy | None = None,
+    created: str = "",
 ) -> ImageRecord:
     """Make an image of uncompressed layers that are in the content store and protected by `lease`.
 
@@ -104,6 +114,7 @@ def complete_image(
         platform: What it runs on; this host if None.
         comment: Goes into the history.
         policy: What the layers may hold.
+        created: When the image says it was made, in RFC 3339; empty leaves it out.
 
     Raises:
         LayerError: A layer cannot be applied.
@@ -112,7 +123,8 @@ def complete_image(
         [blob.digest for blob in layers],
         config=_with_path(config or Config()),
         platform=platform,
-        history=[History(created_by="containerlib", comment=comment) for _ in layers],
+        history=[History(created=created, created_by="containerlib", comment=comment) for _ in layers],
+        created=created,
     )
     manifest = Manifest.build(
         image_config.descriptor, [Descriptor(media_type.OCI_LAYER, blob.digest, blob.size) for blob in layers]
@@ -135,6 +147,7 @@ def complete_image(
         parent = name
     stores.content.put(image_config.raw, digest=image_config.digest)
     stores.content.put(manifest.raw, digest=manifest.digest)
+    stores.settle(names)
     canonical = None if reference is None else Reference.parse(reference).canonical
     point(stores, canonical, manifest.descriptor)
     return load_image(stores, manifest.descriptor, names_of(stores, manifest.digest))

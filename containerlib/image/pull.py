@@ -1,8 +1,8 @@
 """Pulling an image: from a registry into the store.
 
 Manifest and configuration come first and decide what is needed; the lease protects all of it before any of
-it is looked for. Layers are fetched side by side and unpacked in their order while the later ones still come.
-The reference is set last: until then nobody sees anything of the image.
+it is looked for. Layers are fetched side by side, and each is unpacked while it comes. The reference is set
+last: until then nobody sees anything of the image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from containerlib.image.fetch import LayerFetch
 from containerlib.image.image_record import MAX_INDEX_DEPTH, load_image, platform_not_found
 from containerlib.image.naming import names_of, point
 from containerlib.image.progress import ignore
-from containerlib.image.unpack import unpack_blob
+from containerlib.image.unpack import LayerSource, unpack_layers
 from containerlib.oci.digest import Digest, chain_ids
 from containerlib.oci.image_config import MAX_CONFIG_BYTES, ImageConfig
 from containerlib.oci.manifest import Index, Manifest, parse_manifest
@@ -102,11 +102,13 @@ def pull_image(
             found = _find(repository, reference, platform)
             stored += [document.digest for document in found.documents]
             stored += [found.config.digest, *(layer.digest for layer in found.manifest.layers)]
-            lease.protect([*stored, *chain_ids(found.config.diff_ids)])
+            names = chain_ids(found.config.diff_ids)
+            lease.protect([*stored, *names])
             _fetch_layers(stores, lease, repository, found, progress, policy)
             stores.content.put(found.config.raw, digest=found.config.digest)
             for document in reversed(found.documents):
                 stores.content.put(document.raw, digest=document.digest)
+            stores.settle(names)
             target = attrs.evolve(found.target, platform=platform)
             point(stores, reference.canonical, target)
             return load_image(stores, target, names_of(stores, target.digest))
@@ -173,31 +175,38 @@ def _fetch_layers(
     progress: Progress,
     policy: UnpackPolicy | None,
 ) -> None:
-    names = chain_ids(found.config.diff_ids)
-    parent = None
+    """Fetch and unpack at the same time; a blob of the store that turns out to be damaged is fetched anew."""
+    try:
+        _fetch_once(stores, lease, repository, found, progress, policy)
+    except (LayerError, DigestMismatch):
+        layers = {layer.digest for layer in found.manifest.layers if stores.content.exists(layer.digest)}
+        damaged = [digest for digest in layers if not stores.content.matches(digest)]
+        if not damaged:
+            raise
+        for digest in damaged:
+            stores.content.delete(digest)
+        _fetch_once(stores, lease, repository, found, progress, policy)
+
+
+def _fetch_once(
+    stores: Stores,
+    lease: Lease,
+    repository: RepositoryClient,
+    found: _Found,
+    progress: Progress,
+    policy: UnpackPolicy | None,
+) -> None:
+    layers = found.manifest.layers
     with LayerFetch(stores, repository, progress) as fetching:
-        layers = zip(fetching.fetch(found.manifest.layers), found.config.diff_ids, names, strict=True)
-        for layer, diff_id, name in layers:
-            if not stores.snapshots.exists(name):
-                fetching.tell(layer, "unpacking", layer.size)
-                unpack = functools.partial(
-                    unpack_blob,
-                    stores,
-                    lease,
-                    layer,
-                    diff_id=diff_id,
-                    name=name,
-                    parent=parent,
-                    policy=policy,
-                )
-                try:
-                    unpack()
-                except (DigestMismatch, LayerError):
-                    if stores.content.is_intact(layer.digest):
-                        raise
-                    # It was damaged here, long after it came.
-                    stores.content.delete(layer.digest)
-                    list(fetching.fetch([layer]))
-                    unpack()
-            fetching.tell(layer, "done", layer.size)
-            parent = name
+        fetching.begin(layers)
+        sources = [
+            LayerSource(
+                diff_id,
+                functools.partial(fetching.open, layer),
+                functools.partial(fetching.tell, layer, "done", layer.size),
+            )
+            for layer, diff_id in zip(layers, found.config.diff_ids, strict=True)
+        ]
+        unpack_layers(stores, lease, sources, policy=policy, give_up=fetching.give_up)
+        for layer in layers:
+            fetching.wait(layer)

@@ -25,6 +25,7 @@ from containerlib._util.atomic_file import (
 )
 from containerlib.errors import BlobNotFound, DigestMismatch, InvalidDigest, SizeMismatch, StoreCorrupted
 from containerlib.oci.digest import Digest
+from containerlib.store.ingest import Ingest, collect_ingests
 from containerlib.store.quarantine import put_aside
 
 if TYPE_CHECKING:
@@ -57,16 +58,13 @@ class BlobWriter:
     Looks enough like a binary file for code that only writes.
     """
 
-    def __init__(
-        self, layout: Layout, *, digest: Digest | None, size: int | None, limit: int | None, durable: bool
-    ) -> None:
+    def __init__(self, layout: Layout, *, digest: Digest | None, size: int | None, limit: int | None) -> None:
         algorithm = digest.algorithm if digest is not None else "sha256"
         self._layout = layout
         self._algorithm = algorithm
         self._expected_digest = digest
         self._expected_size = size
         self._limit = size if size is not None else limit
-        self._durable = durable
         self._hash = hashlib.new(algorithm)
         self._pending = PendingFile(layout.blob_directory(algorithm))
         self.size = 0
@@ -94,6 +92,8 @@ class BlobWriter:
     def commit(self) -> Blob:
         """Verify and publish; a blob that exists already is not an error.
 
+        It survives the death of this process at once, and a power loss after `Stores.sync`.
+
         Raises:
             SizeMismatch: The blob is shorter than promised.
             DigestMismatch: The bytes hash to another digest than promised.
@@ -105,11 +105,11 @@ class BlobWriter:
             raise DigestMismatch("blob", expected=self._expected_digest, actual=digest)
         path = self._layout.blob(digest)
         try:
-            self._pending.commit(path, durable=self._durable)
+            self._pending.commit(path, durable=False)
         except IsADirectoryError:
             # No blob is a directory: whatever it is, it must not keep the right content out.
             put_aside(self._layout, path)
-            self._pending.commit(path, durable=self._durable)
+            self._pending.commit(path, durable=False)
         return Blob(digest, self.size)
 
     @property
@@ -128,11 +128,9 @@ class ContentStore:
 
     Attributes:
         layout: Where the blobs lie.
-        durable: Whether a blob must survive a power loss once `commit` returns.
     """
 
     layout: Layout
-    durable: bool = True
 
     def writer(
         self, *, digest: Digest | None = None, size: int | None = None, limit: int | None = None
@@ -144,7 +142,7 @@ class ContentStore:
             size: The promised size in bytes.
             limit: Most bytes that are accepted when no size was promised.
         """
-        return BlobWriter(self.layout, digest=digest, size=size, limit=limit, durable=self.durable)
+        return BlobWriter(self.layout, digest=digest, size=size, limit=limit)
 
     def put(self, data: bytes, *, digest: Digest | None = None) -> Blob:
         """Store `data`, verifying it against `digest` if one is given."""
@@ -166,16 +164,37 @@ class ContentStore:
                 writer.write(chunk)
             return writer.commit()
 
-    def exists(self, digest: Digest) -> bool:
-        """Say whether the blob is here."""
-        try:
-            return stat.S_ISREG(os.lstat(self.layout.blob(digest)).st_mode)
-        except FileNotFoundError:
-            return False
+    def ingest(self, digest: Digest, size: int) -> Ingest:
+        """Begin a blob, or go on with one that was begun before and broken off.
 
-    def holds(self, descriptor: Descriptor) -> bool:
-        """Say whether the blob of `descriptor` is here with the size that it must have."""
-        return self.exists(descriptor.digest) and self.size(descriptor.digest) == descriptor.size
+        The caller holds a lock for this digest: two must not write the same one.
+
+        Args:
+            digest: The promised digest.
+            size: The promised size in bytes.
+        """
+        return Ingest(self.layout, digest, size)
+
+    def exists(self, digest: Digest, *, size: int | None = None) -> bool:
+        """Say whether the blob is here; with `size`, one of another size does not count."""
+        try:
+            info = os.stat(self.layout.blob(digest), follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return stat.S_ISREG(info.st_mode) and size in {None, info.st_size}
+
+    def matches(self, digest: Digest) -> bool:
+        """Say whether the blob is here and still hashes to its name.
+
+        Cost: reads all of it.
+        """
+        try:
+            with self.open_verified(digest) as file:
+                while file.read(_CHUNK_BYTES):
+                    pass
+        except (BlobNotFound, StoreCorrupted):
+            return False
+        return True
 
     def size(self, digest: Digest) -> int:
         """Return the size in bytes of a blob, which must exist."""
@@ -207,16 +226,6 @@ class ContentStore:
         """
         reader = _VerifyingReader(self._open(digest), self.layout.blob(digest), digest)
         return io.BufferedReader(reader, _CHUNK_BYTES)
-
-    def is_intact(self, digest: Digest) -> bool:
-        """Say whether a blob is here and has the content that it is named after, by reading all of it."""
-        try:
-            with self.open_verified(digest) as file:
-                while file.read(_CHUNK_BYTES):
-                    pass
-        except (BlobNotFound, StoreCorrupted):
-            return False
-        return True
 
     def _open(self, digest: Digest) -> int:
         path = self.layout.blob(digest)
@@ -273,8 +282,13 @@ class ContentStore:
                         yield Blob(digest, entry.stat(follow_symlinks=False).st_size)
 
     def collect_stale(self) -> int:
-        """Remove blobs whose writer died before the commit; return how many there were."""
-        return sum(collect_temporary_files(self.layout.blob_directory(name)) for name in _ALGORITHMS)
+        """Remove blobs whose writer died before the commit, and downloads that nobody goes on with.
+
+        Returns:
+            How many there were.
+        """
+        stale = sum(collect_temporary_files(self.layout.blob_directory(name)) for name in _ALGORITHMS)
+        return stale + collect_ingests(self.layout)
 
 
 class _VerifyingReader(io.RawIOBase):

@@ -60,6 +60,15 @@ class Layout:
         return f"{self.root}/blobs/{digest.algorithm}/{digest.hex}"
 
     @property
+    def ingests(self) -> str:
+        """Directory of blobs that are still coming, one file each."""
+        return f"{self.root}/ingest"
+
+    def ingest(self, digest: Digest) -> str:
+        """File that holds what has come of the blob `digest`."""
+        return f"{self.root}/ingest/{digest.algorithm}-{digest.hex}"
+
+    @property
     def snapshots(self) -> str:
         """Directory of active and committed snapshots."""
         return f"{self.root}/snapshots"

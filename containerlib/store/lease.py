@@ -18,6 +18,7 @@ from containerlib._util import file_lock, strict_json
 from containerlib._util.atomic_file import append, make_directory, remove_file
 from containerlib.errors import InvalidDigest, InvalidInputError
 from containerlib.oci.digest import Digest
+from containerlib.store.boot import boot_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -49,9 +50,7 @@ class Holder:
         with open("/proc/self/stat", "rb") as file:
             # The name in parentheses may hold anything; the start time is field 22, the 20th after it.
             start_ticks = int(file.read().rpartition(b")")[2].split()[19])
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            boot_id = file.read().strip()
-        return cls(os.getpid(), start_ticks, boot_id)
+        return cls(os.getpid(), start_ticks, boot_id())
 
 
 class Lease:

@@ -4,6 +4,9 @@ An *active* snapshot, called by its `key`, is a directory being filled. `commit`
 id, by one rename; from then on it never changes and may be a `parent`. Nothing is mounted here: `lowers`
 returns directories, and whoever starts a container stacks them. A crash leaves active directories only, which
 `collect_stale` removes once their lease is dead.
+
+Files are not synced one by one. A snapshot belongs to the boot in which it was made until `mark_durable` says
+that its file system was synced; in a later boot, one that was not is none.
 """
 
 from __future__ import annotations
@@ -16,20 +19,15 @@ from typing import TYPE_CHECKING
 import attrs
 
 from containerlib._util import file_lock, strict_json
-from containerlib._util.atomic_file import (
-    make_directory,
-    move,
-    rename_directory,
-    sync_filesystem,
-    write_atomic,
-)
+from containerlib._util.atomic_file import make_directory, move, rename_directory, write_atomic
 from containerlib._util.remove_tree import MOVED_PREFIX, remove_tree
 from containerlib.errors import InvalidDigest, InvalidInputError, SnapshotNotFound, StoreCorrupted
 from containerlib.oci.digest import ChainId, Digest
+from containerlib.store.boot import boot_id
 from containerlib.store.record import check_format
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from containerlib.store.layout import Layout
@@ -39,6 +37,7 @@ __all__ = ["ACTIVE_PREFIX", "TRASH_PREFIX", "ActiveSnapshot", "Snapshot", "Snaps
 
 _TREE = "fs"
 _RECORD = "snapshot.json"
+_DURABLE = "durable"
 _RECORD_LIMIT = 64 << 10
 TRASH_PREFIX = ".trash-"
 ACTIVE_PREFIX = "active-"
@@ -85,7 +84,7 @@ class SnapshotStore:
 
     Attributes:
         layout: Where they lie.
-        durable: Whether a snapshot must survive a power loss once `commit` returns.
+        durable: Whether snapshots have to be synced to be good in a later boot.
     """
 
     layout: Layout
@@ -124,20 +123,28 @@ class SnapshotStore:
         Raises:
             SnapshotNotFound: `key` is not an active snapshot, or `parent` is not committed.
 
-        Cost: one rename, independent of the size of the layer; if durable, one sync besides.
+        Cost: one rename, independent of the size of the layer.
         """
         directory = self.layout.active_snapshot(key)
         if not os.path.isdir(f"{directory}/{_TREE}"):
             raise SnapshotNotFound(f"no active snapshot {key!r}")
         if parent is not None and not self.exists(parent):
             raise SnapshotNotFound(f"no snapshot {parent} to be the parent of {name}")
-        record = {"name": name, "parent": parent, "size_bytes": size_bytes}
+        boot = boot_id() if self.durable else None
+        record = {"name": name, "parent": parent, "size_bytes": size_bytes, "boot_id": boot}
         write_atomic(f"{directory}/{_RECORD}", strict_json.dumps(record), durable=False)
-        if self.durable:
-            sync_filesystem()
-        if not rename_directory(directory, self.layout.snapshot(name), durable=self.durable):
+        if not self.exists(name):
+            self.hide(name)  # one that did not survive the last boot is in the way
+        if not rename_directory(directory, self.layout.snapshot(name), durable=False):
             self._discard(directory)
         return self.get(name)
+
+    def mark_durable(self, names: Iterable[ChainId]) -> None:
+        """Note that the file system was synced after the snapshots `names` were committed."""
+        for name in names if self.durable else ():
+            path = f"{self.layout.snapshot(name)}/{_DURABLE}"
+            if not os.path.exists(path):
+                write_atomic(path, b"", durable=False)
 
     def abort(self, key: str) -> None:
         """Remove the active snapshot `key` with its content; one that does not exist is not an error."""
@@ -145,7 +152,16 @@ class SnapshotStore:
 
     def exists(self, name: ChainId) -> bool:
         """Say whether `name` is committed."""
-        return os.path.exists(f"{self.layout.snapshot(name)}/{_RECORD}")
+        directory = self.layout.snapshot(name)
+        if not os.path.exists(f"{directory}/{_RECORD}"):
+            return False
+        if os.path.exists(f"{directory}/{_DURABLE}"):
+            return True
+        try:
+            self.get(name)
+        except (SnapshotNotFound, StoreCorrupted):
+            return False
+        return True
 
     def get(self, name: ChainId) -> Snapshot:
         """Return the committed snapshot `name`.
@@ -161,6 +177,10 @@ class SnapshotStore:
                 record = strict_json.loads_object(file.read(), limit=_RECORD_LIMIT)
             check_format(record, path)
             parent, size_bytes = record["parent"], record["size_bytes"]
+            if record.get("boot_id") not in {None, boot_id()} and not os.path.exists(
+                f"{directory}/{_DURABLE}"
+            ):
+                raise SnapshotNotFound(f"snapshot {name} did not survive a power loss; pull its image again")
             return Snapshot(
                 name,
                 None if parent is None else ChainId(Digest(parent)),

@@ -42,9 +42,14 @@ class OciLayout:
         config: Mapping[str, object] | None = None,
         architecture: str = "amd64",
         compress: bool = True,
+        **more: object,
     ) -> dict[str, object]:
-        """Store an image of uncompressed archives, and return the descriptor of its manifest."""
+        """Store an image of uncompressed archives, and return the descriptor of its manifest.
+
+        What else is given, such as `history`, becomes a member of the configuration document.
+        """
         document = {
+            **more,
             "os": "linux",
             "architecture": architecture,
             "config": dict(config or {}),

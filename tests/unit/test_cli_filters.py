@@ -1,44 +1,53 @@
-"""What the filters of pruning mean."""
-
 from __future__ import annotations
-
-import datetime as dt
 
 import click
 import pytest
 
-from containerlib.cli.filters import parse_filters, parse_until
+from containerlib.cli.filters import FILTER_OPTION, Filters
+
+
+def parse(*texts: str) -> Filters:
+    """Return what a command with these filters is given."""
+    option = FILTER_OPTION("reference", "dangling", "label", "before")
+    found: list[Filters] = []
+    command = click.Command(
+        "test", params=[option], callback=lambda conditions: found.append(Filters(conditions))
+    )
+    command.main([word for text in texts for word in ("--filter", text)], standalone_mode=False)
+    return found[0]
+
+
+def test_values() -> None:
+    """Values are found by the name of their condition, however often it is given."""
+    filters = parse("reference=a*", "label=x", "label=y=1=2", "Dangling=TRUE", "reference=b:1", "label=x=3")
+    assert filters.many("reference") == ["a*", "b:1"]
+    assert filters.labels() == {"x": "3", "y": "1=2"}
+    assert filters.flag("dangling") is True
+    assert filters.one("before") is None
+    assert parse("dangling=0").flag("dangling") is False
+    assert parse().flag("dangling") is None
+
+
+@pytest.mark.parametrize("text", ["until=24h", "referenc=a", "=a", "", "dangling"])
+def test_unknown_conditions(text: str) -> None:
+    """A condition that the command does not know is refused with those there are, one without value, too."""
+    with pytest.raises(
+        click.UsageError, match=r"there are: reference, dangling, label, before|write dangling="
+    ):
+        parse(text)
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("24h", 86400), ("1h30m", 5400), ("90s", 90), ("1.5h", 5400), ("10ms", 0.01), ("2m3s", 123)],
+    "texts",
+    [
+        ("before=a", "before=b"),
+        ("dangling=true", "dangling=false"),
+        ("dangling=maybe",),
+        ("label=a=1", "label=a=2"),
+    ],
 )
-def test_durations(text: str, seconds: float) -> None:
-    """Durations are Go's, as for Docker."""
-    assert parse_until(text) == dt.timedelta(seconds=seconds)
-
-
-def test_times() -> None:
-    """A time may be RFC 3339, a date, or seconds since 1970."""
-    expected = dt.datetime(2026, 1, 2, 15, 4, 5, tzinfo=dt.UTC)
-    assert parse_until("2026-01-02T15:04:05Z") == expected
-    assert parse_until("2026-01-02T16:04:05+01:00") == expected
-    assert parse_until(str(int(expected.timestamp()))) == expected
-    assert parse_until("2026-01-02") == dt.datetime(2026, 1, 2).astimezone()
-
-
-@pytest.mark.parametrize("text", ["", "h", "-1h", "1d", "tomorrow", "1h x", "9" * 40, "99999999999999h"])
-def test_bad_times(text: str) -> None:
-    """What is neither a duration nor a time is refused."""
+def test_contradictions(texts: tuple[str, ...]) -> None:
+    """Conditions that nothing can meet are refused."""
+    filters = parse(*texts)
     with pytest.raises(click.UsageError):
-        parse_until(text)
-
-
-def test_filters_together() -> None:
-    """All filters of a command make one."""
-    found = parse_filters(["label=a", "label=b=c", "label!=d", "until=1h"], ("until", "label"))
-    assert (found.labels, found.without_labels) == (["a", "b=c"], ["d"])
-    assert found.until == dt.timedelta(hours=1)
-    with pytest.raises(click.UsageError):
-        parse_filters(["dangling=true"], ("until", "label"))
+        (filters.one("before"), filters.flag("dangling"), filters.labels())

@@ -58,8 +58,9 @@ CHANGES = frozenset(
 ALLOWED = {
     # Rights of directories are no content.
     "containerlib.image.repair": {"chmod", "chown"},
-    # This one writes files of the caller, outside of the store.
+    # These write files of the caller, outside of the store.
     "containerlib.image.archive_save": CHANGES,
+    "containerlib.image.output": CHANGES,
 }
 
 WRITING_MODES = frozenset("wax+")

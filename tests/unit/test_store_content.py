@@ -25,7 +25,7 @@ DIGEST = Digest.of(DATA)
 @pytest.fixture
 def content(tmp_path: Path) -> ContentStore:
     """Give an empty content store."""
-    return ContentStore(Layout(f"{tmp_path}/root", f"{tmp_path}/run"), durable=False)
+    return ContentStore(Layout(f"{tmp_path}/root", f"{tmp_path}/run"))
 
 
 def files(content: ContentStore) -> list[str]:
