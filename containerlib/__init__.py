@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from containerlib.api.image import Image, Images
     from containerlib.api.options import RunOptions
     from containerlib.api.process import Process
+    from containerlib.api.registry import Login, Registry, RemoteManifest
+    from containerlib.api.registry_server import RegistryServer
     from containerlib.api.result import CompletedRun
     from containerlib.api.run import Popen, run
     from containerlib.container.disk_usage import ContainerUsage, DiskUsage, VolumeUsage
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
         NameInUse,
         NetworkNotFound,
         NotFoundError,
+        NotLocked,
         Offline,
         OperationTimeout,
         OutputLimitExceeded,
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
     from containerlib.image.export import Exported
     from containerlib.image.history import HistoryEntry
     from containerlib.image.inspection import ImageInspection
+    from containerlib.image.lock_file import LockedImage
     from containerlib.image.progress import TransferEvent
     from containerlib.image.prune import PruneReport
     from containerlib.image.repair import RepairReport
@@ -95,6 +99,8 @@ _MODULES = {
     "containerlib.api.options": ("RunOptions",),
     "containerlib.api.exec": ("ExecProcess",),
     "containerlib.api.process": ("Process",),
+    "containerlib.api.registry": ("Login", "Registry", "RemoteManifest"),
+    "containerlib.api.registry_server": ("RegistryServer",),
     "containerlib.api.result": ("CompletedRun",),
     "containerlib.api.run": ("Popen", "run"),
     "containerlib.container.disk_usage": ("ContainerUsage", "DiskUsage", "VolumeUsage"),
@@ -110,11 +116,12 @@ _MODULES = {
         *("SpawnError", "StoreCorrupted", "UnsafePath", "UnsupportedHost", "UnsupportedLayer"),
         *("VerificationError", "VolumeNotFound", "AuthenticationFailed", "Offline", "PlatformNotFound"),
         *("RateLimited", "RegistryBlocked", "RegistryError", "RegistryUnavailable", "RemoteNotFound"),
-        *("ReadOnlyStore", "StoreFull"),
+        *("ReadOnlyStore", "StoreFull", "NotLocked"),
     ),
     "containerlib.image.export": ("Exported",),
     "containerlib.image.history": ("HistoryEntry",),
     "containerlib.image.inspection": ("ImageInspection",),
+    "containerlib.image.lock_file": ("LockedImage",),
     "containerlib.image.progress": ("TransferEvent",),
     "containerlib.image.prune": ("PruneReport",),
     "containerlib.image.repair": ("RepairReport",),
@@ -176,10 +183,13 @@ __all__ = [
     "InvalidReference",
     "InvalidState",
     "LayerError",
+    "LockedImage",
+    "Login",
     "Mount",
     "NameInUse",
     "NetworkNotFound",
     "NotFoundError",
+    "NotLocked",
     "Offline",
     "OperationTimeout",
     "OutputLimitExceeded",
@@ -189,9 +199,12 @@ __all__ = [
     "PruneReport",
     "RateLimited",
     "ReadOnlyStore",
+    "Registry",
     "RegistryBlocked",
     "RegistryError",
+    "RegistryServer",
     "RegistryUnavailable",
+    "RemoteManifest",
     "RemoteNotFound",
     "Removed",
     "RepairReport",

@@ -4,6 +4,7 @@
       NotFoundError(LookupError)
         ImageNotFound  ContainerNotFound  VolumeNotFound  NetworkNotFound  BlobNotFound  SnapshotNotFound
           PlatformNotFound(ImageNotFound)
+        NotLocked
       ConflictError
         NameInUse  ResourceInUse  InvalidState
       InvalidInputError(ValueError)
@@ -56,6 +57,7 @@ __all__ = [
     "NameInUse",
     "NetworkNotFound",
     "NotFoundError",
+    "NotLocked",
     "Offline",
     "OperationTimeout",
     "OutputLimitExceeded",
@@ -102,6 +104,10 @@ class PlatformNotFound(ImageNotFound):
     def __init__(self, message: str, *, platforms: tuple[str, ...]) -> None:
         super().__init__(message)
         self.platforms = platforms
+
+
+class NotLocked(NotFoundError):
+    """The lock file does not have this reference, and the engine must use nothing else."""
 
 
 class ContainerNotFound(NotFoundError):

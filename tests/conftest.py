@@ -13,4 +13,5 @@ pytest_plugins = [
     "support.leaks",
     "support.engine",
     "support.documents",
+    "support.debian_image",
 ]

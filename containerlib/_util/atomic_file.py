@@ -20,7 +20,7 @@ from containerlib._util.failpoint import reach
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
-    from typing import Self
+    from typing import BinaryIO, Self
 
 __all__ = [
     "TEMPORARY_PREFIX",
@@ -251,6 +251,10 @@ class PendingFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.discard()
+
+    def open(self) -> BinaryIO:
+        """Open for reading what has been written, and what comes; the caller closes it."""
+        return open(f"/proc/self/fd/{self._fd}", "rb", buffering=0)
 
     def write(self, data: bytes | memoryview) -> int:
         """Append all of `data`; return its length, as file objects do."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, BinaryIO, Literal, Unpack
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar, Unpack
 
 import attrs
 
@@ -19,7 +19,7 @@ from containerlib.oci.image_config import Config
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from containerlib.api.container import Container
     from containerlib.api.options import RunOptions
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from containerlib.image.history import HistoryEntry
     from containerlib.image.image_record import ImageRecord
     from containerlib.image.inspection import ImageInspection
+    from containerlib.image.lock_file import LockedImage
     from containerlib.image.progress import Progress
     from containerlib.image.prune import PruneReport
     from containerlib.image.resolve import Removed
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Image", "Images", "PullPolicy"]
 
+_T = TypeVar("_T")
 PullPolicy = Literal["missing", "always", "never"]
 
 _HOLD_ATTEMPTS = 20
@@ -297,7 +299,9 @@ class Images:
         was called so before stays, without the name. On failure the store is as it was.
 
         Args:
-            reference: Such as ``python:3.12`` or ``localhost:5000/team/tool@sha256:...``.
+            reference: Such as ``python:3.12`` or ``localhost:5000/team/tool@sha256:...``. Without a registry
+                it means what the aliases and search registries of registries.conf make of it, else an
+                image of Docker Hub; the image then has the full name.
             platform: Such as ``linux/arm64``; what this host runs best if None.
             progress: Called with a `TransferEvent` for each step of each layer, one at a time.
 
@@ -309,38 +313,81 @@ class Images:
             RegistryError: It cannot be reached, limits the rate, or is out of order.
             VerificationError: It sent something else than it promised.
             LayerError: A layer could harm the host, or is damaged.
+            NotLocked: The engine's lock file does not have it, and has to.
             Offline: The engine was told to be.
         """
         return self._wrap(
             self._remote.pull(self._session.stores, reference, platform=platform, progress=progress)
         )
 
-    def find(self, name: str, *, pull: PullPolicy = "missing") -> Image:
+    def find(self, name: str, *, pull: PullPolicy = "missing", progress: Progress | None = None) -> Image:
         """The image called `name`, pulled first if the policy says so.
 
         Args:
             name: As for `get`; only a reference can be pulled.
             pull: ``"missing"`` pulls what the store does not have, ``"always"`` asks the registry each time,
                 ``"never"`` is the same as `get`.
+            progress: As for `pull`.
 
         Raises:
             ImageNotFound: There is none, and it must not be pulled.
+            NotLocked: The engine's lock file does not have it, and has to.
             InvalidOption: `pull` is something else.
             RegistryError: See `pull`.
         """
         if pull not in {"missing", "always", "never"}:
             raise InvalidOption("pull", pull, "give 'missing', 'always' or 'never'")
+        self._remote.locked(name, must=True)
         if pull == "always":
-            return self.pull(name)
+            return self.pull(name, progress=progress)
         try:
             return self.get(name)
         except ImageNotFound:
             if pull == "never" or resolve.is_id(name):
                 raise
-        return self.pull(name)
+        return self.pull(name, progress=progress)
+
+    def lock(
+        self,
+        references: Iterable[str],
+        *,
+        path: str | os.PathLike[str] | None = None,
+        platforms: Iterable[str] | None = None,
+    ) -> tuple[LockedImage, ...]:
+        """Note in a lock file what names mean now; engines with this lock file use just that.
+
+        Entries of the file that are not named stay; those that are named are looked up anew. Nothing is
+        pulled. On failure the file is as it was.
+
+        Args:
+            references: Names with tags, such as ``python:3.12``.
+            path: The file; if None, the engine's own, otherwise ``images.lock``.
+            platforms: Such as ``linux/arm64``; all that an image is made for if None.
+
+        Returns:
+            What was locked, in the order of `references`.
+
+        Raises:
+            InvalidReference: One is no name with a tag.
+            PlatformNotFound: An image is not made for one of the platforms.
+            InvalidInputError: The file that is there is not a lock file.
+            RegistryError: See `pull`.
+            Offline: The engine was told to be.
+        """
+        from containerlib.image.lock_file import LockFile  # noqa: PLC0415 - as in the ones below
+
+        if isinstance(references, str):
+            raise InvalidOption("references", references, "give a list of names")
+        chosen = os.fspath(path) if path is not None else self._remote.locks.path or "images.lock"
+        LockFile.load(chosen, may_be_missing=True)  # a bad one is found before anybody is asked
+        locked = tuple(self._remote.lock(references, platforms))
+        LockFile.update(chosen, locked)
+        return locked
 
     @contextlib.contextmanager
-    def hold(self, name: str, *, pull: PullPolicy = "missing") -> Iterator[Image]:
+    def hold(
+        self, name: str, *, pull: PullPolicy = "missing", progress: Progress | None = None
+    ) -> Iterator[Image]:
         """Find an image as `find` does, and keep all others from deleting its content within the block.
 
         Between finding an image and starting a container of it, another process may prune it. `run` and
@@ -349,13 +396,14 @@ class Images:
         Args:
             name: As for `find`.
             pull: As for `find`.
+            progress: As for `find`.
 
         Raises:
             ImageNotFound: There is none; or others remove it again and again.
             RegistryError: See `pull`.
         """
         for attempt in range(1, _HOLD_ATTEMPTS + 1):
-            image = self.find(name, pull=pull)
+            image = self.find(name, pull=pull, progress=progress)
             with contextlib.ExitStack() as stack:
                 try:
                     stack.enter_context(self._session.holds.holding(image.record))
@@ -512,11 +560,20 @@ class Images:
     def get(self, name: str) -> Image:
         """The image with this reference, id, digest, or beginning of an id.
 
+        A name without a registry means an image of Docker Hub; if there is none here, what the aliases and
+        search registries of registries.conf make of it. A name that is in the engine's lock file is exactly
+        what is locked, whatever it is called here.
+
         Raises:
             ImageNotFound: There is none.
             InvalidReference: It cannot be a name of an image.
         """
-        return self._wrap(resolve.get_image(self._session.stores, name))
+        locked = self._remote.locked(name)
+        if locked is not None:
+            return self._wrap(self._remote.locks.find(self._session.stores, locked))
+        return self._wrap(
+            self._by_any_name(name, lambda known: resolve.get_image(self._session.stores, known))
+        )
 
     def list(
         self,
@@ -563,6 +620,36 @@ class Images:
         """
         return self.get(name).push(name, progress=progress)
 
+    def push_index(
+        self, reference: str, images: Sequence[Image | str], *, progress: Progress | None = None
+    ) -> Descriptor:
+        """Upload several images as one that has an image for each of their platforms.
+
+        The images are uploaded as they are, and `reference` then means an index of them. It is an OCI index,
+        or Docker's list of manifests if all of them are in Docker's format. The same images in the same order
+        give the same digest. Nothing in the store changes.
+
+        Args:
+            reference: Registry, repository and tag.
+            images: Images or names of images of this store, each for another platform.
+            progress: Called with a `TransferEvent` for each step of each blob, one at a time.
+
+        Returns:
+            What the tag means now: media type, digest and size.
+
+        Raises:
+            InvalidInputError: There are no images, or two are for one platform. Nothing was uploaded.
+            InvalidReference: It is no reference, or one with a digest.
+            ImageNotFound: There is no image of such a name.
+            RegistryError: The registry cannot be reached, or refuses.
+            Offline: The engine was told to be.
+
+        Source: OCI image-spec 1.1, "Image Index".
+        """
+        found = [self.get(image) if isinstance(image, str) else image for image in images]
+        records = [image.record for image in found]
+        return self._remote.push_index(self._session.stores, records, reference, progress=progress)
+
     def tag(self, name: str, reference: str) -> Image:
         """Give an image a further name; see `Image.tag`."""
         return self.get(name).tag(reference)
@@ -575,6 +662,19 @@ class Images:
             ResourceInUse: A container of this engine is made of it.
         """
         self._session.holds.release_idle()
-        return resolve.remove_image(
-            self._session.stores, name, in_use=self._session.containers_of, force=force
+        return self._by_any_name(
+            name,
+            lambda known: resolve.remove_image(
+                self._session.stores, known, in_use=self._session.containers_of, force=force
+            ),
         )
+
+    def _by_any_name(self, name: str, do: Callable[[str], _T]) -> _T:
+        """Do something with the image called `name`, by Docker's rules first, then by registries.conf."""
+        try:
+            return do(name)
+        except ImageNotFound:
+            for other in self._remote.other_names(name):
+                with contextlib.suppress(ImageNotFound):
+                    return do(other)
+            raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from containerlib.cli.group import place_of
-from containerlib.cli.lazy import LazyGroup
+from containerlib.cli.lazy_group import LazyGroup
 
 __all__ = ["image"]
 

@@ -12,6 +12,7 @@ from containerlib.errors import (
     CommandNotFound,
     ContainerlibError,
     ImageNotFound,
+    RemoteNotFound,
     StoreCorrupted,
     UnsupportedHost,
 )
@@ -28,6 +29,7 @@ _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
 _HINTS = (
+    (RemoteNotFound, ""),  # it says itself what there is
     (
         ImageNotFound,
         "'containerlib images' lists what there is here; 'containerlib run --from-host' needs no image",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
@@ -12,6 +13,7 @@ import click
 from containerlib.api.engine import Engine
 from containerlib.cli import options as parsers
 from containerlib.cli.foreground import Foreground, leaving_on_signals
+from containerlib.cli.progress import shown_progress
 from containerlib.container.streams import DEVNULL
 from containerlib.errors import EngineClosed, InvalidOption
 from containerlib.image.host import DEFAULT_COMMANDS
@@ -296,7 +298,10 @@ def _image(engine: Engine, values: Mapping[str, Any]) -> Iterator[tuple[Image, S
     if values["from_host"]:
         yield _host_image(engine, values["entrypoint"] or arguments[0]), arguments
         return
-    with engine.images.hold(arguments[0], pull=values["pull"]) as image:
+    with contextlib.ExitStack() as stack:
+        with shown_progress("Pull complete", quiet=not sys.stderr.isatty()) as progress:
+            held = engine.images.hold(arguments[0], pull=values["pull"], progress=progress)
+            image = stack.enter_context(held)
         yield image, arguments[1:] or None
 
 

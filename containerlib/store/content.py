@@ -25,7 +25,7 @@ from containerlib._util.atomic_file import (
 )
 from containerlib.errors import BlobNotFound, DigestMismatch, InvalidDigest, SizeMismatch, StoreCorrupted
 from containerlib.oci.digest import Digest
-from containerlib.store.ingest import Ingest, collect_ingests
+from containerlib.store.ingest import Ingest, collect_ingests, drop_ingest
 from containerlib.store.quarantine import put_aside
 
 if TYPE_CHECKING:
@@ -58,8 +58,16 @@ class BlobWriter:
     Looks enough like a binary file for code that only writes.
     """
 
-    def __init__(self, layout: Layout, *, digest: Digest | None, size: int | None, limit: int | None) -> None:
-        algorithm = digest.algorithm if digest is not None else "sha256"
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        digest: Digest | None,
+        size: int | None,
+        limit: int | None,
+        algorithm: str = "sha256",
+    ) -> None:
+        algorithm = digest.algorithm if digest is not None else algorithm
         self._layout = layout
         self._algorithm = algorithm
         self._expected_digest = digest
@@ -75,7 +83,15 @@ class BlobWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove it, unless it was committed; safe to call again."""
         self._pending.discard()
+
+    def open(self) -> BinaryIO:
+        """Open what was written for reading, from its beginning."""
+        return self._pending.open()
 
     def write(self, data: bytes | memoryview) -> int:
         """Append `data`.
@@ -133,16 +149,22 @@ class ContentStore:
     layout: Layout
 
     def writer(
-        self, *, digest: Digest | None = None, size: int | None = None, limit: int | None = None
+        self,
+        *,
+        digest: Digest | None = None,
+        size: int | None = None,
+        limit: int | None = None,
+        algorithm: str = "sha256",
     ) -> BlobWriter:
         """Begin a blob.
 
         Args:
-            digest: The promised digest; None accepts any content and names it by sha256.
+            digest: The promised digest; None accepts any content.
             size: The promised size in bytes.
             limit: Most bytes that are accepted when no size was promised.
+            algorithm: What names the content if no digest was promised.
         """
-        return BlobWriter(self.layout, digest=digest, size=size, limit=limit)
+        return BlobWriter(self.layout, digest=digest, size=size, limit=limit, algorithm=algorithm)
 
     def put(self, data: bytes, *, digest: Digest | None = None) -> Blob:
         """Store `data`, verifying it against `digest` if one is given."""
@@ -174,6 +196,14 @@ class ContentStore:
             size: The promised size in bytes.
         """
         return Ingest(self.layout, digest, size)
+
+    def has_begun(self, digest: Digest) -> bool:
+        """Say whether a beginning of the blob is here, which `ingest` would go on with."""
+        return os.path.exists(self.layout.ingest(digest))
+
+    def forget(self, digest: Digest) -> None:
+        """Remove the beginning of a blob that nobody is writing, because it may be of something else."""
+        drop_ingest(self.layout, digest)
 
     def exists(self, digest: Digest, *, size: int | None = None) -> bool:
         """Say whether the blob is here; with `size`, one of another size does not count."""
@@ -216,7 +246,8 @@ class ContentStore:
     def open_verified(self, digest: Digest) -> BinaryIO:
         """Open a blob such that whoever reads it to its end has read what it is named after.
 
-        Reading raises `StoreCorrupted` at the end if that is not so. It can be rewound.
+        Reading raises `StoreCorrupted` in place of the last bytes if that is not so. Seeking costs reading
+        what lies before.
 
         Raises:
             BlobNotFound: There is no such blob.
@@ -292,14 +323,19 @@ class ContentStore:
 
 
 class _VerifyingReader(io.RawIOBase):
-    """A file that lets nobody take its end for good before all of it was hashed."""
+    """A file that gives its last bytes to nobody before all of it was hashed."""
 
     def __init__(self, fd: int, path: str, digest: Digest) -> None:
         super().__init__()
         self._fd = fd
         self._path = path
         self._digest = digest
-        self._hash = hashlib.new(digest.algorithm)
+        self._size = os.fstat(fd).st_size
+        self._restart()
+
+    def _restart(self) -> None:
+        self._hash = hashlib.new(self._digest.algorithm)
+        self._position = os.lseek(self._fd, 0, os.SEEK_SET)
 
     def readable(self) -> bool:
         return True
@@ -308,21 +344,32 @@ class _VerifyingReader(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        if (offset, whence) != (0, os.SEEK_SET):
-            raise io.UnsupportedOperation("verified content is read from its beginning")
-        self._hash = hashlib.new(self._digest.algorithm)
-        return os.lseek(self._fd, 0, os.SEEK_SET)
+        """Go to `offset`; what lies before it is read and hashed for that."""
+        if whence != os.SEEK_SET:
+            raise io.UnsupportedOperation("content that is verified is sought from its beginning")
+        if offset < self._position:
+            self._restart()
+        while self._position < offset and (
+            data := os.read(self._fd, min(_CHUNK_BYTES, offset - self._position))
+        ):
+            self._take(data)
+        return self._position
 
     def tell(self) -> int:
-        return os.lseek(self._fd, 0, os.SEEK_CUR)
+        return self._position
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer)
         count = os.readv(self._fd, [view])
-        self._hash.update(view[:count])
-        if count == 0 and self._hash.hexdigest() != self._digest.hex:
-            raise StoreCorrupted(self._path, "content does not match its digest; pull it again")
+        self._take(view[:count])
         return count
+
+    def _take(self, data: bytes | memoryview) -> None:
+        self._hash.update(data)
+        self._position += len(data)
+        is_end = not data or self._position >= self._size
+        if is_end and self._hash.hexdigest() != self._digest.hex:
+            raise StoreCorrupted(self._path, "content does not match its digest; pull it again")
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1

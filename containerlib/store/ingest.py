@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from containerlib.store.layout import Layout
 
-__all__ = ["Ingest", "collect_ingests"]
+__all__ = ["Ingest", "collect_ingests", "drop_ingest"]
 
 _CHUNK_BYTES = 1 << 20
 
@@ -148,6 +148,12 @@ def collect_ingests(layout: Layout) -> int:
                 _collect(f"{layout.ingests}/{name}")
                 count += 1
     return count
+
+
+def drop_ingest(layout: Layout, digest: Digest) -> None:
+    """Remove what has come of a blob, unless somebody is writing it."""
+    with contextlib.suppress(FileNotFoundError, BlockingIOError):
+        _collect(layout.ingest(digest))
 
 
 def _collect(path: str) -> None:
