@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from containerlib.api.engine import Engine
     from containerlib.registry.server.cache import Cache
-    from containerlib.registry.server.start import Running
+    from containerlib.registry.server.service import ServerSettings
+    from containerlib.registry.server.start import Endpoint, Running
     from containerlib.registry.server.storage import Storage
 
 __all__ = ["RegistryServer", "serve"]
@@ -154,7 +155,7 @@ def serve(
     _need_extra()
     from containerlib._util.http_service import HttpLimits  # noqa: PLC0415 - needs the extra
     from containerlib.registry.server.service import ServerSettings  # noqa: PLC0415
-    from containerlib.registry.server.start import Endpoint, start  # noqa: PLC0415
+    from containerlib.registry.server.start import Endpoint  # noqa: PLC0415
     from containerlib.registry.server.uploads import UploadLimits  # noqa: PLC0415
 
     endpoint = Endpoint(
@@ -174,9 +175,21 @@ def serve(
         stall_timeout_s=stall_timeout_s,
         uploads=UploadLimits(blob_bytes=max_blob_bytes, open_uploads=max_uploads, expiry_s=upload_expiry_s),
     )
-    storage, where, temporary = _storage(_path(directory), engine)
+    return _start(endpoint, settings, _storage(_path(directory), engine), upstream)
+
+
+def _start(
+    endpoint: Endpoint,
+    settings: ServerSettings,
+    place: tuple[Storage, str, tempfile.TemporaryDirectory[str] | None],
+    upstream: str | None,
+) -> RegistryServer:
+    """Start a server over its storage, or give the storage up again."""
+    from containerlib.registry.server.start import start  # noqa: PLC0415 - needs the extra
+
+    storage, where, temporary = place
     try:
-        running = start(endpoint, storage, settings, _cache(upstream, storage, max_blob_bytes))
+        running = start(endpoint, storage, settings, _cache(upstream, storage, settings.uploads.blob_bytes))
     except BaseException:
         storage.close()
         if temporary is not None:
