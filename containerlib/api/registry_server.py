@@ -99,6 +99,7 @@ def serve(
     tls_cert: str | os.PathLike[str] | None = None,
     tls_key: str | os.PathLike[str] | None = None,
     allow_anonymous: bool = False,
+    public_url: str | None = None,
     read_only: bool = False,
     allow_delete: bool = True,
     upstream: str | None = None,
@@ -127,6 +128,8 @@ def serve(
         tls_cert: File of the certificate and its chain, in PEM form; None for plain http.
         tls_key: File of its key.
         allow_anonymous: Let everybody in on an address that is not this machine's own.
+        public_url: Scheme and host by which clients come, such as ``https://registry.site``, if a proxy
+            stands in between; tokens are fetched there.
         read_only: Refuse everything that changes something.
         allow_delete: Whether manifests, tags and blobs can be deleted.
         upstream: Be a cache of this registry, such as ``docker.io``: what is not here is fetched from there,
@@ -167,6 +170,7 @@ def serve(
         tls_cert=_path(tls_cert),
         tls_key=_path(tls_key),
         allow_anonymous=allow_anonymous,
+        public_url=public_url,
         limits=HttpLimits(stall_timeout_s=stall_timeout_s),
     )
     settings = ServerSettings(
