@@ -181,7 +181,7 @@ class Images:
         Other entries of the file stay. Nothing is pulled. On failure the file is as it was.
 
         Args:
-            references: Names with tags, such as ``python:3.12``.
+            references: Names with tags.
             path: The file; if None, the engine's own, otherwise ``images.lock``.
             platforms: Such as ``linux/arm64``; all that an image is made for if None.
 
@@ -259,8 +259,6 @@ class Images:
             InvalidOption: `until` lies before 1970.
             StoreCorrupted: The file of a name is damaged, so that nobody knows what it needs; see
                 `Engine.repair`.
-
-        Cost: reads each manifest and configuration.
         """
         from containerlib.image.prune import ImageFilter, prune_images  # noqa: PLC0415 - needed by few
 

@@ -92,7 +92,7 @@ def test_save_refuses_what_it_cannot(engine: Engine, made: Image, base: Path) ->
     ("form", "transport"), [("docker", "docker-archive"), ("oci", "oci-archive"), ("oci-directory", "oci")]
 )
 def test_run_straight_from_where_it_lies(
-    engine: Engine, fresh: Engine, made: Image, base: Path, form: Any, transport: str
+    fresh: Engine, made: Image, base: Path, form: Any, transport: str
 ) -> None:
     """A name with a transport runs what lies there, loads it once, and gives it no name."""
     made.save(base / "out", format=form)
@@ -105,7 +105,7 @@ def test_run_straight_from_where_it_lies(
     after = {entry.name: entry.stat().st_mtime_ns for entry in os.scandir(f"{fresh.root}/blobs/sha256")}
     assert before == after
     assert fresh.images.find(f"{name}:tools:1") == image
-    with pytest.raises(cl.ImageNotFound, match="there are: .*tools:1"):
+    with pytest.raises(cl.ImageNotFound, match=r"there are: .*tools:1"):
         fresh.images.find(f"{name}:nope:1")
     fresh.images.remove(image.id)
     assert fresh.images.find(name) == image
@@ -117,7 +117,7 @@ def test_a_changed_layout_is_read_again(engine: Engine, fresh: Engine, made: Ima
     first = fresh.images.find(f"docker-archive:{base}/out")
     other = engine.images.from_tar(io.BytesIO(archive(file(b"x"))), reference="second:1")
     engine.images.save(["tools:1", "second:1"], base / "out")
-    with pytest.raises(cl.InvalidInputError, match="2 images .*say which one"):
+    with pytest.raises(cl.InvalidInputError, match=r"2 images .*say which one"):
         fresh.images.find(f"docker-archive:{base}/out")
     assert fresh.images.find(f"docker-archive:{base}/out:second:1").digest == other.digest
     assert fresh.images.find(f"docker-archive:{base}/out:tools:1") == first
