@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import TYPE_CHECKING
 
 from containerlib.errors import (
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from containerlib.oci.descriptor import Descriptor
     from containerlib.registry.client import Registries, RepositoryClient
     from containerlib.registry.credential import Credential
-    from containerlib.registry.credentials import Credentials
+    from containerlib.registry.credentials import Credentials, Memory
     from containerlib.registry.mirrors import RegistriesConfig
     from containerlib.store.stores import Stores
 
@@ -49,7 +50,8 @@ class Remote:
         self._offline = offline
         self._insecure = insecure_registries
         self._token_services = trusted_token_services
-        self._logins: dict[str, Credential] = {}
+        self._memory: Memory | None = None
+        self._lock = threading.Lock()
 
     def pull(
         self, stores: Stores, name: str, *, platform: str | None, progress: Progress | None
@@ -226,9 +228,11 @@ class Remote:
         return RegistriesConfig.load().with_insecure(self._insecure)
 
     def _credentials(self, config: RegistriesConfig) -> Credentials:
-        from containerlib.registry.credentials import Credentials  # noqa: PLC0415 - see the module
+        from containerlib.registry.credentials import Credentials, Memory  # noqa: PLC0415 - see the module
 
-        return Credentials.load(default_helpers=config.credential_helpers, logins=self._logins)
+        with self._lock:
+            self._memory = memory = self._memory or Memory()
+        return Credentials.load(default_helpers=config.credential_helpers, memory=memory)
 
     def _registries(self, config: RegistriesConfig) -> Registries:
         from containerlib.registry.client import Registries  # noqa: PLC0415 - see the module
