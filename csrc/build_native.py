@@ -29,6 +29,15 @@ PROGRAM_SOURCES = [
     "path.c",
     "message.c",
     "channel.c",
+    "unpack.c",
+    "confine.c",
+    "apply.c",
+    "attribute.c",
+    "tree.c",
+    "tar.c",
+    "tar_input.c",
+    "tar_pax.c",
+    "tar_sparse.c",
 ]
 C_FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"]
 HARDENING = ["-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"]

@@ -32,6 +32,8 @@ enum ctr_step {
     CTR_STEP_CLOSE_INHERITED,
     CTR_STEP_CGROUP_JOIN,
     CTR_STEP_CGROUP_NAMESPACE,
+    CTR_STEP_JOIN_NAMESPACE,
+    CTR_STEP_JOIN_CLONE,
     CTR_STEP_NETWORK,
     CTR_STEP_KEYRING,
     CTR_STEP_MOUNT_PRIVATE,
@@ -84,7 +86,8 @@ enum ctr_spec_flag {
     CTR_SPEC_ROOT_BIND = 64,
     CTR_SPEC_ROOT_MEMORY = 128,
     CTR_SPEC_OOM_SCORE = 256,
-    CTR_SPEC_CGROUP_FD = 512
+    CTR_SPEC_CGROUP_FD = 512,
+    CTR_SPEC_JOIN = 1024
 };
 
 enum ctr_mount_kind {
@@ -106,7 +109,8 @@ enum ctr_node_kind {
     CTR_NODE_SYMLINK = 3
 };
 
-/* Where the fixed descriptors stand in the SCM_RIGHTS array; join fds and mount fds follow. */
+/* Where the fixed descriptors stand in the SCM_RIGHTS array; join fds follow, then mount fds, or in a request to
+ * join a container (CTR_SPEC_JOIN) its namespaces, the mount namespace last. */
 enum ctr_fd {
     CTR_FD_SPEC = 0,
     CTR_FD_STATUS = 1,
@@ -244,7 +248,82 @@ struct ctr_spec {
     int32_t fault_step;
     int32_t fault_errno;
     int32_t fault_index;
-    int32_t reserved;
+    uint32_t namespace_count;
+};
+
+enum ctr_unpack_limit {
+    CTR_UNPACK_TEXT_BYTES = 256
+};
+
+enum ctr_unpack_flag {
+    CTR_UNPACK_DEVICES = 1
+};
+
+/* What became of an archive. What the archive does wrong, and CTR_UNPACK_SYSTEM with errno for the rest. */
+enum ctr_unpack_reason {
+    CTR_UNPACK_DONE = 0,
+    CTR_UNPACK_SYSTEM,
+    CTR_UNPACK_CONFINE,
+    CTR_UNPACK_CUT_OFF,
+    CTR_UNPACK_CUT_OFF_IN_FILE,
+    CTR_UNPACK_BEHIND_END,
+    CTR_UNPACK_CHECKSUM,
+    CTR_UNPACK_NUMBER,
+    CTR_UNPACK_META_SIZE,
+    CTR_UNPACK_KIND,
+    CTR_UNPACK_DIRECTORY_CONTENT,
+    CTR_UNPACK_SIZE,
+    CTR_UNPACK_OWNER,
+    CTR_UNPACK_NAME_BYTES,
+    CTR_UNPACK_COMPONENT_BYTES,
+    CTR_UNPACK_PAX_LENGTH,
+    CTR_UNPACK_PAX_NUL,
+    CTR_UNPACK_PAX_NUMBER,
+    CTR_UNPACK_PAX_TIME,
+    CTR_UNPACK_XATTR_NAME,
+    CTR_UNPACK_XATTR_SIZE,
+    CTR_UNPACK_XATTR,
+    CTR_UNPACK_SPARSE,
+    CTR_UNPACK_ENTRIES,
+    CTR_UNPACK_BYTES,
+    CTR_UNPACK_MEMORY,
+    CTR_UNPACK_REFUSED,
+    CTR_UNPACK_LINK_TO_NOTHING,
+    CTR_UNPACK_OUTSIDE,
+    CTR_UNPACK_ROOT,
+    CTR_UNPACK_IN_THE_WAY,
+    CTR_UNPACK_LINKS,
+    CTR_UNPACK_OTHER_FILE_SYSTEM,
+    CTR_UNPACK_DEVICE,
+    CTR_UNPACK_DEVICE_NUMBER,
+    CTR_UNPACK_DEVICE_WHITEOUT,
+    CTR_UNPACK_WHITEOUT_NAME,
+    CTR_UNPACK_WHITEOUT_KIND,
+    CTR_UNPACK_WHITEOUT_PARENT,
+    CTR_UNPACK_WHITEOUT_LINK,
+    CTR_UNPACK_HARDLINK_MISSING,
+    CTR_UNPACK_HARDLINK_DIRECTORY,
+    CTR_UNPACK_HARDLINK_REMOVED,
+    CTR_UNPACK_HARDLINK_SELF
+};
+
+struct ctr_unpack_order {
+    uint64_t entries;
+    uint64_t total_bytes;
+    uint32_t flags;
+    uint32_t reserved;
+};
+
+/* name: of the entry; detail: what in particular is wrong. Neither is terminated; sizes say how much is there. */
+struct ctr_unpack_result {
+    uint32_t reason;
+    int32_t err;
+    uint64_t entries;
+    uint64_t size_bytes;
+    uint32_t name_size;
+    uint32_t detail_size;
+    char name[256];
+    char detail[256];
 };
 
 /* CDEF END */

@@ -8,7 +8,6 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
-
 #include "channel.h"
 #include "message.h"
 #include "path.h"
@@ -153,4 +152,9 @@ int ctr_clone_tree(int fd, int recursive)
         fd, "", (unsigned)(AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (recursive ? AT_RECURSIVE : 0)));
 
     return tree < 0 ? -errno : tree;
+}
+
+int ctr_sync_filesystem(int fd)
+{
+    return syncfs(fd) < 0 ? -errno : 0;
 }

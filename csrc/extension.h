@@ -17,7 +17,8 @@ enum ctr_launch_step {
 
 /* Starts our program from `program_fd` in the role `role`, without copying this process and without a SIGCHLD
  * to it: "ctr-spawner" as process 1 of a new PID namespace, with `second_fd` its owner; "ctr-supervisor" in this
- * namespace, with `second_fd` the file for the exit record. ret_pidfd: its pidfd. reterr: which step failed. */
+ * namespace, with `second_fd` the file for the exit record; "ctr-unpacker" in this namespace, with `second_fd` the
+ * directory to unpack into, and the archive and the owner as `join_fds`. ret_pidfd: its pidfd. reterr: which step failed. */
 int ctr_launch(const char *role, int program_fd, int control_fd, int second_fd, int owner_is_pidfd,
                int new_pid_namespace, const int *join_fds, uint32_t join_count, int *ret_pidfd,
                struct ctr_error *reterr);
@@ -30,6 +31,7 @@ int ctr_receive(int socket, struct ctr_status *ret_status, int *ret_fd);
 int ctr_check_message(const void *data, uint64_t size, uint32_t fd_count);
 int ctr_open_in_root(int root_fd, const char *path, int flags, int no_symlinks);
 int ctr_clone_tree(int fd, int recursive);
+int ctr_sync_filesystem(int fd);
 uint32_t ctr_features(void);
 
 /* CDEF END */

@@ -4,6 +4,7 @@
 
 #include "init.h"
 #include "spawner.h"
+#include "unpack.h"
 
 int main(int argc, char **argv)
 {
@@ -11,6 +12,8 @@ int main(int argc, char **argv)
         spawner_role(argc, argv);
     if (argc > 0 && strcmp(argv[0], "ctr-supervisor") == 0)
         supervisor_role(argc, argv);
+    if (argc > 0 && strcmp(argv[0], "ctr-unpacker") == 0)
+        unpacker_role(argc, argv);
     if (argc > 0 && strcmp(argv[0], "ctr-init") == 0)
         init_role(argc, argv);
     return 125;

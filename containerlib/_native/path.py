@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from containerlib._native.ffi import check, lib
 
-__all__ = ["clone_tree", "kernel_features", "open_in_root"]
+__all__ = ["clone_tree", "kernel_features", "open_in_root", "sync_filesystem"]
 
 
 def open_in_root(root_fd: int, path: str, flags: int, *, no_symlinks: bool = False) -> int:
@@ -43,6 +43,21 @@ def clone_tree(fd: int, *, recursive: bool) -> int | None:
     """
     result: int = lib.ctr_clone_tree(fd, recursive)
     return result if result >= 0 else None
+
+
+def sync_filesystem(path: str) -> None:
+    """Make everything durable that was written to the file system of the directory `path`.
+
+    Raises:
+        OSError: Something could not be written.
+
+    Source: syncfs(2); the standard library has only sync(2), which means all file systems of the host.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        check(lib.ctr_sync_filesystem(fd), path)
+    finally:
+        os.close(fd)
 
 
 @lru_cache(maxsize=1)

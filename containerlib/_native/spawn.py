@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Literal
 from attrs import frozen
 
 from containerlib._native.channel import Channel, close_all, new_pair
-from containerlib._native.ffi import PROGRAM_PATH, ffi, lib
+from containerlib._native.ffi import ffi, lib
 from containerlib._native.message import encode
+from containerlib._native.program import WALL, open_owner, seal_program
 from containerlib.errors import EngineClosed, UnsupportedHost
 
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from containerlib._native.spec import NativeSpec
 
 __all__ = ["SpawnRequest", "Spawner", "Supervisor"]
-
-_WALL = (
-    0x40000000  # __WALL of wait(2): these processes give their parent no SIGCHLD, so plain waits miss them
-)
 
 
 @frozen(kw_only=True)
@@ -42,6 +39,7 @@ class SpawnRequest:
         join_fds: Open `tasks` files of cgroup v1.
         cgroup_fd: Directory of a cgroup2 group to be born in.
         mount_fds: Unattached mounts that the spec's mounts refer to by index.
+        namespace_fds: Namespaces to join instead of making new ones, the mount namespace last.
     """
 
     spec: NativeSpec
@@ -49,33 +47,7 @@ class SpawnRequest:
     join_fds: Sequence[int] = ()
     cgroup_fd: int | None = None
     mount_fds: Sequence[int] = ()
-
-
-def _seal_program() -> int:
-    """A copy of our program that nobody can change, not even who finds it through /proc/PID/exe."""
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        fd = os.memfd_create("ctr-spawner", flags | 0x0010)  # MFD_EXEC, Linux 6.3
-    except OSError:
-        fd = os.memfd_create("ctr-spawner", flags)
-    with open(PROGRAM_PATH, "rb") as program:
-        os.sendfile(fd, program.fileno(), 0, os.fstat(program.fileno()).st_size)
-    import fcntl  # noqa: PLC0415 - only needed once per engine
-
-    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-    try:
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals | 0x0020)  # F_SEAL_EXEC, Linux 6.3
-    except OSError:
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-    return fd
-
-
-def _open_owner() -> tuple[int, bool]:
-    """A descriptor by which this process's death is seen, and whether it is a pidfd."""
-    try:
-        return os.pidfd_open(os.getpid()), True
-    except OSError:
-        return os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), False
+    namespace_fds: Sequence[int] = ()
 
 
 class _Starter:
@@ -90,7 +62,7 @@ class _Starter:
         owner_is_pidfd: bool = False,
     ) -> None:
         ours, theirs = new_pair()
-        program = _seal_program()
+        program = seal_program()
         pidfd = ffi.new("int *", -1)
         error = ffi.new("struct ctr_error *")
         result = lib.ctr_launch(
@@ -142,7 +114,7 @@ class _Starter:
     def _reap(self) -> int | None:
         if self.pidfd < 0:
             return None
-        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | _WALL)
+        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | WALL)
         return result.si_status if result else None
 
     @property
@@ -157,7 +129,10 @@ class _Starter:
             EngineClosed: The spawner is gone or was closed.
         """
         message = encode(
-            request.spec, join_count=len(request.join_fds), cgroup_fd=request.cgroup_fd is not None
+            request.spec,
+            join_count=len(request.join_fds),
+            cgroup_fd=request.cgroup_fd is not None,
+            namespace_count=len(request.namespace_fds),
         )
         status_ours, status_theirs = new_pair()
         error_ours, error_theirs = os.pipe2(os.O_CLOEXEC)
@@ -167,7 +142,7 @@ class _Starter:
             fds = [spec_fd, status_theirs, error_theirs, *request.stdio, *request.join_fds]
             if request.cgroup_fd is not None:
                 fds.append(request.cgroup_fd)
-            fds += request.mount_fds
+            fds += [*request.mount_fds, *request.namespace_fds]
             result = lib.ctr_send(self._control, fds, len(fds))
         except BaseException:
             close_all([status_ours, error_ours])
@@ -193,7 +168,7 @@ class _Starter:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
-                os.waitid(os.P_PIDFD, pidfd, os.WEXITED | _WALL)
+                os.waitid(os.P_PIDFD, pidfd, os.WEXITED | WALL)
         os.close(pidfd)
 
 
@@ -212,7 +187,7 @@ class Spawner(_Starter):
         Raises:
             UnsupportedHost: This process may not make PID namespaces.
         """
-        owner, is_pidfd = _open_owner()
+        owner, is_pidfd = open_owner()
         try:
             super().__init__("ctr-spawner", owner, join_fds, owner_is_pidfd=is_pidfd)
         finally:

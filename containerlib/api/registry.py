@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
+from containerlib.api import registry_server
 from containerlib.errors import InvalidInputError, InvalidOption, InvalidReference
 from containerlib.oci.manifest import Index, parse_manifest
 from containerlib.oci.platform import Platform
@@ -77,6 +78,8 @@ class Registry:
     Names are those of its repositories, with or without its host: ``team/tool:1`` and
     ``localhost:5000/team/tool:1`` are the same for the registry ``localhost:5000``.
     """
+
+    serve = staticmethod(registry_server.serve)
 
     def __init__(self, remote: Remote, host: str) -> None:
         self._remote = remote
@@ -191,7 +194,8 @@ class Registry:
         document = parse_manifest(raw, descriptor.media_type)
         if isinstance(document, Index):
             manifests, annotations = document.manifests, document.annotations
-            return RemoteManifest(descriptor, raw, True, manifests, None, (), None, "", annotations)
+            subject, kind = document.subject, document.artifact_type
+            return RemoteManifest(descriptor, raw, True, manifests, None, (), subject, kind, annotations)
         return RemoteManifest(
             descriptor,
             raw,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from containerlib.api.locks import Locks
 from containerlib.errors import (
     AuthenticationFailed,
     InvalidReference,
@@ -18,10 +19,11 @@ from containerlib.oci.platform import Platform
 from containerlib.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from containerlib.errors import RegistryError
     from containerlib.image.image_record import ImageRecord
+    from containerlib.image.lock_file import LockedImage
     from containerlib.image.mount_sources import MountSources
     from containerlib.image.progress import Phase, Progress
     from containerlib.oci.descriptor import Descriptor
@@ -29,9 +31,12 @@ if TYPE_CHECKING:
     from containerlib.registry.credential import Credential
     from containerlib.registry.credentials import Credentials, Memory
     from containerlib.registry.mirrors import RegistriesConfig
+    from containerlib.registry.transport import TransportSettings
     from containerlib.store.stores import Stores
 
 __all__ = ["Remote"]
+
+T = TypeVar("T")
 
 # What is no reason not to ask the next place where an image may be.
 _ELSEWHERE = (RegistryUnavailable, RemoteNotFound, AuthenticationFailed, RateLimited)
@@ -46,8 +51,12 @@ class Remote:
         offline: bool,
         insecure_registries: Collection[str],
         trusted_token_services: Collection[str] = (),
+        settings: TransportSettings | None = None,
+        locks: Locks | None = None,
     ) -> None:
         self._offline = offline
+        self._settings = settings
+        self.locks = locks or Locks()
         self._insecure = insecure_registries
         self._token_services = trusted_token_services
         self._memory: Memory | None = None
@@ -62,17 +71,46 @@ class Remote:
 
         own = Reference.parse(name)
         wanted = None if platform is None else Platform.parse(platform)
-        self._refuse_offline(f"image {own.familiar!r} would have to be pulled")
+        locked = self.locked(name, must=True)
+        exactly = "" if locked is None else f" as locked to {locked.digest}"
+        self._refuse_offline(f"image {own.familiar!r}{exactly} would have to be pulled")
+        return self._from_first(
+            name if locked is None else locked.reference,
+            lambda repository, reference: pull_image(
+                stores, repository, reference, platform=wanted, progress=progress or ignore, locked=locked
+            ),
+        )
+
+    def lock(self, names: Iterable[str], platforms: Iterable[str] | None) -> list[LockedImage]:
+        """Do what `Images.lock` says, without the file."""
+        from containerlib.image.lock import resolve_lock  # noqa: PLC0415 - see the module
+
+        names = list(names)
+        wanted = None if platforms is None else [Platform.parse(platform) for platform in platforms]
+        for name in names:
+            if Reference.parse(name).digest is not None:
+                raise InvalidReference(f"{name!r} has a digest and needs no lock")
+            self._refuse_offline(f"image {name!r} would have to be asked for to be locked")
+        return [
+            self._from_first(name, lambda repository, reference: resolve_lock(repository, reference, wanted))
+            for name in names
+        ]
+
+    def locked(self, name: str, *, must: bool = False) -> LockedImage | None:
+        """Return what the lock file says about `name`, or what else it may mean; see `Locks.get`."""
+        if not self.locks.path:
+            return None
+        return self.locks.get([name, *self.other_names(name)], must=must)
+
+    def _from_first(self, name: str, act: Callable[[RepositoryClient, Reference], T]) -> T:
+        """Do something with the first source that has the image that `name` may mean, mirrors first."""
         config = self._config()
         failures: list[RegistryError] = []
         with contextlib.closing(self._registries(config)) as registries:
             for reference in map(Reference.parse, config.candidates(name)):
                 for source in config.sources(reference):
-                    repository = registries.repository(source)
                     try:
-                        return pull_image(
-                            stores, repository, reference, platform=wanted, progress=progress or ignore
-                        )
+                        return act(registries.repository(source), reference)
                     except _ELSEWHERE as error:
                         failures.append(error)
         for failure in failures[:-1]:
@@ -220,7 +258,7 @@ class Remote:
 
     def _refuse_offline(self, what: str) -> None:
         if self._offline:
-            raise Offline(f"{what}: this engine is offline")
+            raise Offline(f"{what}: this engine is offline; use one that is not")
 
     def _config(self) -> RegistriesConfig:
         from containerlib.registry.mirrors import RegistriesConfig  # noqa: PLC0415 - see the module
@@ -237,7 +275,7 @@ class Remote:
     def _registries(self, config: RegistriesConfig) -> Registries:
         from containerlib.registry.client import Registries  # noqa: PLC0415 - see the module
 
-        return Registries(self._credentials(config), token_services=self._token_services)
+        return Registries(self._credentials(config), self._settings, token_services=self._token_services)
 
 
 def _complete(name: str) -> str:

@@ -9,20 +9,20 @@ import click
 from containerlib.api.engine import Engine
 from containerlib.cli.lazy_group import LazyGroup
 from containerlib.cli.output import FORMAT_OPTION, QUIET_OPTION, human_size, print_json, print_table
+from containerlib.cli.progress import shown_progress
 from containerlib.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from containerlib.image.progress import TransferEvent
     from containerlib.oci.descriptor import Descriptor
 
 __all__ = ["catalog", "copy", "delete", "registry", "resolve", "tags"]
 
-_WORDS = {"exists": "Already exists", "done": "Copied"}
 _COMMANDS = {
     "catalog": "containerlib.cli.registry:catalog",
     "copy": "containerlib.cli.registry:copy",
     "delete": "containerlib.cli.registry:delete",
     "resolve": "containerlib.cli.registry:resolve",
+    "serve": "containerlib.cli.serve:serve",
     "tags": "containerlib.cli.registry:tags",
 }
 
@@ -47,21 +47,15 @@ def _delete(*, name: str) -> None:
     click.echo(f"Deleted: {reference.familiar}")
 
 
-def _tell(event: TransferEvent) -> None:
-    """Print one line for each blob."""
-    if event.phase in _WORDS:
-        click.echo(f"{event.digest.partition(':')[2][:12]}: {_WORDS[event.phase]}", err=True)
-
-
 def _copy(*, source: str, target: str, platform: tuple[str, ...], with_referrers: bool, quiet: bool) -> None:
     start, end = Reference.parse(source), Reference.parse(target)
-    with Engine() as engine:
+    with Engine() as engine, shown_progress("Copied", quiet=quiet) as progress:
         copied = engine.registry(start.registry).copy(
             start.canonical,
             end.canonical,
             platforms=platform or "all",
             referrers=with_referrers,
-            progress=None if quiet else _tell,
+            progress=progress,
         )
     if not quiet:
         click.echo(f"Digest: {copied.digest}", err=True)

@@ -23,6 +23,7 @@ from containerlib.image.oci_layout import LayoutDirectory, LayoutGraph, LayoutRo
 from containerlib.image.unpack import UnpackPolicy, unpack_image
 from containerlib.layer.compression import decompressed
 from containerlib.oci.descriptor import Descriptor
+from containerlib.oci.digest import chain_ids
 from containerlib.oci.manifest import Index, Manifest
 from containerlib.oci.reference import Reference
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from containerlib.image.archive_tar import TarContents
     from containerlib.image.docker_archive import DockerImage
     from containerlib.image.image_record import ImageRecord
-    from containerlib.oci.digest import Digest
+    from containerlib.oci.digest import ChainId, Digest
     from containerlib.oci.platform import Platform
     from containerlib.store.lease import Lease
     from containerlib.store.stores import Stores
@@ -195,6 +196,7 @@ def _publish(
     stores: Stores, lease: Lease, found: Sequence[_Found], platform: Platform | None, policy: UnpackPolicy
 ) -> list[ImageRecord]:
     """Unpack all images, then set their names."""
+    names: set[ChainId] = set()
     for image in found:
         config = load_config(stores, image.manifest)
         if platform is not None and platform.best_of([config.platform]) is None:
@@ -204,6 +206,8 @@ def _publish(
             )
         unpack_image(stores, lease, image.manifest, config, policy=policy)
         load_image(stores, image.target)
+        names.update(chain_ids(config.diff_ids))
+    stores.settle(names)
     for image in found:
         for name in image.names or (None,):
             point(stores, name, image.target)

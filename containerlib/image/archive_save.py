@@ -107,7 +107,7 @@ def save(
             ]
             blobs = [_blob(stores, digest) for digest in graph.reached if spool.is_here(digest)]
             write = _write_directory if format == "oci-directory" else _write_archive
-            write([*_documents(saved, format), *blobs], out, durable=stores.content.durable)
+            write([*_documents(saved, format), *blobs], out, durable=stores.durable)
     finally:
         if made:
             discard(stores, [descriptor.digest for descriptor in made.values()])

@@ -7,9 +7,10 @@ image or the new one.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from containerlib.errors import BlobNotFound
 from containerlib.image.image_record import MAX_INDEX_DEPTH
@@ -19,7 +20,7 @@ from containerlib.oci.manifest import MAX_MANIFEST_BYTES, Index, Manifest, parse
 from containerlib.registry.upload import has_blob, put_blob, put_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from containerlib.image.image_record import ImageRecord
     from containerlib.image.mount_sources import MountSources
@@ -117,6 +118,23 @@ def _walk(stores: Stores, target: Descriptor, depth: int) -> list[Index | Manife
     return [*found.values(), document]
 
 
+class _ToldSource:
+    """A blob that tells how far it has been read."""
+
+    def __init__(self, source: BinaryIO, tell: Callable[[int], None]) -> None:
+        self._source = source
+        self._tell = tell
+        self.close = source.close
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        self._tell(self._source.tell())
+        return data
+
+    def seek(self, offset: int, /) -> int:
+        return self._source.seek(offset)
+
+
 class _Uploads:
     """The blobs of one push, several at a time."""
 
@@ -150,9 +168,13 @@ class _Uploads:
             return
         self._tell(blob, "uploading", 0)
         others = () if self._mounts is None else self._mounts.of(blob.digest)
-        content = functools.partial(self._stores.content.open, blob.digest)
+        content = functools.partial(self._open, blob)
         was_sent = put_blob(self._repository, blob, content, others)
         self._tell(blob, "done" if was_sent else "exists", blob.size)
+
+    def _open(self, blob: Descriptor) -> contextlib.closing[_ToldSource]:
+        source = self._stores.content.open_verified(blob.digest)
+        return contextlib.closing(_ToldSource(source, functools.partial(self._tell, blob, "uploading")))
 
     def _tell(self, blob: Descriptor, phase: Phase, current_bytes: int) -> None:
         with self._lock:

@@ -79,6 +79,8 @@ class Index:
     digest: Digest
     manifests: tuple[Descriptor, ...]
     annotations: Mapping[str, str]
+    subject: Descriptor | None = None
+    artifact_type: str = ""
 
     @classmethod
     def build(cls, manifests: Sequence[Descriptor], kind: str | None = None) -> Index:
@@ -164,6 +166,7 @@ def _manifest(raw: bytes, kind: str, document: Mapping[str, object]) -> Manifest
 
 def _index(raw: bytes, kind: str, document: Mapping[str, object]) -> Index:
     manifests = fields.objects(document, "manifests")
+    subject = fields.mapping(document, "subject")
     if len(manifests) > MAX_INDEX_ENTRIES:
         raise InvalidManifest(f"index: {len(manifests)} entries, more than the limit of {MAX_INDEX_ENTRIES}")
     return Index(
@@ -172,4 +175,6 @@ def _index(raw: bytes, kind: str, document: Mapping[str, object]) -> Index:
         digest=Digest.of(raw),
         manifests=tuple(map(Descriptor.from_json, manifests)),
         annotations=fields.text_map(document, "annotations"),
+        subject=None if subject is None else Descriptor.from_json(subject),
+        artifact_type=fields.text(document, "artifactType"),
     )

@@ -44,9 +44,10 @@ __all__ = ["BlobSink", "Registries", "RepositoryClient"]
 _KINDS = (media_type.OCI_INDEX, media_type.DOCKER_INDEX, media_type.OCI_MANIFEST, media_type.DOCKER_MANIFEST)
 _ACCEPT = ", ".join(_KINDS)
 _OK, _ACCEPTED, _NO_CONTENT, _PARTIAL = 200, 202, 204, 206
-_BAD_REQUEST, _NOT_FOUND, _NOT_ALLOWED = 400, 404, 405
+_BAD_REQUEST, _NOT_FOUND, _NOT_ALLOWED, _NO_RANGE = 400, 404, 405, 416
 _COPY_BYTES = 1 << 20
 _BREAKS = 8
+_PROGRESS_BYTES = 64 << 10
 _MAX_SIZE_DIGITS = 12
 _SAME_FOR_GET = 429  # a status from here on is no reason to ask for the content as well
 _SHOWN_TAGS = 10
@@ -156,8 +157,8 @@ class RepositoryClient(RegistryAccess):
             try:
                 self._download_from(descriptor, sink, on_bytes)
             except RegistryUnavailable:
-                # One that never gets further is given up soon; progress earns another chance.
-                breaks = breaks + 1 if sink.size == before else 1
+                # One that hardly gets further is given up soon; progress earns another chance.
+                breaks = breaks + 1 if sink.size - before < _PROGRESS_BYTES else 1
                 if breaks >= _BREAKS:
                     raise
             else:
@@ -210,7 +211,7 @@ class RepositoryClient(RegistryAccess):
         kind = answer.headers.get("content-type", "").partition(";")[0].strip()
         if not (media_type.is_index(kind) or media_type.is_manifest(kind)):
             raise InvalidManifest(f"{what}: media type {kind[:120]!r} is not one of an image")
-        promised = _promised_digest(answer, wanted)
+        promised = _promised_digest(answer, wanted, what)
         actual = Digest.of(raw, promised.algorithm if promised is not None else "sha256")
         if promised is not None and actual != promised:
             raise DigestMismatch(what, expected=promised, actual=actual)
@@ -222,26 +223,25 @@ class RepositoryClient(RegistryAccess):
         return Descriptor(kind, actual, len(raw)), raw
 
     def _download_from(
-        self, descriptor: Descriptor, sink: BlobSink, on_bytes: Callable[[int], None] | None
+        self,
+        descriptor: Descriptor,
+        sink: BlobSink,
+        on_bytes: Callable[[int], None] | None,
+        *,
+        by_range: bool = True,
     ) -> None:
         offset = sink.size
         what = f"blob {descriptor.digest} of {self.source.name}"
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        headers = {"Range": f"bytes={offset}-"} if offset and by_range else {}
         with self.request("GET", f"blobs/{descriptor.digest}", what, headers) as answer:
-            if answer.status not in {_OK, _PARTIAL}:
-                raise refused(answer.refusal(), what)
-            if answer.headers.get("content-encoding", "identity") != "identity":
-                raise RegistryError(f"{what}: comes encoded although that was not asked for")
-            skip = bytes_to_skip(answer, offset, what)
-            while chunk := answer.read(_COPY_BYTES):
-                fresh, skip = chunk[skip:], max(0, skip - len(chunk))
-                if fresh:
-                    sink.write(fresh)
-                    if on_bytes is not None:
-                        on_bytes(len(fresh))
+            is_whole_wanted = answer.status == _NO_RANGE and bool(headers)
+            if not is_whole_wanted:
+                _receive(answer, offset, sink, on_bytes, what)
+        if is_whole_wanted:
+            self._download_from(descriptor, sink, on_bytes, by_range=False)
         if sink.size < descriptor.size:
             raise RegistryUnavailable(
-                f"{what}: ends after {sink.size} of {descriptor.size} bytes", method="GET"
+                f"{what}: ends after {sink.size} of {descriptor.size} bytes; try again", method="GET"
             )
 
     def _tags_hint(self) -> str:
@@ -253,12 +253,34 @@ class RepositoryClient(RegistryAccess):
         return f"; tags there are: {shown}{', ...' if len(tags) > _SHOWN_TAGS else ''}"
 
 
-def _promised_digest(answer: Answer, wanted: str | Descriptor) -> Digest | None:
+def _promised_digest(answer: Answer, wanted: str | Descriptor, what: str) -> Digest | None:
     """Return the digest the bytes must have: the one that was asked for, else the one the answer names."""
     if isinstance(wanted, Descriptor):
         return wanted.digest
     text = wanted if ":" in wanted else answer.headers.get("docker-content-digest")
-    return None if text is None else Digest(text)
+    try:
+        return None if text is None else Digest(text)
+    except InvalidDigest as error:
+        raise InvalidDigest(f"{what}: {error}") from None
+
+
+def _receive(
+    answer: Answer, offset: int, sink: BlobSink, on_bytes: Callable[[int], None] | None, what: str
+) -> None:
+    """Write to `sink` what it does not have yet; it has `offset` bytes."""
+    if answer.status == _NOT_FOUND:
+        raise refused(answer.refusal(), what, "the image is incomplete there; push it again")
+    if answer.status not in {_OK, _PARTIAL}:
+        raise refused(answer.refusal(), what)
+    if answer.headers.get("content-encoding", "identity") != "identity":
+        raise RegistryError(f"{what}: comes encoded although that was not asked for")
+    skip = bytes_to_skip(answer, offset, what)
+    while chunk := answer.read(_COPY_BYTES):
+        fresh, skip = chunk[skip:], max(0, skip - len(chunk))
+        if fresh:
+            sink.write(fresh)
+            if on_bytes is not None:
+                on_bytes(len(fresh))
 
 
 def _told(answer: Answer, name: str) -> Descriptor | None:

@@ -7,23 +7,25 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from containerlib.errors import UnsupportedHost
 from containerlib.registry.addresses import Guard
 from containerlib.registry.certificates import tls_context
+from containerlib.registry.pace import Pace, response_class
 from containerlib.registry.proxies import Proxies
 
 if TYPE_CHECKING:
     import socket
     import ssl
 
+    from urllib3.connectionpool import HTTPConnectionPool
+
     from containerlib.registry.addresses import Place
 
 __all__ = ["Connections"]
 
-_BLOCK_BYTES = 1 << 20
+# What is sent at once, and must be on its way within the timeout: slow lines have little.
+_BLOCK_BYTES = 128 << 10
 _POOLS = 2
 _POOL_SIZE = 8
 
@@ -31,7 +33,8 @@ _POOL_SIZE = 8
 class Connections:
     """All connections of one transport. Shared by threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
         self._proxies = Proxies.load()
         self._pools: dict[tuple[str, bool, frozenset[Place] | None], urllib3.PoolManager] = {}
         self._places: dict[str, Place] = {}
@@ -77,18 +80,19 @@ class Connections:
 
     def _make(self, url: str, context: ssl.SSLContext | None, guard: Guard) -> urllib3.PoolManager:
         proxy = self._proxies.proxy_for(url)
+        manager: urllib3.PoolManager
         if proxy is None:
-            pool = urllib3.PoolManager(
+            manager = urllib3.PoolManager(
                 _POOLS, maxsize=_POOL_SIZE, blocksize=_BLOCK_BYTES, ssl_context=context
             )
-            pool.pool_classes_by_scheme = _guarded(guard)
-            return pool
+            return _adapted(manager, self._pace, guard)
         # The proxy looks names up, with what it knows of them.
         guard.check_literal(urlsplit(url).hostname or "")
         if not proxy.startswith("socks"):
-            return urllib3.ProxyManager(
+            manager = urllib3.ProxyManager(
                 proxy, _POOLS, maxsize=_POOL_SIZE, blocksize=_BLOCK_BYTES, ssl_context=context
             )
+            return _adapted(manager, self._pace, None)
         try:
             import socks  # type: ignore[import-untyped]  # noqa: F401, PLC0415 - the next one would warn
             from urllib3.contrib.socks import SOCKSProxyManager  # noqa: PLC0415 - needs an optional package
@@ -98,26 +102,34 @@ class Connections:
                 needed="the package PySocks: pip install 'containerlib[socks]'",
                 found="none; or use a proxy of scheme http or https",
             ) from None
-        return SOCKSProxyManager(
+        manager = SOCKSProxyManager(
             proxy, num_pools=_POOLS, maxsize=_POOL_SIZE, blocksize=_BLOCK_BYTES, ssl_context=context
         )
+        return _adapted(manager, self._pace, None)
 
 
-def _guarded(guard: Guard) -> dict[str, type[HTTPConnectionPool]]:
-    """Return pools whose connections are all made under `guard`, which is asked before anything is sent."""
+def _adapted(manager: urllib3.PoolManager, pace: Pace, guard: Guard | None) -> urllib3.PoolManager:
+    """Let all connections of `manager` keep to `pace`, and be made under `guard`, before anything is sent."""
+    answers = response_class(pace)
 
-    class Plain(HTTPConnection):
-        def _new_conn(self) -> socket.socket:
-            return guard.connect(self._dns_host, self.port, super()._new_conn)
+    def adapt(pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
+        class Connection(pool.ConnectionCls):  # type: ignore[name-defined,misc]
+            response_class = answers
 
-    class Secure(HTTPSConnection):
-        def _new_conn(self) -> socket.socket:
-            return guard.connect(self._dns_host, self.port, super()._new_conn)
+            def connect(self) -> None:
+                super().connect()
+                # Who is not verified is so because the user said so, and needs no warning at each request.
+                self.is_verified = True
 
-    class PlainPool(HTTPConnectionPool):
-        ConnectionCls = Plain
+            def _new_conn(self) -> socket.socket:
+                connect = super()._new_conn
+                return connect() if guard is None else guard.connect(self._dns_host, self.port, connect)
 
-    class SecurePool(HTTPSConnectionPool):
-        ConnectionCls = Secure
+        class Pool(pool):  # type: ignore[valid-type,misc]
+            ConnectionCls = Connection
 
-    return {"http": PlainPool, "https": SecurePool}
+        return Pool
+
+    classes = manager.pool_classes_by_scheme
+    manager.pool_classes_by_scheme = {scheme: adapt(pool) for scheme, pool in classes.items()}
+    return manager

@@ -105,10 +105,17 @@ def put_manifest(repository: RepositoryClient, raw: bytes, media_type: str, tag:
     name = tag or descriptor.digest
     what = f"manifest {name!r} of {repository.source.name}"
     headers = {"Content-Type": media_type, "Content-Length": str(len(raw))}
-    with repository.request("PUT", f"manifests/{name}", what, headers, lambda: raw) as answer:
-        if answer.status not in {_OK, _CREATED, _ACCEPTED}:
-            raise refused(answer.refusal(), what)
-        seen = answer.headers.get("docker-content-digest", str(descriptor.digest))
+    for is_last in (*[False] * (_ATTEMPTS - 1), True):
+        try:
+            with repository.request("PUT", f"manifests/{name}", what, headers, lambda: raw) as answer:
+                if answer.status not in {_OK, _CREATED, _ACCEPTED}:
+                    raise refused(answer.refusal(), what)
+                seen = answer.headers.get("docker-content-digest", str(descriptor.digest))
+            break
+        except RegistryUnavailable as error:
+            # Without an answer nobody knows whether it was taken; taking it twice changes nothing.
+            if is_last or error.status is not None:
+                raise
     if seen != descriptor.digest:
         raise DigestMismatch(what, expected=descriptor.digest, actual=seen[:160])
     return descriptor

@@ -60,6 +60,15 @@ class Layout:
         return f"{self.root}/blobs/{digest.algorithm}/{digest.hex}"
 
     @property
+    def ingests(self) -> str:
+        """Directory of blobs that are still coming, one file each."""
+        return f"{self.root}/ingest"
+
+    def ingest(self, digest: Digest) -> str:
+        """File that holds what has come of the blob `digest`."""
+        return f"{self.root}/ingest/{digest.algorithm}-{digest.hex}"
+
+    @property
     def snapshots(self) -> str:
         """Directory of active and committed snapshots."""
         return f"{self.root}/snapshots"
@@ -81,6 +90,11 @@ class Layout:
     def leases(self) -> str:
         """Directory of the leases, one file per operation under way."""
         return f"{self.root}/leases"
+
+    @property
+    def quarantine(self) -> str:
+        """Directory of what a repair has put aside, for people to look at and to remove."""
+        return f"{self.root}/quarantine"
 
     @property
     def locks(self) -> str:

@@ -4,6 +4,9 @@ An *active* snapshot, called by its `key`, is a directory being filled. `commit`
 id, by one rename; from then on it never changes and may be a `parent`. Nothing is mounted here: `lowers`
 returns directories, and whoever starts a container stacks them. A crash leaves active directories only, which
 `collect_stale` removes once their lease is dead.
+
+Files are not synced one by one. A snapshot belongs to the boot in which it was made until `mark_durable` says
+that its file system was synced; in a later boot, one that was not is none.
 """
 
 from __future__ import annotations
@@ -16,30 +19,28 @@ from typing import TYPE_CHECKING
 import attrs
 
 from containerlib._util import file_lock, strict_json
-from containerlib._util.atomic_file import (
-    make_directory,
-    rename_directory,
-    sync_filesystem,
-    write_atomic,
-)
+from containerlib._util.atomic_file import make_directory, move, rename_directory, write_atomic
 from containerlib._util.remove_tree import MOVED_PREFIX, remove_tree
 from containerlib.errors import InvalidDigest, InvalidInputError, SnapshotNotFound, StoreCorrupted
 from containerlib.oci.digest import ChainId, Digest
+from containerlib.store.boot import boot_id
+from containerlib.store.record import check_format
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from containerlib.store.layout import Layout
     from containerlib.store.lease import Lease, LeaseStore
 
-__all__ = ["ActiveSnapshot", "Snapshot", "SnapshotStore"]
+__all__ = ["ACTIVE_PREFIX", "TRASH_PREFIX", "ActiveSnapshot", "Snapshot", "SnapshotStore"]
 
 _TREE = "fs"
 _RECORD = "snapshot.json"
+_DURABLE = "durable"
 _RECORD_LIMIT = 64 << 10
-_TRASH_PREFIX = ".trash-"
-_ACTIVE_PREFIX = "active-"
+TRASH_PREFIX = ".trash-"
+ACTIVE_PREFIX = "active-"
 
 # linux/fs.h; the numbers are the same on x86-64 and arm64.
 _FS_IOC_GETFLAGS = 0x80086601
@@ -83,7 +84,7 @@ class SnapshotStore:
 
     Attributes:
         layout: Where they lie.
-        durable: Whether a snapshot must survive a power loss once `commit` returns.
+        durable: Whether snapshots have to be synced to be good in a later boot.
     """
 
     layout: Layout
@@ -96,9 +97,13 @@ class SnapshotStore:
         if not os.path.isdir(self.layout.snapshots):
             make_directory(self.layout.snapshots)
             _spread_subdirectories(self.layout.snapshots)
-        make_directory(directory)
         path = f"{directory}/{_TREE}"
-        make_directory(path, 0o755)
+        try:
+            make_directory(directory)
+            make_directory(path, 0o755)
+        except BaseException:
+            self._discard(directory)
+            raise
         return ActiveSnapshot(key, path)
 
     def commit(
@@ -118,20 +123,28 @@ class SnapshotStore:
         Raises:
             SnapshotNotFound: `key` is not an active snapshot, or `parent` is not committed.
 
-        Cost: one rename, independent of the size of the layer; if durable, one sync besides.
+        Cost: one rename, independent of the size of the layer.
         """
         directory = self.layout.active_snapshot(key)
         if not os.path.isdir(f"{directory}/{_TREE}"):
             raise SnapshotNotFound(f"no active snapshot {key!r}")
         if parent is not None and not self.exists(parent):
             raise SnapshotNotFound(f"no snapshot {parent} to be the parent of {name}")
-        record = {"name": name, "parent": parent, "size_bytes": size_bytes}
+        boot = boot_id() if self.durable else None
+        record = {"name": name, "parent": parent, "size_bytes": size_bytes, "boot_id": boot}
         write_atomic(f"{directory}/{_RECORD}", strict_json.dumps(record), durable=False)
-        if self.durable:
-            sync_filesystem()
-        if not rename_directory(directory, self.layout.snapshot(name), durable=self.durable):
+        if not self.exists(name):
+            self.hide(name)  # one that did not survive the last boot is in the way
+        if not rename_directory(directory, self.layout.snapshot(name), durable=False):
             self._discard(directory)
         return self.get(name)
+
+    def mark_durable(self, names: Iterable[ChainId]) -> None:
+        """Note that the file system was synced after the snapshots `names` were committed."""
+        for name in names if self.durable else ():
+            path = f"{self.layout.snapshot(name)}/{_DURABLE}"
+            if not os.path.exists(path):
+                write_atomic(path, b"", durable=False)
 
     def abort(self, key: str) -> None:
         """Remove the active snapshot `key` with its content; one that does not exist is not an error."""
@@ -139,7 +152,16 @@ class SnapshotStore:
 
     def exists(self, name: ChainId) -> bool:
         """Say whether `name` is committed."""
-        return os.path.exists(f"{self.layout.snapshot(name)}/{_RECORD}")
+        directory = self.layout.snapshot(name)
+        if not os.path.exists(f"{directory}/{_RECORD}"):
+            return False
+        if os.path.exists(f"{directory}/{_DURABLE}"):
+            return True
+        try:
+            self.get(name)
+        except (SnapshotNotFound, StoreCorrupted):
+            return False
+        return True
 
     def get(self, name: ChainId) -> Snapshot:
         """Return the committed snapshot `name`.
@@ -153,7 +175,12 @@ class SnapshotStore:
         try:
             with open(path, "rb", buffering=0) as file:
                 record = strict_json.loads_object(file.read(), limit=_RECORD_LIMIT)
+            check_format(record, path)
             parent, size_bytes = record["parent"], record["size_bytes"]
+            if record.get("boot_id") not in {None, boot_id()} and not os.path.exists(
+                f"{directory}/{_DURABLE}"
+            ):
+                raise SnapshotNotFound(f"snapshot {name} did not survive a power loss; pull its image again")
             return Snapshot(
                 name,
                 None if parent is None else ChainId(Digest(parent)),
@@ -162,7 +189,9 @@ class SnapshotStore:
             )
         except FileNotFoundError:
             raise SnapshotNotFound(f"no snapshot {name}") from None
-        except (KeyError, InvalidInputError) as error:
+        except (NotADirectoryError, IsADirectoryError):
+            raise StoreCorrupted(path, "not a file in a directory") from None
+        except (KeyError, TypeError, InvalidInputError) as error:
             raise StoreCorrupted(path, f"damaged record: {error}") from None
 
     def stack(self, name: ChainId) -> list[Snapshot]:
@@ -194,11 +223,15 @@ class SnapshotStore:
         """Do the first half of `remove`, at the cost of one rename; `empty_trash` does the other."""
         return self._hide(self.layout.snapshot(name)) is not None
 
+    def hide_directory(self, directory: str) -> None:
+        """Do what `hide` does for what lies where a snapshot should, whatever it is."""
+        self._hide(directory)
+
     def empty_trash(self) -> int:
         """Delete the files of snapshots that were hidden, by whomever; return how many there were."""
         count = 0
         for entry in _names(self.layout.snapshots):
-            if entry.startswith((_TRASH_PREFIX, MOVED_PREFIX)):
+            if entry.startswith((TRASH_PREFIX, MOVED_PREFIX)):
                 remove_tree(f"{self.layout.snapshots}/{entry}")
                 count += 1
         return count
@@ -221,8 +254,8 @@ class SnapshotStore:
         """Remove what dead operations left behind; return how many directories that were."""
         count = self.empty_trash()
         for entry in _names(self.layout.snapshots):
-            if entry.startswith(_ACTIVE_PREFIX):
-                lease_id = entry.removeprefix(_ACTIVE_PREFIX).partition("-")[0]
+            if entry.startswith(ACTIVE_PREFIX):
+                lease_id = entry.removeprefix(ACTIVE_PREFIX).partition("-")[0]
                 if not leases.is_alive(lease_id):
                     count += self._discard(f"{self.layout.snapshots}/{entry}")
         return count
@@ -235,12 +268,8 @@ class SnapshotStore:
         return True
 
     def _hide(self, directory: str) -> str | None:
-        trash = f"{self.layout.snapshots}/{_TRASH_PREFIX}{os.urandom(8).hex()}"
-        try:
-            os.rename(directory, trash)
-        except FileNotFoundError:
-            return None
-        return trash
+        trash = f"{self.layout.snapshots}/{TRASH_PREFIX}{os.urandom(8).hex()}"
+        return trash if move(directory, trash) else None
 
 
 def _spread_subdirectories(path: str) -> None:

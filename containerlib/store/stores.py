@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from containerlib._util.disk_error import translated
+from containerlib._util.failpoint import reach
 from containerlib._util.memo import Memo
 from containerlib.store.content import ContentStore
 from containerlib.store.layout import Layout
@@ -14,7 +16,9 @@ from containerlib.store.reference import ReferenceStore
 from containerlib.store.snapshot import SnapshotStore
 
 if TYPE_CHECKING:
-    from containerlib.oci.digest import Digest
+    from collections.abc import Iterable
+
+    from containerlib.oci.digest import ChainId, Digest
 
 __all__ = ["Stores"]
 
@@ -24,6 +28,7 @@ class Stores:
     """Content, snapshots, references and leases below one root. Holds no descriptor and needs no closing.
 
     Attributes:
+        durable: Whether what was committed must survive a power loss.
         derived: Values computed from immutable content, by digest, for those who read the same often.
     """
 
@@ -32,6 +37,7 @@ class Stores:
     snapshots: SnapshotStore
     references: ReferenceStore
     leases: LeaseStore
+    durable: bool = True
     derived: Memo[Digest, object] = attrs.field(factory=Memo, eq=False, repr=False)
 
     @classmethod
@@ -47,8 +53,25 @@ class Stores:
         layout = Layout(root, run_root)
         return cls(
             layout=layout,
-            content=ContentStore(layout, durable),
+            content=ContentStore(layout),
             snapshots=SnapshotStore(layout, durable),
             references=ReferenceStore(layout, durable),
             leases=LeaseStore(layout),
+            durable=durable,
         )
+
+    def settle(self, names: Iterable[ChainId]) -> None:
+        """Make everything durable that was stored up to here; to be done before a reference is set to it.
+
+        Args:
+            names: The snapshots of the image.
+
+        Cost: one sync of the file system, whatever the size of the image; none if this is not durable.
+        """
+        if self.durable:
+            from containerlib._native.path import sync_filesystem  # noqa: PLC0415 - not there in unit tests
+
+            reach("sync file system", self.layout.root)
+            with translated(self.layout.root):
+                sync_filesystem(self.layout.root)
+            self.snapshots.mark_durable(names)

@@ -294,7 +294,7 @@ HOSTILE: dict[str, list[bytes]] = {
     "uid -1": [file(b"a", uid=base256(2**32 - 1, 8))],
     "uid over": [file(b"a", uid=base256(2**32, 8))],
     "uid negative": [file(b"a", uid=base256(-1, 8))],
-    "sparse": [member(b"a", b"S")],
+    "sparse without what it says to hold": [member(b"a", b"S", b"x")],
     "sparse with negative map": [pax((b"GNU.sparse.map", b"-1,5")), file(b"a")],
     "8 EiB": [file(b"a", b"", size=base256(2**63, 12))],
     "1 EiB": [file(b"a", b"", size=base256(2**60, 12))],

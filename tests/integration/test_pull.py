@@ -23,6 +23,9 @@ from support.oci_layout import CONFIG, INDEX, LAYER, MANIFEST, OciLayout
 from support.session import temporary_directory
 
 import containerlib as cl
+from containerlib.image.collect import collect
+from containerlib.store.stores import Stores
+from containerlib.store.view import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -504,3 +507,82 @@ def test_failed_pull_keeps_the_old_image(engine: Engine, liar: _Liar) -> None:
         with pytest.raises(cl.RemoteNotFound):
             engine.images.pull(name)
         assert engine.images.get(name) == before
+
+
+def test_a_later_pull_goes_on_where_an_earlier_one_broke_off(engine: Engine, liar: _Liar) -> None:
+    """What a failed pull has of a layer is not fetched again by the next, which checks it all the same."""
+    liar.cut[liar.blob_path] = [70_000, *([0] * 100)]
+    refuse(engine, liar, cl.RegistryUnavailable, "broke|ends after")
+    liar.cut.clear()
+    liar.seen.clear()
+    with liar.serve() as name:
+        assert engine.images.pull(name).size_bytes > len(liar.layer)
+    assert [asked for path, asked in liar.seen if path == liar.blob_path] == ["bytes=70000-"]
+    assert os.listdir(f"{engine.root}/ingest") == []
+
+
+def test_what_was_kept_of_a_lie_does_not_spoil_the_truth(engine: Engine, liar: _Liar) -> None:
+    """The beginning of a wrong blob is dropped when the whole turns out wrong, and then fetched anew."""
+    wrong = bytes(80_000) + liar.layer[80_000:]
+    honest = liar.table[liar.blob_path]
+    liar.table[liar.blob_path] = ("application/octet-stream", wrong)
+    liar.cut[liar.blob_path] = [80_000, *([0] * 100)]
+    refuse(engine, liar, cl.RegistryUnavailable, "broke|ends after")
+    liar.cut.clear()
+    liar.table[liar.blob_path] = honest
+    with liar.serve() as name:
+        assert engine.images.pull(name)
+
+
+def test_a_damaged_blob_of_the_store_is_fetched_again(engine: Engine, liar: _Liar) -> None:
+    """A blob with flipped bytes, or of another size, is found out when it is unpacked, and mended."""
+    with liar.serve() as name:
+        for damage in (b"x" * len(liar.layer), b"short"):
+            image = engine.images.pull(name)
+            path = f"{engine.root}/blobs/sha256/{_digest(liar.layer).removeprefix('sha256:')}"
+            engine.images.remove(name)
+            assert not os.path.exists(path)
+            with open(path, "wb") as blob:
+                blob.write(damage)
+            assert engine.images.pull(name) == image
+            with open(path, "rb") as blob:
+                assert blob.read() == liar.layer
+
+
+def test_prune_removes_what_was_never_finished(engine: Engine, liar: _Liar) -> None:
+    """The beginning of a layer is kept for the next pull until unneeded content is collected."""
+    liar.cut[liar.blob_path] = [70_000, *([0] * 100)]
+    refuse(engine, liar, cl.RegistryUnavailable, "broke|ends after")
+    assert len(os.listdir(f"{engine.root}/ingest")) == 1
+    collect(Stores.open(engine.root, engine.run_root))
+    assert os.listdir(f"{engine.root}/ingest") == []
+
+
+def test_layers_are_unpacked_in_any_order(engine: Engine) -> None:
+    """Many layers, some alike and some empty, end up on each other in the order of the manifest."""
+    same = archive(file(b"same", b"1"))
+    layers = [archive(file(b"top", b"%d" % n), file(b"n%d" % n, b"x" * 1000 * (20 - n))) for n in range(12)]
+    layers[3:3] = [same, archive(), same, archive()]
+    liar = _Liar(b"")
+    config = json.dumps(
+        {
+            "os": "linux",
+            "architecture": "amd64",
+            "rootfs": {"type": "layers", "diff_ids": [_digest(layer) for layer in layers]},
+        }
+    ).encode()
+    for blob in (config, *layers):
+        liar.table[f"/v2/x/blobs/{_digest(blob)}"] = ("application/octet-stream", blob)
+    described = [{"mediaType": LAYER, "digest": _digest(layer), "size": len(layer)} for layer in layers]
+    liar.publish(
+        {
+            **liar.manifest,
+            "config": {"mediaType": CONFIG, "digest": _digest(config), "size": len(config)},
+            "layers": described,
+        }
+    )
+    with liar.serve() as name:
+        image = engine.images.pull(name)
+    assert read_file(image.record.lowers, "top", limit=10) == b"11"
+    assert all(read_file(image.record.lowers, f"n{n}", limit=100_000) is not None for n in range(12))
+    assert len(image.record.lowers) == len(layers)

@@ -50,6 +50,9 @@ REACHED: dict[str, frozenset[str]] = {
 
 # Foreign packages and the layers that may use them; everything else goes through those.
 DOORS: dict[str, frozenset[str]] = {
+    # The thread that serves, the registry's protocol, and later Docker's.
+    "aiohttp": frozenset({"_util", "registry", "docker_api"}),
+    "bcrypt": frozenset({"registry"}),
     "cffi": frozenset({"_native"}),
     "click": frozenset({"cli", "oci_cli"}),
     "isal": frozenset({"layer"}),

@@ -180,7 +180,9 @@ def test_service_out_of_order_is_no_wrong_password(
     service.intercept = lambda _request: next(replies, None)
     assert engine.registry(small.host).tags("x") == ["1"]
     service.intercept = lambda _request: Reply(500, {"Retry-After": "0"})
-    with pytest.raises(cl.RegistryUnavailable, match="answered 500"):
+    with pytest.raises(
+        cl.RegistryUnavailable, match=r"the token service: the server is out of order \(500\)"
+    ):
         engine.registry(small.host).tags("x")
 
 

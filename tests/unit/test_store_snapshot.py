@@ -13,6 +13,7 @@ import pytest
 from containerlib._util import file_lock
 from containerlib.errors import SnapshotNotFound, StoreCorrupted
 from containerlib.oci.digest import ChainId, Digest
+from containerlib.store.boot import boot_id
 from containerlib.store.lease import Holder
 from containerlib.store.stores import Stores
 
@@ -119,6 +120,44 @@ def test_own_ancestor_is_reported(stores: Stores) -> None:
         file.write(b'{"parent":"%s","size_bytes":1}' % BASE.encode())
     with pytest.raises(StoreCorrupted, match="ancestor"):
         stores.snapshots.lowers(BASE)
+
+
+def lasting(tmp_path: Path) -> Stores:
+    """Give stores that have to survive a power loss."""
+    return Stores.open(f"{tmp_path}/root", f"{tmp_path}/run")
+
+
+def reboot(path: str) -> None:
+    """Let a snapshot be one of an earlier boot."""
+    record = os.path.join(os.path.dirname(path), "snapshot.json")
+    with open(record, encoding="ascii") as file:
+        text = file.read()
+    with open(record, "w", encoding="ascii") as file:
+        file.write(text.replace(boot_id(), "another boot"))
+
+
+def test_what_was_not_synced_is_gone_after_a_reboot(tmp_path: Path) -> None:
+    """A snapshot whose files may be lost is not found in a later boot, and can be made again."""
+    stores = lasting(tmp_path)
+    reboot(make(stores, BASE))
+    assert not stores.snapshots.exists(BASE)
+    with pytest.raises(SnapshotNotFound, match="power loss"):
+        stores.snapshots.get(BASE)
+    with pytest.raises(SnapshotNotFound, match="parent"):
+        make(stores, TOP, BASE)
+    make(stores, BASE)
+    assert stores.snapshots.exists(BASE)
+    assert stores.snapshots.empty_trash() == 1
+
+
+def test_what_was_synced_stays(tmp_path: Path) -> None:
+    """A snapshot that is marked after a sync is there in every later boot."""
+    stores = lasting(tmp_path)
+    path = make(stores, BASE)
+    stores.snapshots.mark_durable([BASE])
+    reboot(path)
+    assert stores.snapshots.exists(BASE)
+    assert stores.snapshots.lowers(BASE) == [path]
 
 
 KILLED = """
