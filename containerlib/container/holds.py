@@ -1,7 +1,8 @@
 """The images that one engine runs or is about to run: each is held by a lease, so that nobody collects it.
 
 A lease is kept when the last container of an image is gone, because another one is likely to follow and a
-lease costs a file. An engine that removes images itself gives up first what it does not use at the moment.
+lease costs a file. It is given up when a container of another image is made, and before the engine removes
+images itself.
 """
 
 from __future__ import annotations
@@ -52,7 +53,11 @@ class Holds:
             ImageNotFound: It has been removed meanwhile.
         """
         with self._lock:
-            held = self._held.get(image.digest) or self._hold(image)
+            held = self._held.get(image.digest)
+            if held is None:
+                # Whoever runs one image after the other does not come to hold them all.
+                self.release_idle()
+                held = self._hold(image)
             held.users += 1
         try:
             yield
