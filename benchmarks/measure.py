@@ -11,6 +11,7 @@ It must not know how any peer is configured (that is `peers`), nor what is compa
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -275,6 +276,45 @@ def _serve_containerlib(arguments: Sequence[str]) -> None:
     _serve({"": lambda: _timed(start), "throughput": throughput, "idle": idle}, greeting)
 
 
+def _serve_images(arguments: Sequence[str]) -> None:
+    """Serve `pull` and `push` of the image NAME, by an engine with everything still to be loaded."""
+    sys.path.append(CHECKOUT)
+    import containerlib as cl  # noqa: PLC0415 - a worker of another mode has no use for it
+
+    (name,) = arguments
+    images = cl.default_engine().images
+
+    def pull() -> int:
+        images.pull(name)
+        return 0
+
+    def push() -> int:
+        images.push(name)
+        return 0
+
+    _serve({"pull": lambda: _timed(pull), "push": lambda: _timed(push)})
+
+
+def _serve_unpack(arguments: Sequence[str]) -> None:
+    """Serve the unpacking of the archive TAR, not compressed, into a new directory below TARGET each time."""
+    sys.path.append(CHECKOUT)
+    from containerlib.layer.apply import apply_layer  # noqa: PLC0415 - as above
+
+    archive, target = arguments
+    turns = itertools.count()
+
+    def unpack() -> int:
+        path = os.path.join(target, f"{os.getpid()}-{next(turns)}")
+        os.mkdir(path)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        with open(archive, "rb", buffering=1 << 20) as stream:
+            apply_layer(stream, descriptor)
+        os.close(descriptor)
+        return 0
+
+    _serve({"": lambda: _timed(unpack)})
+
+
 def _serve_docker_py(arguments: Sequence[str]) -> None:
     """Serve `URL IMAGE JSON`: docker-py's `containers.run` with these keyword arguments."""
     import docker  # type: ignore[import-untyped, import-not-found, unused-ignore]  # noqa: PLC0415
@@ -289,7 +329,13 @@ def _serve_docker_py(arguments: Sequence[str]) -> None:
     _serve({"": lambda: _timed(action)})
 
 
+_MODES = {
+    "exec": _serve_exec,
+    "containerlib": _serve_containerlib,
+    "images": _serve_images,
+    "unpack": _serve_unpack,
+    "docker-py": _serve_docker_py,
+}
+
 if __name__ == "__main__":
-    {"exec": _serve_exec, "containerlib": _serve_containerlib, "docker-py": _serve_docker_py}[sys.argv[1]](
-        sys.argv[2:]
-    )
+    _MODES[sys.argv[1]](sys.argv[2:])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable, Mapping
 
-__all__ = ["LOOK_INSIDE", "PEERS", "SEEN_INSIDE", "Peer", "Place", "program", "run"]
+__all__ = ["LOOK_INSIDE", "PEERS", "SEEN_INSIDE", "Peer", "Place", "program", "run", "start_docker"]
 
 HOSTNAME = "bench"
 _NAMES = "CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID SYS_CHROOT"
@@ -227,29 +227,39 @@ runtime = "crun"
     return peer
 
 
-def _docker_host(place: Place) -> str:
-    """Return the address of a dockerd of our own with the image in it, started on the first call."""
-    socket, log = place.path("docker.sock"), place.path("docker.log")
-    if os.path.exists(log):
-        return f"unix://{socket}"
-    with open(place.path("daemon.json"), "w", encoding="utf-8") as settings:
+def start_docker(directory: str, stack: contextlib.ExitStack) -> str:
+    """Start a dockerd whose files are all below `directory`, until `stack` is left. Returns its address.
+
+    Its network is the host's, for nothing but registries; containers get none.
+    """
+    socket, log = os.path.join(directory, "docker.sock"), os.path.join(directory, "docker.log")
+    os.makedirs(directory, exist_ok=True)
+    with open(os.path.join(directory, "daemon.json"), "w", encoding="utf-8") as settings:
         settings.write("{}")
-    argv = f"""{program("dockerd")} --host unix://{socket} --data-root {place.make("docker")}
-        --exec-root {place.make("docker-run")} --pidfile {place.path("docker.pid")}
+    argv = f"""{program("dockerd")} --host unix://{socket} --data-root {directory}/docker
+        --exec-root {directory}/docker-run --pidfile {directory}/docker.pid
         --config-file {settings.name} --bridge none --iptables=false --ip6tables=false --ip-forward=false
         --ip-masq=false --storage-driver overlay2 --exec-opt native.cgroupdriver=cgroupfs
         --oom-score-adjust 0""".split()
     with open(log, "wb") as output:
         daemon = subprocess.Popen(argv, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
-    place.stack.callback(_stop, daemon)
+    stack.callback(_stop, daemon)
     deadline = time.monotonic() + 60
     while not os.path.exists(socket):
         if daemon.poll() is not None or time.monotonic() > deadline:
             with open(log, encoding="utf-8", errors="replace") as output:
                 raise MissingRowError(f"dockerd did not start: {output.read().strip()[-200:]}")
         time.sleep(0.1)
-    run([program("docker"), "--host", f"unix://{socket}", "import", _tar(place), "bench"])
     return f"unix://{socket}"
+
+
+def _docker_host(place: Place) -> str:
+    """Return the address of a dockerd of our own with the image in it, started on the first call."""
+    if os.path.exists(place.path("docker.log")):
+        return f"unix://{place.path('docker.sock')}"
+    host = start_docker(place.directory, place.stack)
+    run([program("docker"), "--host", host, "import", _tar(place), "bench"])
+    return host
 
 
 def _stop(daemon: subprocess.Popen[bytes]) -> None:

@@ -10,18 +10,15 @@ missing row. `--check` ends with status 1 if a target is missed or not measured.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import glob
 import json
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from typing import TYPE_CHECKING, Any
 
 from measure import (
@@ -35,6 +32,7 @@ from measure import (
     worker_argv,
 )
 from peers import CAPABILITIES, LOOK_INSIDE, PEERS, SEEN_INSIDE, Peer, Place, program, run
+from report import Target, arguments, at_most, conclude, print_table, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -147,44 +145,23 @@ def compare(said: str, *, except_for: Collection[str] = ()) -> None:
         raise MissingRowError(f"isolation differs inside: {wrong}")
 
 
-def targets(
-    medians: Mapping[str, float], extras: Mapping[str, float]
-) -> list[tuple[str, float | None, float, bool]]:
-    """Return name, value (None: not measured), limit, and whether it holds, of every target."""
+def targets(medians: Mapping[str, float], extras: Mapping[str, float]) -> list[Target]:
+    """Return what is to be reached, and whether it is."""
 
     def ratio(name: str, *others: str) -> float | None:
         known = [medians[other] for other in others if other in medians]
         return medians[name] / min(known) if name in medians and known else None
 
-    most = [
-        ("in-process / floor", ratio(IN_PROCESS, FLOOR), 1.5),
-        ("in-process / crun (the faster row)", ratio(IN_PROCESS, "crun", "crun-cgroup2"), 0.3),
-        ("in-process / bubblewrap", ratio(IN_PROCESS, "bubblewrap"), 0.8),
-        ("1 GiB heap / without", ratio(LARGE, IN_PROCESS), 1.1),
-        ("MB per idle container", extras["memory"] / 1e6 if "memory" in extras else None, 0.15),
-        ("import, ms", extras.get("import"), 10.0),
+    memory, rate = extras.get("memory"), extras.get("throughput")
+    return [
+        at_most("in-process / floor", ratio(IN_PROCESS, FLOOR), 1.5),
+        at_most("in-process / crun (the faster row)", ratio(IN_PROCESS, "crun", "crun-cgroup2"), 0.3),
+        at_most("in-process / bubblewrap", ratio(IN_PROCESS, "bubblewrap"), 0.8),
+        at_most("1 GiB heap / without", ratio(LARGE, IN_PROCESS), 1.1),
+        at_most("MB per idle container", None if memory is None else memory / 1e6, 0.15),
+        at_most("import, ms", extras.get("import"), 10.0),
+        ("starts per second, 8 threads", rate, 200.0, rate is not None and rate >= 200.0),
     ]
-    judged = [(name, value, limit, value is not None and value <= limit) for name, value, limit in most]
-    rate = extras.get("throughput")
-    return [*judged, ("starts per second, 8 threads", rate, 200.0, rate is not None and rate >= 200.0)]
-
-
-def print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
-    """Print a table, by rich if that is installed."""
-    try:
-        from rich import box  # noqa: PLC0415 - optional
-        from rich.console import Console  # noqa: PLC0415
-        from rich.table import Table  # noqa: PLC0415
-    except ImportError:
-        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-        print(f"\n{title}")
-        for row in (header, *rows):
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        return
-    table = Table(*header, title=title, box=box.SIMPLE, title_justify="left")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
 
 
 def report(benchmark: Benchmark, json_path: str, settings: Mapping[str, Any]) -> bool:
@@ -193,34 +170,18 @@ def report(benchmark: Benchmark, json_path: str, settings: Mapping[str, Any]) ->
     floor = numbers[FLOOR]["median"] if FLOOR in numbers else None
     rows = []
     for name, row in numbers.items():
-        if floor:
-            row["times_floor"] = row["median"] / floor
         shown = [f"{row[key] / 1e3:.2f}" for key in ("median", "p95", "min")]
-        rows.append([name, *shown, f"{row['times_floor']:.2f}" if floor else "-"])
+        rows.append([name, *shown, f"{row['median'] / floor:.2f}" if floor else "-"])
     header = ["row", "median ms", "p95 ms", "min ms", "x floor"]
     print_table("One container, from the call to everything reaped", header, rows)
-    medians = {name: row["median"] for name, row in numbers.items()}
-    judged = targets(medians, benchmark.extras)
-    words = []
-    for name, value, limit, holds in judged:
-        result = "not measured" if value is None else "pass" if holds else "miss"
-        words.append([name, "-" if value is None else f"{value:.2f}", f"{limit:g}", result])
-    print_table("Targets", ["what", "value", "limit", "result"], words)
-    if benchmark.missing:
-        print_table("Missing rows", ["row", "why"], [[name, why] for name, why in benchmark.missing.items()])
-    content = {
-        "settings": settings,
-        "rows": {
-            name: {"summary_us": row, "samples_us": benchmark.times[name]} for name, row in numbers.items()
-        },
-        "extras": benchmark.extras,
-        "missing": benchmark.missing,
-        "targets": [dict(zip(("name", "value", "limit", "pass"), target, strict=True)) for target in judged],
-    }
-    os.makedirs(os.path.dirname(json_path) or ".", exist_ok=True)
-    with open(json_path, "w", encoding="utf-8") as output:
-        json.dump(content, output, indent=1)
-    return all(holds for *_, holds in judged)
+    return conclude(
+        times=benchmark.times,
+        extras=benchmark.extras,
+        missing=benchmark.missing,
+        targets=targets({name: row["median"] for name, row in numbers.items()}, benchmark.extras),
+        settings=settings,
+        json_path=json_path,
+    )
 
 
 def prepare(stack: contextlib.ExitStack) -> Place:
@@ -261,23 +222,10 @@ def remove_place(place: Place) -> None:
 
 def main() -> int:
     """Run the benchmark that the command line asks for."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--warmup", type=int, default=3)
-    parser.add_argument("--rows", default="", help="names, comma-separated (default: all)")
-    parser.add_argument("--json", default=os.path.join(HERE, "results", "start.json"), metavar="FILE")
-    parser.add_argument("--check", action="store_true", help="end with status 1 if a target does not hold")
-    chosen = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))  # so that everything is cleaned up
-    wanted = [name.strip() for name in chosen.rows.split(",") if name.strip()]
-    # Programs run from cached bytecode where they are installed, so they do here.
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    settings = {"rounds": chosen.rounds, "warmup": chosen.warmup, "kernel": platform.release()}
-    settings |= {"python": platform.python_version(), "cpus": os.cpu_count(), "load": os.getloadavg()}
-    settings |= {"storage": "tmpfs", "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    chosen = arguments(__doc__, "start", rounds=40, warmup=3)
+    settings = settings_of(chosen, "tmpfs")
     with contextlib.ExitStack() as stack:
-        benchmark = Benchmark(prepare(stack), wanted)
+        benchmark = Benchmark(prepare(stack), chosen.rows)
         benchmark.time_starts(rounds=chosen.rounds, warmup=chosen.warmup)
         benchmark.measure_extras()
         return 1 if not report(benchmark, chosen.json, settings) and chosen.check else 0

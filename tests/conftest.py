@@ -13,4 +13,6 @@ pytest_plugins = [
     "support.leaks",
     "support.engine",
     "support.documents",
+    "support.debian_image",
+    "support.peers",
 ]

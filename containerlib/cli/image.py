@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from containerlib.cli.group import place_of
-from containerlib.cli.lazy import LazyGroup
+from containerlib.cli.lazy_group import LazyGroup
 
 __all__ = ["image"]
 
 _SAME = ("export", "history", "import", "inspect", "load", "pull", "push", "save", "tag")
 _PLACES = {
     "ls": "containerlib.cli.images:ls",
+    "prune": "containerlib.cli.prune:image_prune",
     "rm": place_of("rmi"),
     **{name: place_of(name) for name in _SAME},
 }

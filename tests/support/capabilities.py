@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from support.cgroups import hierarchies, try_write
@@ -22,7 +22,7 @@ from support.cgroups import hierarchies, try_write
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["MARKS", "PEERS", "missing", "need"]
+__all__ = ["MARKS", "PEERS", "missing", "need", "skip_or_fail"]
 
 CAP_NET_ADMIN = 12
 CAP_SYS_ADMIN = 21
@@ -146,8 +146,12 @@ def _required(config: pytest.Config) -> frozenset[str]:
 def need(config: pytest.Config, mark: str, programs: tuple[str, ...] = ()) -> None:
     """Skip, or fail under ``--require``, unless the host has what `mark` stands for. For fixtures."""
     reason = missing(mark, programs)
-    if reason is None:
-        return
+    if reason is not None:
+        skip_or_fail(config, mark, reason)
+
+
+def skip_or_fail(config: pytest.Config, mark: str, reason: str) -> NoReturn:
+    """Skip for this reason, or fail if what `mark` stands for is required."""
     if mark in _required(config):
         pytest.fail(f"required by --require={mark}, but {reason}", pytrace=False)
     pytest.skip(reason)

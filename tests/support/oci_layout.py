@@ -7,6 +7,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+import zstandard
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -41,13 +43,15 @@ class OciLayout:
         *,
         config: Mapping[str, object] | None = None,
         architecture: str = "amd64",
-        compress: bool = True,
+        compress: bool | Sequence[str] = True,
         **more: object,
     ) -> dict[str, object]:
         """Store an image of uncompressed archives, and return the descriptor of its manifest.
 
         What else is given, such as `history`, becomes a member of the configuration document.
+        `compress` may say for each layer: ``gzip``, ``zstd``, or nothing.
         """
+        kinds = (["gzip" if compress else ""] * len(layers)) if isinstance(compress, bool) else compress
         document = {
             **more,
             "os": "linux",
@@ -62,15 +66,17 @@ class OciLayout:
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": self.add(json.dumps(document).encode(), CONFIG),
-            "layers": [
-                self.add(gzip.compress(layer, 1, mtime=0), f"{LAYER}+gzip")
-                if compress
-                else self.add(layer, LAYER)
-                for layer in layers
-            ],
+            "layers": [self._add_layer(layer, kind) for layer, kind in zip(layers, kinds, strict=True)],
         }
         platform = {"os": "linux", "architecture": architecture}
         return self.add(json.dumps(manifest).encode(), MANIFEST, platform=platform)
+
+    def _add_layer(self, layer: bytes, kind: str) -> dict[str, object]:
+        if kind == "gzip":
+            layer = gzip.compress(layer, 1, mtime=0)
+        elif kind == "zstd":
+            layer = zstandard.compress(layer, 3)
+        return self.add(layer, f"{LAYER}+{kind}" if kind else LAYER)
 
     def add_index(self, manifests: Sequence[Mapping[str, object]]) -> dict[str, object]:
         """Store an index and return its descriptor."""

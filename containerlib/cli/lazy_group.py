@@ -1,4 +1,4 @@
-"""A group of commands each of which lives in a module that is loaded only when it is called."""
+"""A group of commands of which each is loaded only when it is called."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["LazyGroup"]
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are named by places in the form ``module:name``."""
+    """Commands by name, each with its place: ``module:attribute``."""
 
-    def __init__(self, *, places: Mapping[str, str], **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, places: Mapping[str, str], **settings: Any) -> None:
+        super().__init__(**settings)
         self._places = places
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's interface
-        """The names of the commands."""
+        """Return the names of the commands."""
         return list(self._places)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Load a command."""
+        """Load a command; None if there is none of this name."""
         place = self._places.get(cmd_name)
         if place is None:
             return None
