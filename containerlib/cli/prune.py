@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
 from containerlib.api.engine import Engine
+from containerlib.cli.filters import FILTER_OPTION, Filters
 from containerlib.cli.output import human_size
-from containerlib.cli.prune_filters import parse_filters
+from containerlib.cli.until import parse_until
 from containerlib.oci.reference import Reference
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Sequence
 
     from containerlib.image.prune import PruneReport
@@ -22,6 +24,14 @@ __all__ = ["PRUNE_OPTIONS", "image_prune", "prune"]
 _CANCELLED = 1
 _DANGLING = "all images without a name"
 _ALL = "all images without at least one container"
+
+
+class _Chosen(TypedDict):
+    """What the verbs that prune take besides `all`."""
+
+    until: dt.datetime | dt.timedelta | None
+    labels: list[str]
+    without_labels: list[str]
 
 
 def _ask(what: Sequence[str], *, force: bool) -> bool:
@@ -47,38 +57,39 @@ def _print_images(report: PruneReport) -> None:
         print()
 
 
-def _image_prune(*, every: bool, force: bool, filters: Sequence[str]) -> int:
-    chosen = parse_filters(filters, ("until", "label", "dangling"))
-    if chosen.dangling is not None:
-        if every and chosen.dangling:
+def _chosen(filters: Filters) -> _Chosen:
+    """What is to be pruned."""
+    until = filters.one("until")
+    return {
+        "until": None if until is None else parse_until(until),
+        "labels": filters.many("label"),
+        "without_labels": filters.many("label!"),
+    }
+
+
+def _image_prune(*, every: bool, force: bool, conditions: Sequence[tuple[str, str]]) -> int:
+    filters = Filters(conditions)
+    chosen, dangling = _chosen(filters), filters.flag("dangling")
+    if dangling is not None:
+        if every and dangling:
             raise click.UsageError("--all and --filter dangling=true contradict each other")
-        every = not chosen.dangling
+        every = not dangling
     if not _ask([_ALL if every else _DANGLING], force=force):
         return _CANCELLED
     with Engine() as engine:
-        report = engine.images.prune(
-            all=every,
-            until=chosen.until,
-            labels=chosen.labels,
-            without_labels=chosen.without_labels,
-        )
+        report = engine.images.prune(all=every, **chosen)
     _print_images(report)
     print(f"Total reclaimed space: {human_size(report.freed_bytes)}")
     return 0
 
 
-def _prune(*, every: bool, force: bool, filters: Sequence[str]) -> int:
-    chosen = parse_filters(filters, ("until", "label"))
+def _prune(*, every: bool, force: bool, conditions: Sequence[tuple[str, str]]) -> int:
+    chosen = _chosen(Filters(conditions))
     what = ["all containers that do not run", _ALL if every else _DANGLING]
     if not _ask([*what, "what processes that died have left"], force=force):
         return _CANCELLED
     with Engine() as engine:
-        report = engine.prune(
-            all=every,
-            until=chosen.until,
-            labels=chosen.labels,
-            without_labels=chosen.without_labels,
-        )
+        report = engine.prune(all=every, **chosen)
     if report.containers:
         print("Deleted Containers:", *report.containers, "", sep="\n")
     _print_images(report.images)
@@ -86,21 +97,19 @@ def _prune(*, every: bool, force: bool, filters: Sequence[str]) -> int:
     return 0
 
 
-def PRUNE_OPTIONS(names: str) -> list[click.Parameter]:  # noqa: N802 - a constant, but each needs its own
+def PRUNE_OPTIONS(*names: str) -> list[click.Parameter]:  # noqa: N802 - a constant, but each needs its own
     """The options of a command that prunes, with the names of its filters."""
     return [
         click.Option(["-a", "--all", "every"], is_flag=True, help="Also images with names."),
         click.Option(["-f", "--force"], is_flag=True, help="Do not ask."),
-        click.Option(
-            ["--filter", "filters"], multiple=True, metavar="NAME=VALUE", help=f"Only what matches: {names}."
-        ),
+        FILTER_OPTION(*names, short=False),
     ]
 
 
 image_prune = click.Command(
     "prune",
     callback=_image_prune,
-    params=PRUNE_OPTIONS("until=24h, label=NAME[=VALUE], label!=NAME[=VALUE], dangling=false"),
+    params=PRUNE_OPTIONS("until", "label", "label!", "dangling"),
     help="Remove images that no container uses: those without a name, or all.\n\n"
     "An image is as old as the time since it was pulled, made or named here.",
     short_help="Remove images that no container uses.",
@@ -110,7 +119,7 @@ image_prune = click.Command(
 prune = click.Command(
     "prune",
     callback=_prune,
-    params=PRUNE_OPTIONS("until=24h, label=NAME[=VALUE], label!=NAME[=VALUE]"),
+    params=PRUNE_OPTIONS("until", "label", "label!"),
     help="Remove containers that do not run, images that no container uses, and what is left of processes "
     "that died.",
     short_help="Remove what nobody uses.",
