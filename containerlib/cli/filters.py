@@ -14,13 +14,12 @@ __all__ = ["FILTER_OPTION", "Filters"]
 _TRUE, _FALSE = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
 
 
-def FILTER_OPTION(*names: str, short: bool = True) -> click.Option:  # noqa: N802 - one for each command
-    """The option ``--filter``, whose value, ``conditions``, goes to `Filters`.
+def FILTER_OPTION(  # noqa: N802 - a constant, but each command needs its own
+    *names: str, short: bool = True
+) -> click.Option:
+    """The option ``--filter`` for the conditions `names`; pass its value, ``conditions``, to `Filters`.
 
-    Args:
-        names: The conditions that the command knows. One that ends with ``!`` is the opposite of another:
-            ``label!=x`` is the condition ``label!`` with the value ``x``.
-        short: Whether ``-f`` means the same; for commands that remove things it means ``--force``.
+    With `short` it is also ``-f``, which is ``--force`` where things are removed.
     """
 
     def convert(ctx: click.Context, param: click.Parameter, texts: Sequence[str]) -> list[tuple[str, str]]:
@@ -30,7 +29,7 @@ def FILTER_OPTION(*names: str, short: bool = True) -> click.Option:  # noqa: N80
             raise click.BadParameter(str(error), ctx=ctx, param=param) from None
 
     return click.Option(
-        [*(("-f",) if short else ()), "--filter", "conditions"],
+        [*(["-f"] if short else []), "--filter", "conditions"],
         multiple=True,
         callback=convert,
         metavar="NAME=VALUE",

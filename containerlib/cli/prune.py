@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,24 +14,15 @@ from containerlib.cli.until import parse_until
 from containerlib.oci.reference import Reference
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Sequence
 
     from containerlib.image.prune import PruneReport
 
-__all__ = ["PRUNE_OPTIONS", "image_prune", "prune"]
+__all__ = ["image_prune", "prune"]
 
 _CANCELLED = 1
 _DANGLING = "all images without a name"
 _ALL = "all images without at least one container"
-
-
-class _Chosen(TypedDict):
-    """What the verbs that prune take besides `all`."""
-
-    until: dt.datetime | dt.timedelta | None
-    labels: list[str]
-    without_labels: list[str]
 
 
 def _ask(what: Sequence[str], *, force: bool) -> bool:
@@ -57,13 +48,13 @@ def _print_images(report: PruneReport) -> None:
         print()
 
 
-def _chosen(filters: Filters) -> _Chosen:
-    """What is to be pruned."""
+def _chosen(filters: Filters) -> dict[str, Any]:
+    """What the filters say, as arguments of the library."""
     until = filters.one("until")
     return {
         "until": None if until is None else parse_until(until),
-        "labels": filters.many("label"),
-        "without_labels": filters.many("label!"),
+        "labels": filters.labels(),
+        "without_labels": filters.labels("label!"),
     }
 
 
@@ -97,29 +88,26 @@ def _prune(*, every: bool, force: bool, conditions: Sequence[tuple[str, str]]) -
     return 0
 
 
-def PRUNE_OPTIONS(*names: str) -> list[click.Parameter]:  # noqa: N802 - a constant, but each needs its own
-    """The options of a command that prunes, with the names of its filters."""
+def _options(*filters: str) -> list[click.Parameter]:
     return [
         click.Option(["-a", "--all", "every"], is_flag=True, help="Also images with names."),
         click.Option(["-f", "--force"], is_flag=True, help="Do not ask."),
-        FILTER_OPTION(*names, short=False),
+        FILTER_OPTION(*filters, short=False),
     ]
 
 
 image_prune = click.Command(
     "prune",
     callback=_image_prune,
-    params=PRUNE_OPTIONS("until", "label", "label!", "dangling"),
+    params=_options("until", "label", "label!", "dangling"),
     help="Remove images that no container uses: those without a name, or all.\n\n"
     "An image is as old as the time since it was pulled, made or named here.",
     short_help="Remove images that no container uses.",
 )
-
-
 prune = click.Command(
     "prune",
     callback=_prune,
-    params=PRUNE_OPTIONS("until", "label", "label!"),
+    params=_options("until", "label", "label!"),
     help="Remove containers that do not run, images that no container uses, and what is left of processes "
     "that died.",
     short_help="Remove what nobody uses.",

@@ -1,4 +1,4 @@
-"""The times of ``--filter until=...``, in Docker's words."""
+"""Times in Docker's words: how long ago, or when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the times of filters mean."""
+"""What ``until`` means in a filter."""
 
 from __future__ import annotations
 
