@@ -110,10 +110,8 @@ def _find_or_make(engine: Engine, made: dict[str, str], kind: str, make: Callabl
     """Return the session's image of this kind, after one container of it has run."""
     found = engine.images.get(made[kind]) if kind in made else make()
     made[kind] = found.id
-    found.call(["/bin/true"])
-    # The first container with its layer on disk opens the engine's lease.
-    with found.run(["/bin/true"], stdin=subprocess.DEVNULL) as container:
-        container.wait()
+    # With its layer on disk, because the first such container opens the lease of the engine.
+    found.call(["/bin/true"], layer="disk")
     return found
 
 
