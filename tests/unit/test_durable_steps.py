@@ -60,6 +60,7 @@ ALLOWED = {
     "containerlib.image.repair": {"chmod", "chown"},
     # These write files of the caller, outside of the store.
     "containerlib.image.archive_save": CHANGES,
+    "containerlib.image.lock_file": CHANGES,
     "containerlib.image.output": CHANGES,
 }
 
