@@ -15,7 +15,7 @@ import time
 
 from containerlib._util.failpoint import reach
 
-__all__ = ["MOVED_PREFIX", "remove_at", "remove_tree"]
+__all__ = ["MOVED_PREFIX", "remove_at", "remove_at_once", "remove_tree"]
 
 MOVED_PREFIX = ".rm-"
 """Subtrees being removed have such names for a moment; after a crash they may be deleted by anyone."""
@@ -35,6 +35,17 @@ def remove_tree(path: str) -> None:
         remove_at(parent_fd, os.fsencode(os.path.basename(path)))
     finally:
         os.close(parent_fd)
+
+
+def remove_at_once(path: str) -> None:
+    """Do what `remove_tree` does such that the tree disappears whole, by a rename, before it is deleted."""
+    target = f"{os.path.dirname(path)}/{MOVED_PREFIX}{os.urandom(8).hex()}"
+    reach("move", path)
+    try:
+        os.rename(path, target)
+    except FileNotFoundError:
+        return
+    remove_tree(target)
 
 
 def remove_at(parent_fd: int, name: bytes) -> None:
