@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from containerlib.api.doctor import Finding
     from containerlib.api.engine import Engine, EngineConfig, default_engine
     from containerlib.api.exec import ExecProcess
-    from containerlib.api.image import Image, Images
+    from containerlib.api.image import Image
+    from containerlib.api.images import Images
     from containerlib.api.options import RunOptions
     from containerlib.api.process import Process
     from containerlib.api.registry import Login, Registry, RemoteManifest
@@ -95,7 +96,8 @@ _MODULES = {
     "containerlib.api.container": ("Container", "Containers"),
     "containerlib.api.doctor": ("Finding",),
     "containerlib.api.engine": ("Engine", "EngineConfig", "default_engine"),
-    "containerlib.api.image": ("Image", "Images"),
+    "containerlib.api.image": ("Image",),
+    "containerlib.api.images": ("Images",),
     "containerlib.api.options": ("RunOptions",),
     "containerlib.api.exec": ("ExecProcess",),
     "containerlib.api.process": ("Process",),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from containerlib.api.container import Containers
-from containerlib.api.image import Images
+from containerlib.api.images import Images
 from containerlib.api.locks import Locks
 from containerlib.api.remote import Remote
 from containerlib.container.session import Session

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-    from containerlib.api.image import PullPolicy
+    from containerlib.api.images import PullPolicy
     from containerlib.api.options import RunOptions
     from containerlib.api.result import CompletedRun
     from containerlib.container.streams import Input, Output

@@ -41,7 +41,9 @@ _HINTS = (
 
 def _complain(message: str, hint: str = "") -> None:
     """Write one line, and perhaps a second one, to standard error."""
-    text = f"containerlib: {' '.join(message.split())}\n"
+    # Part of it may come from a registry or an image, and must not reach the terminal as commands.
+    line = "".join(each if each.isprintable() else "?" for each in " ".join(message.split()))
+    text = f"containerlib: {line}\n"
     if hint:
         text += f"containerlib: {hint}\n"
     sys.stderr.write(text)

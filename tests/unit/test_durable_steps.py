@@ -59,6 +59,7 @@ ALLOWED = {
     # Rights of directories are no content.
     "containerlib.image.repair": {"chmod", "chown"},
     # These write files of the caller, outside of the store.
+    "containerlib.image.lock_file": {"chmod"},
     "containerlib.image.archive_save": CHANGES,
     "containerlib.image.lock_file": CHANGES,
     "containerlib.image.output": CHANGES,
