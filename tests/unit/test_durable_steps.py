@@ -61,7 +61,6 @@ ALLOWED = {
     # These write files of the caller, outside of the store.
     "containerlib.image.lock_file": {"chmod"},
     "containerlib.image.archive_save": CHANGES,
-    "containerlib.image.lock_file": CHANGES,
     "containerlib.image.output": CHANGES,
 }
 
