@@ -120,8 +120,11 @@ def test_drip(engine: Engine, registry: FaultRegistry, target: str) -> None:
     """A registry that sends a byte now and then, headers included, is given up although it never stalls."""
     registry.fault(target, lambda _, reply: attrs.evolve(reply, drip_s=0.01))
     hasty(engine, window_s=0.1, attempts=2)
-    error = refuse(engine, registry, cl.RegistryUnavailable, r"bytes in 0 s.*less than 1048576 a second")
+    match = r"bytes in 0 s.*less than 1048576 a second"
+    error = refuse(engine, registry, cl.RegistryUnavailable, match, heals=False)
     assert "mirror" in str(error)
+    registry.heal()
+    hasty(engine).images.pull(registry.name)
 
 
 def test_stall(engine: Engine, registry: FaultRegistry) -> None:
