@@ -27,6 +27,7 @@ __all__ = ["HttpLimits", "HttpService", "guarded", "listen"]
 _WORKERS = 8
 _BACKLOG = 128
 _LINGERING_S = 5.0
+_READ_BYTES = 1 << 18
 
 
 @attrs.frozen(kw_only=True)
@@ -122,6 +123,7 @@ class HttpService:
             handle_signals=False,
             access_log=None,
             auto_decompress=False,
+            read_bufsize=_READ_BYTES,
             lingering_time=_LINGERING_S,
             keepalive_timeout=self._limits.idle_timeout_s,
             shutdown_timeout=self._limits.drain_timeout_s,

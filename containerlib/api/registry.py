@@ -194,7 +194,8 @@ class Registry:
         document = parse_manifest(raw, descriptor.media_type)
         if isinstance(document, Index):
             manifests, annotations = document.manifests, document.annotations
-            return RemoteManifest(descriptor, raw, True, manifests, None, (), None, "", annotations)
+            subject, kind = document.subject, document.artifact_type
+            return RemoteManifest(descriptor, raw, True, manifests, None, (), subject, kind, annotations)
         return RemoteManifest(
             descriptor,
             raw,

@@ -13,6 +13,7 @@ from containerlib.errors import (
     ContainerlibError,
     ImageNotFound,
     RemoteNotFound,
+    StoreCorrupted,
     UnsupportedHost,
 )
 
@@ -34,6 +35,7 @@ _HINTS = (
         "'containerlib images' lists what there is here; 'containerlib run --from-host' needs no image",
     ),
     (UnsupportedHost, "'containerlib doctor' says what this host can do"),
+    (StoreCorrupted, "'containerlib system check --repair' mends what can be mended"),
 )
 
 

@@ -89,9 +89,8 @@ class ServedImages:
 
     def tags(self, repository: str) -> list[str]:
         """See `Storage`."""
-        return sorted(
-            {reference.tag for reference, _ in self._names(repository) if reference.tag is not None}
-        )
+        found = (name for name, _ in self._names(repository) if name.digest is None)
+        return sorted({name.tag for name in found if name.tag is not None})
 
     def find_manifest(self, repository: str, reference: str | Digest) -> StoredManifest | None:
         """See `Storage`."""
@@ -115,6 +114,7 @@ class ServedImages:
         Raises:
             InvalidManifest: The image cannot be unpacked.
         """
+        name = _name(repository)
         self._lease.protect([digest])
         self._stores.content.put(document.raw, digest=digest)
         try:
@@ -122,7 +122,6 @@ class ServedImages:
         except (LayerError, VerificationError, InvalidManifest) as error:
             raise InvalidManifest(f"manifest {digest}: {error}") from None
         target = Descriptor(document.media_type, digest, len(document.raw))
-        name = _name(repository)
         for tag in tags:
             point(self._stores, f"{name}:{tag}", target)
         if not tags:
@@ -174,18 +173,20 @@ class ServedImages:
         """See `Storage`."""
         if not isinstance(incoming, BlobWriter):
             raise TypeError(f"{type(incoming).__name__} did not come from this storage")
+        name = _name(repository)
         self._lease.protect([digest])
         incoming.commit()
-        self._note(repository, digest)
+        self._note(name, digest)
 
     def mount(self, repository: str, source: str, digest: Digest) -> bool:
         """See `Storage`."""
+        name = _name(repository)
         if not self._has_blob(source, digest):
             return False
         self._lease.protect([digest])
         if not self._stores.content.exists(digest):
             return False
-        self._note(repository, digest)
+        self._note(name, digest)
         return True
 
     def remove_blob(self, repository: str, digest: Digest) -> bool:  # noqa: ARG002 - see `deletes_blobs`
@@ -220,9 +221,9 @@ class ServedImages:
             for _, target in self._names(repository)
         )
 
-    def _note(self, repository: str, digest: Digest) -> None:
+    def _note(self, name: str, digest: Digest) -> None:
         with self._lock:
-            self._pushed.setdefault(_name(repository), set()).add(digest)
+            self._pushed.setdefault(name, set()).add(digest)
 
     def _reached(self, digest: Digest, kind: str, depth: int = 0) -> _Reached:
         known = self._walked.get(digest)

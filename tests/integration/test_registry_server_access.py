@@ -305,6 +305,16 @@ def test_options_that_contradict(tmp_path: Path, engine: cl.Engine) -> None:
     assert not (tmp_path / "n").exists()
 
 
+def test_command_says_what_is_wrong() -> None:
+    """The command refuses what the function refuses, in one line, with 125."""
+    for options in (["--host=0.0.0.0"], ["--token-auth"], ["--htpasswd=/no/such/file"], ["--upstream=x y"]):
+        command = [sys.executable, "-m", "containerlib", "registry", "serve", "--port=0", *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout) == (125, "")
+        assert done.stderr.startswith("containerlib: ")
+        assert done.stderr.count("\n") == 1
+
+
 def test_port_is_held(users: Path) -> None:
     """A port that is in use is an error of the system, and a free one is told; closing twice is fine."""
     with cl.Registry.serve(htpasswd=users) as server:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -86,6 +87,28 @@ def test_official_names_have_two_forms(engine: Engine, raw: RawRegistry) -> None
     assert raw.ask("GET", "/v2/_catalog").json == {"repositories": ["busy", "ghcr.io/org/busy"]}
 
 
+def test_names_that_the_engine_does_not_have(raw: RawRegistry) -> None:
+    """A repository whose name is too long with the default registry, or an image id, is NAME_INVALID."""
+    for name in ("a" * 64, "x" * 250):
+        for method, path in (("GET", "manifests/1"), ("GET", "tags/list"), ("POST", "blobs/uploads/")):
+            reply = raw.ask(method, f"/v2/{name}/{path}", None if method == "GET" else b"")
+            if method == "POST":
+                end = f"{reply.headers['location']}?digest={digest_of(b'')}"
+                reply = raw.ask("PUT", end, b"")
+            assert (reply.status, reply.codes) == (400, ["NAME_INVALID"])
+
+
+def test_name_with_tag_and_digest(engine: Engine, server: RegistryServer, raw: RawRegistry) -> None:
+    """An image that was pulled by tag and digest together is found by its digest, and has no tag here."""
+    digest = engine.images.from_host(["sh"], reference="made:1").digest
+    target = engine.images.get("made:1").record.target
+    engine._session.stores.references.set(f"docker.io/library/x:1@{digest}", target)
+    assert raw.ask("GET", "/v2/x/tags/list").json["tags"] == []
+    assert raw.ask("GET", "/v2/x/manifests/1").status == 404
+    assert raw.ask("GET", f"/v2/x/manifests/{digest}").status == 200
+    assert engine.registry(server.name).catalog() == ["made", "x"]
+
+
 def test_pushed_image_runs(engine: Engine, other: Engine, server: RegistryServer) -> None:
     """What another engine pushes is an image of this one, unpacked and ready."""
     made = other.images.from_host(["sh", "cat"], reference="shell:1")
@@ -140,6 +163,23 @@ def test_artifacts_stay(engine: Engine, raw: RawRegistry) -> None:
         found = there.ask("GET", f"/v2/x/referrers/{target['digest']}").json["manifests"]
         assert [each["digest"] for each in found] == [digest]
     assert [each.references for each in engine.images.list()] == [("docker.io/library/x:1",)]
+
+
+def test_many_push_the_same(engine: Engine, raw: RawRegistry) -> None:
+    """Eight clients push the same image at once under names of their own: all are there, in one copy."""
+    layer = archive(file(b"a", b"one"))
+
+    def push(number: int) -> str:
+        document = push_parts(raw, f"r{number % 3}", layer)
+        return raw.push_manifest(f"r{number % 3}", document, f"t{number}")
+
+    with ThreadPoolExecutor(8) as pool:
+        digests = set(pool.map(push, range(8)))
+    assert len(digests) == 1
+    assert {str(each.digest) for each in engine.images.list()} == digests
+    for number in range(8):
+        assert engine.images.get(f"r{number % 3}:t{number}").digest in digests
+    assert len(list(engine._session.stores.content.list())) == 3
 
 
 BAD_LAYERS = {

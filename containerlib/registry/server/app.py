@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from aiohttp import web
 
 from containerlib._util.http_service import guarded
+from containerlib.errors import InvalidReference
 from containerlib.registry.server import blobs, listings, manifests, pushes
 from containerlib.registry.server.refused import Refused, error_document
 from containerlib.registry.server.route import parse_query, parse_route
@@ -78,10 +79,12 @@ def make_app(make_service: Callable[[], Service]) -> web.Application:
         sweeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await sweeping
-        service.uploads.close()
         if service.cache is not None:
             await service.cache.close()
-        await service.run(service.storage.close)
+        # Requests that were cut off may have left threads behind that still write.
+        await asyncio.get_running_loop().shutdown_default_executor()
+        service.uploads.close()
+        service.storage.close()
 
     async def stop(_app: web.Application) -> None:
         if service.cache is not None:
@@ -107,6 +110,8 @@ async def _answer(service: Service, request: web.Request) -> web.StreamResponse:
         response = await _handle(service, request)
     except Refused as refused:
         response = _refusal(refused)
+    except InvalidReference as error:
+        response = _refusal(Refused("NAME_INVALID", str(error)))
     except (ConnectionError, asyncio.CancelledError):
         raise
     except Exception as error:  # noqa: BLE001 - clients get an answer whatever it is, and the log the rest

@@ -5,6 +5,7 @@ Source: OCI distribution-spec 1.1, "Pushing blobs".
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from typing import TYPE_CHECKING
@@ -75,10 +76,7 @@ async def finish_upload(service: Service, call: Call) -> web.Response:
     digest = as_digest(call.parameter("digest") or "")
     async with _used(service, upload, keep=True):
         await _add(service, call, upload)
-        try:
-            return await _close(service, call, upload, digest)
-        finally:
-            service.uploads.end(upload)
+        return await _close(service, call, upload, digest)
 
 
 async def upload_status(service: Service, call: Call) -> web.Response:
@@ -117,6 +115,8 @@ async def _used(service: Service, upload: Upload, *, keep: bool) -> AsyncIterato
     with service.uploads.use(upload):
         try:
             yield
+        except asyncio.CancelledError:
+            raise  # at the end of the service, which ends uploads when no thread writes them any more
         except OSError:
             service.uploads.end(upload)  # such as a full disk: what has come must not keep it full
             raise
@@ -151,22 +151,37 @@ async def _add(service: Service, call: Call, upload: Upload) -> None:
 
 
 async def _close(service: Service, call: Call, upload: Upload, digest: Digest) -> web.Response:
-    incoming = upload.incoming
-    if incoming.digest.algorithm != digest.algorithm:
-        incoming = await service.run(_rehashed, service, incoming, digest.algorithm)
+    """Publish an upload, which ends it, whether that can be done or not."""
     try:
-        actual = incoming.digest
-        if actual != digest:
-            raise Refused("DIGEST_INVALID", f"the content has the digest {actual}, not {digest}")
-        await service.run(service.storage.commit, call.repository, incoming, digest)
-    finally:
-        incoming.discard()
+        if upload.incoming.digest.algorithm != digest.algorithm:
+            await _rename(service, upload, digest.algorithm)
+        _verify(upload.incoming.digest, digest)
+        await service.run(service.storage.commit, call.repository, upload.incoming, digest)
+    except asyncio.CancelledError:
+        raise  # as in `_used`
+    except BaseException:
         service.uploads.end(upload)
+        raise
+    service.uploads.end(upload)
     return _created(call, digest)
 
 
+def _verify(actual: Digest, digest: Digest) -> None:
+    if actual != digest:
+        raise Refused("DIGEST_INVALID", f"the content has the digest {actual}, not {digest}")
+
+
+async def _rename(service: Service, upload: Upload, algorithm: str) -> None:
+    """Have an upload named by another algorithm than was announced."""
+    old, upload.incoming = (
+        upload.incoming,
+        await service.run(_rehashed, service, upload.incoming, algorithm),
+    )
+    old.discard()
+
+
 def _rehashed(service: Service, incoming: Incoming, algorithm: str) -> Incoming:
-    """Return a copy of a blob that is named by another algorithm than was announced."""
+    """Return a copy of a blob that is named by another algorithm."""
     copy = service.storage.begin(algorithm, service.uploads.limits.blob_bytes)
     try:
         with incoming.open() as file:

@@ -140,6 +140,7 @@ async def _copy(service: Service, request: web.Request, incoming: Incoming) -> i
     before = incoming.size
     waiting: list[bytes] = []
     size = 0
+    writing: asyncio.Task[int] | None = None  # hashing and writing go on while the next bytes come
     body = _Body(request, service.settings.stall_timeout_s)
     try:
         while chunk := await body.read():
@@ -147,8 +148,12 @@ async def _copy(service: Service, request: web.Request, incoming: Incoming) -> i
             size += len(chunk)
             if size >= _WRITE_BYTES:
                 data, waiting, size = b"".join(waiting), [], 0
-                await service.run(incoming.write, data)
+                if writing is not None:
+                    await writing
+                writing = asyncio.create_task(service.run(incoming.write, data))
     finally:
+        if writing is not None:
+            await writing
         if waiting:
             await service.run(incoming.write, b"".join(waiting))
     return incoming.size - before
