@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.archives import archive, file
+from support.capabilities import need
+from support.docker_registry import docker_registry, skopeo_copy
 from support.engine import new_engine
 from support.fault_registry import FaultRegistry, digest_of
 from support.network_guard import attempts_at_the_network
-from support.oci_layout import INDEX, MANIFEST
+from support.oci_layout import INDEX, MANIFEST, OciLayout
 from support.session import temporary_directory, tracked_root
 
 import containerlib as cl
@@ -324,3 +326,51 @@ def test_command_line(registry: FaultRegistry, path: str) -> None:
         assert len(registry.seen) == before
         assert run("lock", "-f", "other.lock", registry.name, CONTAINERLIB_LOCK_FILE="none").returncode == 0
         assert Path(path).with_name("other.lock").exists()
+
+
+def test_short_name_is_locked_as_what_it_means(
+    engine: Engine, registry: FaultRegistry, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short name that registries.conf explains is locked by its full name, and found by the short one."""
+    conf = tmp_path / "registries.conf"
+    conf.write_text(f'[aliases]\n"tool" = "{registry.host}/x"\n', encoding="ascii")
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(conf))
+    (locked,) = engine.images.lock(["tool:1"], path=path)
+    assert locked.reference == registry.name
+    registry.add_image([archive(file(b"new", b"new"))], "1")
+    with locked_engine(engine, path, locked=True) as other:
+        assert other.images.find("tool:1").digest == locked.digest
+        assert other.images.get("tool:1").references == (registry.name,)
+        with pytest.raises(cl.NotLocked, match="'tool:2' is not in lock file"):
+            other.images.find("tool:2")
+
+
+def test_index_of_a_real_registry(
+    engine: Engine, path: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """What skopeo has pushed to Debian's registry is locked, and is what it was after the tag has moved."""
+    need(request.config, "peers", ("docker-registry", "skopeo"))
+    with temporary_directory("g") as directory, docker_registry(directory) as running:
+        name = f"{running.host}/team/many:1"
+        layout = OciLayout(tmp_path / "layout")
+
+        def publish(content: bytes) -> list[dict[str, object]]:
+            images = [
+                layout.add_image(
+                    [archive(file(b"x", content))], architecture=each, config={"Env": [f"A={each}"]}
+                )
+                for each in ("arm64", "amd64")
+            ]
+            skopeo_copy(layout.name(layout.add_index(images), "m"), f"docker://{name}", "--all")
+            return images
+
+        arm, amd = publish(b"old")
+        (locked,) = engine.images.lock([name], path=path)
+        assert dict(locked.platforms) == {"linux/amd64": amd["digest"], "linux/arm64": arm["digest"]}
+        publish(b"new")
+        with locked_engine(engine, path, locked=True) as other:
+            for platform, wanted in (("linux/arm64", arm), ("linux/amd64", amd)):
+                image = other.images.pull(name, platform=platform)
+                assert (image.digest, image.record.manifest.digest) == (locked.digest, wanted["digest"])
+    with locked_engine(engine, path, locked=True, offline=True) as offline:
+        assert offline.images.find(name).record.manifest.digest == amd["digest"]
