@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import select
 import socket
@@ -361,6 +362,7 @@ class Forwarding:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.asked: list[str] = []
+        self.heads: list[str] = []
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
 
@@ -388,6 +390,7 @@ class Forwarding:
                 if not data:
                     return
             line = head.partition(b"\r\n")[0].decode()
+            self.heads.append(head.decode())
             self.asked.append(" ".join(line.split()[:2]))
             if self._refuses:
                 client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
@@ -438,6 +441,20 @@ def test_proxy(engine: Engine, authority: Authority, home: Path, monkeypatch: py
         monkeypatch.setenv("NO_PROXY", ".invalid")
         with pytest.raises(cl.RegistryUnavailable, match="no such host"):
             engine.images.pull("registry.invalid/x:1")
+
+
+def test_password_of_a_proxy(
+    engine: Engine, authority: Authority, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Name and password in the address of a proxy are shown to the proxy, and to nobody else."""
+    with FaultRegistry(tls=authority.context(home)) as registry, forwarding(registry.port) as proxy:
+        registry.add_image([LAYER_BYTES], "1")
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", "//ann:s%40cret@"))
+        monkeypatch.setattr(mirrors, "_is_loopback", lambda _host: True)  # any certificate will do
+        assert engine.images.pull("registry.invalid/x:1")
+        wanted = f"Proxy-Authorization: Basic {base64.b64encode(b'ann:s@cret').decode()}"
+        assert all(wanted in head for head in proxy.heads)
+        assert not any("proxy-authorization" in seen.headers for seen in registry.seen)
 
 
 def test_proxy_that_refuses(engine: Engine, registry: FaultRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
