@@ -186,6 +186,26 @@ def test_offline_touches_no_network(engine: Engine, registry: FaultRegistry, pat
     assert attempts, "the guard sees nothing at all"
 
 
+def test_change_of_the_file_counts_at_once(engine: Engine, registry: FaultRegistry, path: str) -> None:
+    """An engine that has read the file sees what becomes of it: changed in place, replaced, removed."""
+    engine.images.lock([registry.name], path=path)
+    old = Path(path).read_text(encoding="ascii")
+    os.utime(path, (1, 1))
+    with locked_engine(engine, path, locked=True) as other:
+        kept = other.images.find(registry.name)
+        assert other.images.find(registry.name) == kept
+        digest = str(kept.digest)
+        for _ in range(3):
+            Path(path).write_text(old.replace(digest, digest[:-4] + "0000"), encoding="ascii")
+            with pytest.raises(cl.ImageNotFound, match="0000, which is not in the store"):
+                other.images.get(registry.name)
+            Path(path).write_text(old, encoding="ascii")
+            assert other.images.get(registry.name) == kept
+        os.unlink(path)
+        with pytest.raises(cl.InvalidInputError, match="does not exist"):
+            other.images.find(registry.name)
+
+
 BAD_FILES = {
     "missing": (None, "does not exist; make it with: containerlib lock -f"),
     "empty": ("", "mend it, or make it anew"),
