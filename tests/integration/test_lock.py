@@ -186,6 +186,27 @@ def test_offline_touches_no_network(engine: Engine, registry: FaultRegistry, pat
     assert attempts, "the guard sees nothing at all"
 
 
+def test_archive_brings_what_is_locked(
+    engine: Engine, registry: FaultRegistry, path: str, tmp_path: Path
+) -> None:
+    """A host without network gets an image as a file, and finds it there by the lock file."""
+    index(registry, b"1", "many")
+    name = f"{registry.host}/x:many"
+    (locked,) = engine.images.lock([name], path=path)
+    with locked_engine(engine, path) as other:
+        other.images.pull(name)
+        other.images.save([name], tmp_path / "image.tar", format="oci")
+    with temporary_directory("l") as base, tracked_root(base / "n"):
+        config = cl.EngineConfig(lock_file=path, locked=True, offline=True)
+        with attempts_at_the_network() as attempts, new_engine(base / "r", base / "n", config=config) as far:
+            with pytest.raises(cl.Offline, match="as locked"):
+                far.images.find(name)
+            far.images.load(tmp_path / "image.tar")
+            found = far.images.find(name)
+    assert str(found.record.manifest.digest) == locked.platforms["linux/amd64"]
+    assert attempts == []
+
+
 def test_change_of_the_file_counts_at_once(engine: Engine, registry: FaultRegistry, path: str) -> None:
     """An engine that has read the file sees what becomes of it: changed in place, replaced, removed."""
     engine.images.lock([registry.name], path=path)
