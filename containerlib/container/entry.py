@@ -93,8 +93,21 @@ class ContainerEntry:
     def end(self) -> None:
         """Kill it with everything in it, and wait."""
         if self.process is not None:
-            self.process.signal(signal.SIGKILL)
+            self.signal(signal.SIGKILL)
             self.process.wait()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to its first process. SIGKILL ends a paused container, too."""
+        process = self.process
+        if process is None:
+            return
+        process.signal(number)
+        # On version 1 a stopped process gets even this signal only when it goes on.
+        if number == signal.SIGKILL and self.state == ContainerState.PAUSED:
+            cgroup = process.cgroup if isinstance(process, RunningProcess) else None
+            if cgroup is not None:
+                with contextlib.suppress(OSError):
+                    cgroup.thaw()
 
     @property
     def is_detached(self) -> bool:
@@ -136,7 +149,7 @@ class ContainerEntry:
     def refresh(self) -> ContainerState:
         """The present state; learns of an end that nobody has waited for."""
         process = self.process
-        if self.state == ContainerState.RUNNING and process is not None:
+        if self.state.is_alive and process is not None:
             process.poll()
         return self.state
 
@@ -171,8 +184,8 @@ class ContainerEntry:
             if process is not None:
                 process.abandon()
             return
-        if process is not None and self.state == ContainerState.RUNNING:
-            process.signal(signal.SIGKILL)
+        if process is not None and self.state.is_alive:
+            self.signal(signal.SIGKILL)
             process.lost()
         if self.streams is not None:
             self.streams.close_inner()

@@ -51,13 +51,15 @@ class Place:
     def parse(cls, name: str) -> Place | None:
         """Read a name; None if it is not the name of a place.
 
+        A path without a slash counts if it exists: ``oci:latest`` may be an image as well.
+
         Raises:
             InvalidInputError: It has a transport and no path.
         """
         transport, colon, rest = name.partition(":")
-        if not colon or transport not in _TRANSPORTS or not (rest.startswith(("/", ".")) or "/" in rest):
-            return None
         path, _, reference = rest.partition(":")
+        if not colon or transport not in _TRANSPORTS or not ("/" in path or os.path.exists(path)):
+            return None
         if not path or "\0" in path:
             raise InvalidInputError(f"{name!r}: write {transport}:PATH or {transport}:PATH:REFERENCE")
         return cls(transport, os.path.abspath(path), reference or None)

@@ -124,6 +124,17 @@ def test_a_changed_layout_is_read_again(engine: Engine, fresh: Engine, made: Ima
     assert fresh.images.list(dangling=False) == []
 
 
+def test_a_path_without_a_slash(
+    fresh: Engine, made: Image, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of the working directory is found by its name alone; without one it is the name of an image."""
+    made.save(base / "out.tar")
+    monkeypatch.chdir(base)
+    assert fresh.images.find("docker-archive:out.tar").digest == made.digest
+    with pytest.raises(cl.ImageNotFound, match="no image is called 'oci:latest'"):
+        fresh.images.find("oci:latest", pull="never")
+
+
 def test_nothing_lies_there(engine: Engine, base: Path) -> None:
     """A missing file, a directory in its place, and a layout that is none are told apart."""
     for name in ("oci:/nowhere/at/all", f"oci:{base}", "oci-archive:/nowhere", "docker-archive:./nowhere"):

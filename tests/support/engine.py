@@ -111,6 +111,9 @@ def _find_or_make(engine: Engine, made: dict[str, str], kind: str, make: Callabl
     found = engine.images.get(made[kind]) if kind in made else make()
     made[kind] = found.id
     found.call(["/bin/true"])
+    # The first container with its layer on disk opens the engine's lease.
+    with found.run(["/bin/true"], stdin=subprocess.DEVNULL) as container:
+        container.wait()
     return found
 
 
