@@ -105,6 +105,7 @@ def serve(
     max_blob_bytes: int = 64 << 30,
     max_uploads: int = 256,
     upload_expiry_s: float = 3600.0,
+    min_chunk_bytes: int = 0,
     stall_timeout_s: float = 60.0,
 ) -> RegistryServer:
     """Serve images by the protocol that docker, podman, skopeo and this library speak.
@@ -136,6 +137,7 @@ def serve(
         max_blob_bytes: Size of the largest blob.
         max_uploads: How many uploads may be open at a time.
         upload_expiry_s: How long an upload stays open without a request.
+        min_chunk_bytes: Asks clients for chunks of at least this size; 0 says nothing about it.
         stall_timeout_s: How long a client may take for the next 16 KiB that it sends, and for the next bytes
             that it is sent.
 
@@ -148,6 +150,8 @@ def serve(
     Source: OCI distribution-spec 1.1.
     """
     _check(directory=directory, engine=engine, upstream=upstream, read_only=read_only)
+    if min_chunk_bytes < 0:
+        raise InvalidOption("min_chunk_bytes", min_chunk_bytes, "give 0 or more")
     for option, value in (("max_blob_bytes", max_blob_bytes), ("max_uploads", max_uploads)):
         if value < 1:
             raise InvalidOption(option, value, "give more than 0")
@@ -176,7 +180,12 @@ def serve(
         read_only=read_only,
         allow_delete=allow_delete,
         stall_timeout_s=stall_timeout_s,
-        uploads=UploadLimits(blob_bytes=max_blob_bytes, open_uploads=max_uploads, expiry_s=upload_expiry_s),
+        uploads=UploadLimits(
+            blob_bytes=max_blob_bytes,
+            open_uploads=max_uploads,
+            expiry_s=upload_expiry_s,
+            min_chunk_bytes=min_chunk_bytes,
+        ),
     )
     storage, where, temporary = _storage(_path(directory), engine)
     try:

@@ -32,9 +32,9 @@ from containerlib.oci.reference import Reference
 from containerlib.registry.answers import refused
 from containerlib.registry.listing import list_tags
 from containerlib.registry.referrers import list_referrers
-from containerlib.registry.server.blobs import OCTETS
 from containerlib.registry.server.flight import Flight
 from containerlib.registry.server.refused import Refused
+from containerlib.registry.server.sending import blob_headers
 from containerlib.registry.server.storage import StoredManifest
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ __all__ = ["Cache", "check_upstream"]
 
 T = TypeVar("T")
 
+_OCTETS = "application/octet-stream"
 _OK, _NOT_FOUND = 200, 404
 _WORKERS = 8
 _DOWN = (RegistryUnavailable, RateLimited)
@@ -120,7 +121,7 @@ class Cache:
         loop = asyncio.get_running_loop()
         if await loop.run_in_executor(None, self._storage.blob_size, call.repository, digest) is not None:
             return None
-        headers = {"Content-Type": OCTETS, "Docker-Content-Digest": str(digest)}
+        headers = blob_headers(digest)
         if call.request.method == "HEAD":
             size = await self._elsewhere(self._size, call.repository, digest)
             return web.Response(headers={**headers, "Content-Length": str(size)})
@@ -186,7 +187,7 @@ class Cache:
 
         def fetch() -> None:
             try:
-                self._client(repository).download(Descriptor(OCTETS, digest, size), flight)
+                self._client(repository).download(Descriptor(_OCTETS, digest, size), flight)
                 if incoming.digest != digest:
                     raise DigestMismatch(f"blob of {self._host}", expected=digest, actual=incoming.digest)
                 self._storage.commit(repository, incoming, digest)
