@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from containerlib.registry.server.cache import Cache
     from containerlib.registry.server.start import Running
     from containerlib.registry.server.storage import Storage
+    from containerlib.registry.server.uploads import UploadLimits
 
 __all__ = ["RegistryServer", "serve"]
 
@@ -135,7 +136,7 @@ def serve(
         upstream: Be a cache of this registry, such as ``docker.io``: what is not here is fetched from there,
             verified and kept. Nothing can be pushed. Needs a directory of its own.
         max_blob_bytes: Size of the largest blob.
-        max_uploads: How many uploads may be open at a time.
+        max_uploads: How many uploads may be open at a time, or how many blobs a cache may be fetching.
         upload_expiry_s: How long an upload stays open without a request.
         min_chunk_bytes: Asks clients for chunks of at least this size; 0 says nothing about it.
         stall_timeout_s: How long a client may take for the next 16 KiB that it sends, and for the next bytes
@@ -189,7 +190,7 @@ def serve(
     )
     storage, where, temporary = _storage(_path(directory), engine)
     try:
-        running = start(endpoint, storage, settings, _cache(upstream, storage, max_blob_bytes))
+        running = start(endpoint, storage, settings, _cache(upstream, storage, settings.uploads))
     except BaseException:
         storage.close()
         if temporary is not None:
@@ -225,7 +226,7 @@ def _path(path: str | os.PathLike[str] | None) -> str | None:
     return None if path is None else os.path.abspath(os.fspath(path))
 
 
-def _cache(upstream: str | None, storage: Storage, max_blob_bytes: int) -> Callable[[], Cache] | None:
+def _cache(upstream: str | None, storage: Storage, limits: UploadLimits) -> Callable[[], Cache] | None:
     """Return what makes the cache before `storage`; None without another registry."""
     if upstream is None:
         return None
@@ -243,7 +244,14 @@ def _cache(upstream: str | None, storage: Storage, max_blob_bytes: int) -> Calla
 
     def make() -> Cache:
         registries = Registries(credentials, settings)
-        return Cache(upstream, storage, registries, config, max_blob_bytes=max_blob_bytes)
+        return Cache(
+            upstream,
+            storage,
+            registries,
+            config,
+            max_blob_bytes=limits.blob_bytes,
+            max_downloads=limits.open_uploads,
+        )
 
     return make
 

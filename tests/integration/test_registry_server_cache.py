@@ -203,6 +203,22 @@ def test_limit_of_size(upstream: SmallRegistry, tmp_path: Path) -> None:
         assert upstream.targets("GET /v2/team/app/blobs/") == []
 
 
+def test_number_of_downloads(upstream: SmallRegistry, tmp_path: Path) -> None:
+    """A cache that fetches as much as it may says when to try again, and goes on when it has room."""
+    held = threading.Event()
+    upstream.intercept = instead("GET", f"/v2/team/app/blobs/{DIGEST}", lambda _: held.wait(30) and None)
+    with cl.Registry.serve(directory=tmp_path, upstream=upstream.host, max_uploads=1) as server:
+        raw = RawRegistry(server.host, server.port)
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(raw.ask, "GET", f"/v2/team/app/blobs/{DIGEST}")
+            until(lambda: bool(upstream.targets("GET /v2/team/app/blobs/")), "the download")
+            busy = raw.ask("GET", f"/v2/team/app/blobs/{digest_of(EMPTY)}")
+            assert (busy.status, busy.codes) == (429, ["TOOMANYREQUESTS"])
+            held.set()
+            assert first.result().body == BLOB
+        until(lambda: raw.ask("GET", f"/v2/team/app/blobs/{digest_of(EMPTY)}").body == EMPTY, "room")
+
+
 def test_nothing_is_pushed_to_a_cache(raw: RawRegistry) -> None:
     """Pushing to a cache, and deleting from it, is 405."""
     for method, path in (

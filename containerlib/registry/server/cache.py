@@ -80,12 +80,24 @@ class Cache:
         config: RegistriesConfig,
         *,
         max_blob_bytes: int,
+        max_downloads: int,
     ) -> None:
+        """Prepare; contacts nobody.
+
+        Args:
+            host: Of the other registry.
+            storage: Where what is fetched is kept.
+            registries: How registries are reached; closed in the end.
+            config: Where they are.
+            max_blob_bytes: Size of the largest blob that is fetched.
+            max_downloads: How many blobs may be on their way at a time.
+        """
         self._host = host
         self._storage = storage
         self._registries = registries
         self._config = config
         self._max_blob_bytes = max_blob_bytes
+        self._max_downloads = max_downloads
         self._pool = concurrent.futures.ThreadPoolExecutor(_WORKERS, "containerlib-upstream")
         self._asked: dict[tuple[str, str], asyncio.Task[Any]] = {}
         self._flights: dict[Digest, Flight] = {}
@@ -176,6 +188,12 @@ class Cache:
         flight = self._flights.get(digest)
         if flight is not None:
             return flight
+        if len(self._flights) >= self._max_downloads:
+            raise Refused(
+                "TOOMANYREQUESTS",
+                f"{self._max_downloads} blobs are being fetched; try again later",
+                headers={"Retry-After": "10"},
+            )
         loop = asyncio.get_running_loop()
         size = await self._elsewhere(self._size, repository, digest)
         incoming = await loop.run_in_executor(None, self._storage.begin, digest.algorithm, size)
