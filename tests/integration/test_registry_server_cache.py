@@ -115,6 +115,18 @@ def test_many_ask_at_once(raw: RawRegistry, upstream: SmallRegistry) -> None:
     assert len(upstream.targets("GET /v2/team/app/blobs/")) == 1
 
 
+def test_many_small_blobs(raw: RawRegistry, upstream: SmallRegistry) -> None:
+    """Blobs that arrive faster than they are asked after come right, too, to several clients at once."""
+    blobs = {digest_of(data): data for data in (b"%d" % number for number in range(40))}
+    upstream.blobs.update({("team/app", digest): data for digest, data in blobs.items()})
+    with ThreadPoolExecutor(8) as pool:
+        asked = {
+            pool.submit(raw.ask, "GET", f"/v2/team/app/blobs/{digest}"): data
+            for digest, data in (*blobs.items(), *blobs.items(), *blobs.items())
+        }
+        assert [each.result().body for each in asked] == list(asked.values())
+
+
 def test_blob_is_read_while_it_comes(raw: RawRegistry, upstream: SmallRegistry) -> None:
     """A client gets the first bytes before the last ones have arrived here."""
     held = threading.Event()

@@ -139,7 +139,7 @@ class Cache:
             return web.Response(headers={**headers, "Content-Length": str(size)})
         flight = await self._once((call.repository, digest), lambda: self._begin(call.repository, digest))
         try:
-            if "Range" not in call.request.headers and flight.total:
+            if flight.total and not flight.has_ended and "Range" not in call.request.headers:
                 return await flight.send(call.request, headers)
             await flight.wait()
         except (ContainerlibError, ConnectionAbortedError) as error:

@@ -50,6 +50,11 @@ class Flight:
         """How many bytes have come; for the client, which resumes there."""
         return self._incoming.size
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has arrived, or never will; then there is nothing to read along."""
+        return self._ended.done()
+
     def write(self, data: bytes, /) -> int:
         """Take bytes that came; called in the thread of the download."""
         if self._is_stopped:
@@ -79,7 +84,10 @@ class Flight:
         await asyncio.shield(self._ended)
 
     async def send(self, request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
-        """Send the blob while it comes; an error before its first byte is raised, later the line is cut."""
+        """Send the blob while it comes; an error before its first byte is raised, later the line is cut.
+
+        It must not have ended yet.
+        """
         self._readers += 1
         response = web.StreamResponse(headers={**headers, "Content-Length": str(self.total)})
         try:
