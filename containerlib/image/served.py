@@ -71,6 +71,8 @@ class ServedImages:
         self._lock = threading.Lock()
         self._lease_context = stores.leases.acquire("registry")
         self._lease: Lease = self._lease_context.__enter__()
+        self._protected: set[Digest] = set()
+        self._protecting = threading.Lock()
         self._pushed: dict[str, set[Digest]] = {}  # blobs that no name leads to yet, by repository
         self._walked: Memo[Digest, _Reached] = Memo()
 
@@ -115,7 +117,7 @@ class ServedImages:
             InvalidManifest: The image cannot be unpacked.
         """
         name = _name(repository)
-        self._lease.protect([digest])
+        self._protect(digest)
         self._stores.content.put(document.raw, digest=digest)
         try:
             self._unpack(document)
@@ -174,7 +176,7 @@ class ServedImages:
         if not isinstance(incoming, BlobWriter):
             raise TypeError(f"{type(incoming).__name__} did not come from this storage")
         name = _name(repository)
-        self._lease.protect([digest])
+        self._protect(digest)
         incoming.commit()
         self._note(name, digest)
 
@@ -183,7 +185,7 @@ class ServedImages:
         name = _name(repository)
         if not self._has_blob(source, digest):
             return False
-        self._lease.protect([digest])
+        self._protect(digest)
         if not self._stores.content.exists(digest):
             return False
         self._note(name, digest)
@@ -220,6 +222,13 @@ class ServedImages:
             digest in self._reached(target.digest, target.media_type).blobs
             for _, target in self._names(repository)
         )
+
+    def _protect(self, digest: Digest) -> None:
+        """Have the lease keep `digest`; it is written there once, for servers that run for long."""
+        with self._protecting:
+            if digest not in self._protected:
+                self._lease.protect([digest])
+                self._protected.add(digest)
 
     def _note(self, name: str, digest: Digest) -> None:
         with self._lock:
