@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Action", "Numbers", "Site", "command", "library_variables", "site", "take_turns"]
 
 _SAMPLE_S = 0.02
+_NONE = (0, 0, 0, 0)
 _NO_CACHE = "mount -t tmpfs none /var/lib"  # podman keeps what it knows of blobs there, whatever its options
 
 
@@ -213,8 +214,10 @@ class PeakMemory:
             self._look()
 
     def _look(self) -> None:
-        total = sum(_high_water_mark(pid) for pid in _descendants(os.getpid()) - self._without)
-        self.peak_bytes = max(self.peak_bytes, total)
+        sizes = {pid: _sizes(pid) for pid in _descendants(os.getpid()) - self._without}
+        # What has the very sizes of its parent is not a program of its own yet: they share their memory.
+        own = [one for one in sizes.values() if one[1:] != sizes.get(one[0], _NONE)[1:]]
+        self.peak_bytes = max(self.peak_bytes, sum(high_water_mark for _, high_water_mark, _, _ in own))
 
 
 def _descendants(ancestor: int) -> set[int]:
@@ -231,10 +234,14 @@ def _descendants(ancestor: int) -> set[int]:
     return found - {ancestor}
 
 
-def _high_water_mark(pid: int) -> int:
-    """Return the most memory a process has had; 0 for a registry, which is the other side."""
+def _sizes(pid: int) -> tuple[int, int, int, int]:
+    """Return the parent of a process, the most memory it has had, and two more sizes, in bytes.
+
+    A registry has none: it is the other side.
+    """
     with contextlib.suppress(OSError), open(f"/proc/{pid}/status", encoding="utf-8") as status:
         values = dict(line.split(":", 1) for line in status)
-        if values["Name"].strip() != "docker-registry":
-            return int(values.get("VmHWM", "0").split()[0]) * 1024
-    return 0
+        if values["Name"].strip() != "docker-registry" and "VmHWM" in values:
+            high, data, peak = (int(values[key].split()[0]) * 1024 for key in ("VmHWM", "VmData", "VmPeak"))
+            return int(values["PPid"]), high, data, peak
+    return _NONE

@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from containerlib.api.doctor import Finding
     from containerlib.api.engine import Engine, EngineConfig, default_engine
     from containerlib.api.exec import ExecProcess
-    from containerlib.api.image import Image, Images
+    from containerlib.api.image import Image
+    from containerlib.api.images import Images
     from containerlib.api.options import RunOptions
     from containerlib.api.process import Process
     from containerlib.api.registry import Login, Registry, RemoteManifest
     from containerlib.api.registry_server import RegistryServer
     from containerlib.api.result import CompletedRun
     from containerlib.api.run import Popen, run
+    from containerlib.container.disk_usage import ContainerUsage, DiskUsage, VolumeUsage
+    from containerlib.container.prune import SystemPruneReport
     from containerlib.container.state import ContainerState
     from containerlib.container.streams import DEVNULL, PIPE, STDOUT
     from containerlib.errors import (
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
         OutputLimitExceeded,
         PlatformNotFound,
         RateLimited,
+        ReadOnlyStore,
         RegistryBlocked,
         RegistryError,
         RegistryUnavailable,
@@ -63,6 +67,7 @@ if TYPE_CHECKING:
         SnapshotNotFound,
         SpawnError,
         StoreCorrupted,
+        StoreFull,
         UnsafePath,
         UnsupportedHost,
         UnsupportedLayer,
@@ -74,12 +79,16 @@ if TYPE_CHECKING:
     from containerlib.image.inspection import ImageInspection
     from containerlib.image.lock_file import LockedImage
     from containerlib.image.progress import TransferEvent
+    from containerlib.image.prune import PruneReport
+    from containerlib.image.repair import RepairReport
     from containerlib.image.resolve import Removed
+    from containerlib.image.usage import ImagesUsage, ImageUsage
     from containerlib.layer.compare import Change
     from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.image_config import Config as ImageDefaults
     from containerlib.options import Device, Mount, Resources, Rlimit, Security
     from containerlib.runtime.usage import ExitStatus, Usage
+    from containerlib.store.damage import Damage
 
 __version__ = "0.1.0"
 
@@ -87,7 +96,8 @@ _MODULES = {
     "containerlib.api.container": ("Container", "Containers"),
     "containerlib.api.doctor": ("Finding",),
     "containerlib.api.engine": ("Engine", "EngineConfig", "default_engine"),
-    "containerlib.api.image": ("Image", "Images"),
+    "containerlib.api.image": ("Image",),
+    "containerlib.api.images": ("Images",),
     "containerlib.api.options": ("RunOptions",),
     "containerlib.api.exec": ("ExecProcess",),
     "containerlib.api.process": ("Process",),
@@ -95,6 +105,8 @@ _MODULES = {
     "containerlib.api.registry_server": ("RegistryServer",),
     "containerlib.api.result": ("CompletedRun",),
     "containerlib.api.run": ("Popen", "run"),
+    "containerlib.container.disk_usage": ("ContainerUsage", "DiskUsage", "VolumeUsage"),
+    "containerlib.container.prune": ("SystemPruneReport",),
     "containerlib.container.state": ("ContainerState",),
     "containerlib.container.streams": ("DEVNULL", "PIPE", "STDOUT"),
     "containerlib.errors": (
@@ -106,19 +118,23 @@ _MODULES = {
         *("SpawnError", "StoreCorrupted", "UnsafePath", "UnsupportedHost", "UnsupportedLayer"),
         *("VerificationError", "VolumeNotFound", "AuthenticationFailed", "Offline", "PlatformNotFound"),
         *("RateLimited", "RegistryBlocked", "RegistryError", "RegistryUnavailable", "RemoteNotFound"),
-        "NotLocked",
+        *("ReadOnlyStore", "StoreFull", "NotLocked"),
     ),
     "containerlib.image.export": ("Exported",),
     "containerlib.image.history": ("HistoryEntry",),
     "containerlib.image.inspection": ("ImageInspection",),
     "containerlib.image.lock_file": ("LockedImage",),
     "containerlib.image.progress": ("TransferEvent",),
+    "containerlib.image.prune": ("PruneReport",),
+    "containerlib.image.repair": ("RepairReport",),
     "containerlib.image.resolve": ("Removed",),
+    "containerlib.image.usage": ("ImageUsage", "ImagesUsage"),
     "containerlib.layer.compare": ("Change",),
     "containerlib.oci.descriptor": ("Descriptor",),
     "containerlib.oci.image_config": ("Config",),
     "containerlib.options": ("Device", "Mount", "Resources", "Rlimit", "Security"),
     "containerlib.runtime.usage": ("ExitStatus", "Usage"),
+    "containerlib.store.damage": ("Damage",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 _RENAMED = {"ImageDefaults": "Config"}
@@ -139,11 +155,14 @@ __all__ = [
     "ContainerFailed",
     "ContainerNotFound",
     "ContainerState",
+    "ContainerUsage",
     "ContainerlibError",
     "Containers",
+    "Damage",
     "Descriptor",
     "Device",
     "DigestMismatch",
+    "DiskUsage",
     "Engine",
     "EngineClosed",
     "EngineConfig",
@@ -156,7 +175,9 @@ __all__ = [
     "ImageDefaults",
     "ImageInspection",
     "ImageNotFound",
+    "ImageUsage",
     "Images",
+    "ImagesUsage",
     "InvalidDigest",
     "InvalidInputError",
     "InvalidManifest",
@@ -177,7 +198,9 @@ __all__ = [
     "PlatformNotFound",
     "Popen",
     "Process",
+    "PruneReport",
     "RateLimited",
+    "ReadOnlyStore",
     "Registry",
     "RegistryBlocked",
     "RegistryError",
@@ -186,6 +209,7 @@ __all__ = [
     "RemoteManifest",
     "RemoteNotFound",
     "Removed",
+    "RepairReport",
     "ResourceInUse",
     "Resources",
     "Rlimit",
@@ -195,6 +219,8 @@ __all__ = [
     "SnapshotNotFound",
     "SpawnError",
     "StoreCorrupted",
+    "StoreFull",
+    "SystemPruneReport",
     "TransferEvent",
     "UnsafePath",
     "UnsupportedHost",
@@ -202,6 +228,7 @@ __all__ = [
     "Usage",
     "VerificationError",
     "VolumeNotFound",
+    "VolumeUsage",
     "__version__",
     "default_engine",
     "run",

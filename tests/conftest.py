@@ -14,4 +14,5 @@ pytest_plugins = [
     "support.engine",
     "support.documents",
     "support.debian_image",
+    "support.peers",
 ]

@@ -9,20 +9,25 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from containerlib.api.container import Containers
-from containerlib.api.image import Images
+from containerlib.api.images import Images
 from containerlib.api.locks import Locks
 from containerlib.api.remote import Remote
 from containerlib.container.session import Session
 from containerlib.errors import InvalidOption
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Mapping
     from types import TracebackType
     from typing import Self
 
     from containerlib.api.doctor import Finding
     from containerlib.api.registry import Registry
+    from containerlib.container.disk_usage import DiskUsage
+    from containerlib.container.prune import SystemPruneReport
+    from containerlib.image.repair import RepairReport
     from containerlib.runtime.runner import RootKind
+    from containerlib.store.damage import Damage
 
 __all__ = ["Engine", "EngineConfig", "default_engine"]
 
@@ -202,6 +207,83 @@ class Engine:
         from containerlib.api.doctor import examine  # noqa: PLC0415 - needed by few, and probes the host
 
         return examine(self)
+
+    def disk_usage(self) -> DiskUsage:
+        """How much room the store takes, and how much of that pruning would free.
+
+        Cost: reads each manifest; looks at each blob and snapshot, and at each file in layers of containers.
+        """
+        from containerlib.container.disk_usage import measure  # noqa: PLC0415 - needed by few
+
+        return measure(self._session)
+
+    def prune(
+        self,
+        *,
+        all: bool = False,  # noqa: A002 - Docker's word
+        until: dt.datetime | dt.timedelta | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        without_labels: Mapping[str, str | None] | None = None,
+    ) -> SystemPruneReport:
+        """Remove what nobody uses: containers that do not run, images, content, leftovers of dead processes.
+
+        Containers are those of this engine, and detached ones. Volumes are never removed.
+
+        Args:
+            all: Whether to remove images with names, too; only those without one otherwise.
+            until: Only what was made before that time, or longer ago than that; for images see
+                `Images.prune`.
+            labels: Only what has all of these labels; None for any value.
+            without_labels: Only what has none of these.
+
+        Raises:
+            InvalidOption: `until` lies before 1970.
+            StoreCorrupted: The file of a name is damaged; see `repair`.
+        """
+        from containerlib.container.prune import prune_system  # noqa: PLC0415 - needed by few
+        from containerlib.image.prune import ImageFilter  # noqa: PLC0415
+
+        chosen = ImageFilter.make(all=all, until=until, labels=labels, without_labels=without_labels)
+        return prune_system(self._session, chosen)
+
+    def check(self, *, deep: bool = False) -> tuple[Damage, ...]:
+        """Everything that is wrong with the store, the worst first; nothing is changed.
+
+        Safe while others use the store: what they are just making or removing is no finding.
+
+        Args:
+            deep: Also read each blob to its end, and compare each unpacked layer with its blob, file by file.
+
+        Raises:
+            ReadOnlyStore: With `deep`: layers to compare with must be unpacked somewhere.
+
+        Cost: without `deep` a look at each file of the store itself, not at those in layers. With it, reading
+            and unpacking everything once, and room for the largest layer.
+        """
+        from containerlib.container.check import check_store  # noqa: PLC0415 - needed by few
+
+        return check_store(self._session.stores, deep=deep)
+
+    def repair(self, *, deep: bool = False, forget: bool = False) -> RepairReport:
+        """Mend what `check` finds. Volumes and the layers of containers are never touched.
+
+        Damaged layers are unpacked again if their blobs are intact and no running engine uses them; damaged
+        blobs are deleted; files of references that cannot be read go to the directory ``quarantine`` of the
+        store, and their images stay without a name. Leftovers are collected. Whatever else is found stays,
+        and is in the report: what only pulling brings back, and what only a person can judge.
+
+        Args:
+            deep: As for `check`.
+            forget: Whether to give up images that are not whole: to remove their names, and what only they
+                need.
+
+        Raises:
+            ReadOnlyStore: Nothing can be mended.
+            StoreFull: There is no room to unpack a layer; what was mended by then stays so.
+        """
+        from containerlib.container.check import repair_store  # noqa: PLC0415 - needed by few
+
+        return repair_store(self._session.stores, deep=deep, forget=forget)
 
     def close(self) -> None:
         """End and remove all containers of this engine, and its spawner. Calling it again does nothing."""

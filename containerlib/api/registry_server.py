@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from containerlib.api.engine import Engine
     from containerlib.registry.server.cache import Cache
-    from containerlib.registry.server.start import Running
+    from containerlib.registry.server.service import ServerSettings
+    from containerlib.registry.server.start import Endpoint, Running
     from containerlib.registry.server.storage import Storage
     from containerlib.registry.server.uploads import UploadLimits
 
@@ -162,7 +163,7 @@ def serve(
     _need_extra()
     from containerlib._util.http_service import HttpLimits  # noqa: PLC0415 - needs the extra
     from containerlib.registry.server.service import ServerSettings  # noqa: PLC0415
-    from containerlib.registry.server.start import Endpoint, start  # noqa: PLC0415
+    from containerlib.registry.server.start import Endpoint  # noqa: PLC0415
     from containerlib.registry.server.uploads import UploadLimits  # noqa: PLC0415
 
     endpoint = Endpoint(
@@ -188,7 +189,19 @@ def serve(
             min_chunk_bytes=min_chunk_bytes,
         ),
     )
-    storage, where, temporary = _storage(_path(directory), engine)
+    return _start(endpoint, settings, _storage(_path(directory), engine), upstream)
+
+
+def _start(
+    endpoint: Endpoint,
+    settings: ServerSettings,
+    place: tuple[Storage, str, tempfile.TemporaryDirectory[str] | None],
+    upstream: str | None,
+) -> RegistryServer:
+    """Start a server over its storage, or give the storage up again."""
+    from containerlib.registry.server.start import start  # noqa: PLC0415 - needs the extra
+
+    storage, where, temporary = place
     try:
         running = start(endpoint, storage, settings, _cache(upstream, storage, settings.uploads))
     except BaseException:

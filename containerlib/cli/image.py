@@ -10,6 +10,7 @@ __all__ = ["image"]
 _SAME = ("export", "history", "import", "inspect", "load", "pull", "push", "save", "tag")
 _PLACES = {
     "ls": "containerlib.cli.images:ls",
+    "prune": "containerlib.cli.prune:image_prune",
     "rm": place_of("rmi"),
     **{name: place_of(name) for name in _SAME},
 }

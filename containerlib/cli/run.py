@@ -20,7 +20,7 @@ from containerlib.image.host import DEFAULT_COMMANDS
 from containerlib.options import Resources, Security
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from containerlib.api.container import Container
     from containerlib.api.image import Image
@@ -291,14 +291,18 @@ def _host_image(engine: Engine, program: str) -> Image:
     return engine.images.from_host([*filter(_is_on_host, DEFAULT_COMMANDS), program])
 
 
-def _image(engine: Engine, values: Mapping[str, Any]) -> tuple[Image, Sequence[str] | None]:
-    """The image to run, and the command if there is one."""
+@contextlib.contextmanager
+def _image(engine: Engine, values: Mapping[str, Any]) -> Iterator[tuple[Image, Sequence[str] | None]]:
+    """The image to run, which nobody can prune meanwhile, and the command if there is one."""
     arguments: Sequence[str] = values["arguments"]
     if values["from_host"]:
-        return _host_image(engine, values["entrypoint"] or arguments[0]), arguments
-    with shown_progress("Pull complete", quiet=not sys.stderr.isatty()) as progress:
-        found = engine.images.find(arguments[0], pull=values["pull"], progress=progress)
-    return found, arguments[1:] or None
+        yield _host_image(engine, values["entrypoint"] or arguments[0]), arguments
+        return
+    with contextlib.ExitStack() as stack:
+        with shown_progress("Pull complete", quiet=not sys.stderr.isatty()) as progress:
+            held = engine.images.hold(arguments[0], pull=values["pull"], progress=progress)
+            image = stack.enter_context(held)
+        yield image, arguments[1:] or None
 
 
 def _start(image: Image, command: Sequence[str] | None, values: Mapping[str, Any]) -> Container:
@@ -313,8 +317,8 @@ def _start(image: Image, command: Sequence[str] | None, values: Mapping[str, Any
 
 def _run_to_end(engine: Engine, values: Mapping[str, Any]) -> tuple[ExitStatus, bool]:
     """Run the container until its end, or until the time is up, and then end it; also say which."""
-    image, command = _image(engine, values)
     with contextlib.ExitStack() as stack:
+        image, command = stack.enter_context(_image(engine, values))
         loop = stack.enter_context(Foreground())
         container = _start(image, command, values)
         if values["tty"]:

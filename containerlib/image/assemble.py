@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from containerlib.image.collect import discard
 from containerlib.image.image_record import load_image
 from containerlib.image.naming import names_of, point
 from containerlib.image.unpack import UnpackPolicy, unpack_layer
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from containerlib.image.image_record import ImageRecord
     from containerlib.layer.archive import LayerEntry
+    from containerlib.oci.digest import Digest
     from containerlib.oci.platform import Platform
     from containerlib.store.content import Blob
     from containerlib.store.lease import Lease
@@ -66,20 +68,27 @@ def assemble_image(
         InvalidInputError: An entry cannot be written, or the reference is not one.
     """
     _check_reference(reference)
-    with stores.leases.acquire("assemble image") as lease, stores.content.writer() as writer:
-        written = write_layer(entries, writer, mtime=latest_mtime)
-        lease.protect([written.diff_id])
-        blob = writer.commit()
-        return complete_image(
-            stores,
-            lease,
-            [blob],
-            config=config,
-            reference=reference,
-            platform=platform,
-            comment=comment,
-            created=created,
-        )
+    stored: list[Digest] = []
+    try:
+        with stores.leases.acquire("assemble image") as lease, stores.content.writer() as writer:
+            written = write_layer(entries, writer, mtime=latest_mtime)
+            lease.protect([written.diff_id])
+            stored.append(written.diff_id)
+            blob = writer.commit()
+            return complete_image(
+                stores,
+                lease,
+                [blob],
+                config=config,
+                reference=reference,
+                platform=platform,
+                comment=comment,
+                created=created,
+            )
+    except BaseException:
+        if stored:
+            discard(stores, stored)
+        raise
 
 
 def complete_image(

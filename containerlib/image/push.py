@@ -173,7 +173,7 @@ class _Uploads:
         self._tell(blob, "done" if was_sent else "exists", blob.size)
 
     def _open(self, blob: Descriptor) -> contextlib.closing[_ToldSource]:
-        source = self._stores.content.open(blob.digest)
+        source = self._stores.content.open_verified(blob.digest)
         return contextlib.closing(_ToldSource(source, functools.partial(self._tell, blob, "uploading")))
 
     def _tell(self, blob: Descriptor, phase: Phase, current_bytes: int) -> None:

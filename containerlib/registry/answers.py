@@ -22,7 +22,7 @@ from containerlib.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MAX_ERROR_BYTES", "Refusal", "redacted", "refused", "retry_after_s"]
+__all__ = ["MAX_ERROR_BYTES", "Refusal", "redacted", "refused", "retry_after_s", "shown"]
 
 MAX_ERROR_BYTES = 64 << 10
 _MAX_CODES = 16
@@ -60,15 +60,16 @@ class Refusal:
             return []
         entries = found if isinstance(found, list) else []
         return [
-            (_shown(entry.get("code", ""))[:64], _shown(entry.get("message", ""))[:_MAX_MESSAGE])
+            (shown(entry.get("code", ""), 64), shown(entry.get("message", "")))
             for entry in entries[:_MAX_CODES]
             if isinstance(entry, dict)
         ]
 
 
-def _shown(value: object) -> str:
-    """Return text that does nothing to a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in str(value))
+def shown(value: object, limit: int = _MAX_MESSAGE) -> str:
+    """Return what somebody else has said as text of some length that does nothing to a terminal."""
+    text = str(value)[:limit]
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def redacted(url: str) -> str:
@@ -121,7 +122,7 @@ def refused(refusal: Refusal, what: str, missing: str = "") -> RegistryError:
             f"{what}: not there ({reason}){hint}", method=method, url=url, status=status, codes=codes
         )
     if status >= _SERVER_ERROR:
-        message = f"{what}: the registry is out of order ({reason}); try again later"
+        message = f"{what}: the server is out of order ({reason}); try again later"
         return RegistryUnavailable(message, method=method, url=url, status=status, codes=codes)
     hint = "; it does not do this, or is no registry" if status == _NOT_ALLOWED else ""
     message = f"{what}: the registry answered {reason}{hint}"

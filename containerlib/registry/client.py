@@ -241,7 +241,7 @@ class RepositoryClient(RegistryAccess):
             self._download_from(descriptor, sink, on_bytes, by_range=False)
         if sink.size < descriptor.size:
             raise RegistryUnavailable(
-                f"{what}: ends after {sink.size} of {descriptor.size} bytes", method="GET"
+                f"{what}: ends after {sink.size} of {descriptor.size} bytes; try again", method="GET"
             )
 
     def _tags_hint(self) -> str:

@@ -132,14 +132,14 @@ def _exchange(transport: Transport, question: TokenQuestion, fields: dict[str, s
 def _read(answer: Answer, question: TokenQuestion) -> Token:
     if answer.status == _OK:
         return _parse_token(answer.read_all(_MAX_TOKEN_BYTES), question.what)
+    if answer.status not in _REFUSALS:
+        raise refused(answer.refusal(), f"{question.what}: the token service")
     credential = question.credential
     if credential is None:
         told = "no credentials; log in"
     else:
         told = "the identity token; log in again" if credential.identity_token else "the credentials"
     error = refused(answer.refusal(), f"{question.what}: the token service refused {told}")
-    if answer.status not in _REFUSALS:
-        raise error
     raise AuthenticationFailed(
         str(error), method=error.method, url=error.url, status=error.status, codes=error.codes
     )

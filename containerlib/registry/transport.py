@@ -21,7 +21,7 @@ from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
 from containerlib.errors import RegistryError, RegistryUnavailable
 from containerlib.registry.addresses import ForbiddenPlaceError
-from containerlib.registry.answers import MAX_ERROR_BYTES, Refusal, redacted, retry_after_s
+from containerlib.registry.answers import MAX_ERROR_BYTES, Refusal, redacted, retry_after_s, shown
 from containerlib.registry.connections import Connections
 from containerlib.registry.pace import Pace, TooSlowError
 
@@ -356,7 +356,7 @@ def _broken_reason(error: Exception) -> str:
     if isinstance(error, HTTPTimeoutError):
         return "it does not answer in time; try again later"
     broken = error.args[-1] if error.args else error
-    return f"the connection broke: {broken}; try again"
+    return f"the connection broke: {shown(broken)}; try again"
 
 
 def _tls_reason(error: SSLError) -> str:

@@ -7,7 +7,10 @@ Does not know what a blob means.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
+import io
 import os
 import stat
 from typing import TYPE_CHECKING, BinaryIO
@@ -20,14 +23,17 @@ from containerlib._util.atomic_file import (
     collect_temporary_files,
     remove_file,
 )
-from containerlib.errors import BlobNotFound, DigestMismatch, SizeMismatch, StoreCorrupted
+from containerlib.errors import BlobNotFound, DigestMismatch, InvalidDigest, SizeMismatch, StoreCorrupted
 from containerlib.oci.digest import Digest
 from containerlib.store.ingest import Ingest, collect_ingests, drop_ingest
+from containerlib.store.quarantine import put_aside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
+
+    from _typeshed import WriteableBuffer
 
     from containerlib.oci.descriptor import Descriptor
     from containerlib.store.layout import Layout
@@ -113,7 +119,13 @@ class BlobWriter:
         digest = self.digest
         if self._expected_digest is not None and digest != self._expected_digest:
             raise DigestMismatch("blob", expected=self._expected_digest, actual=digest)
-        self._pending.commit(self._layout.blob(digest), durable=False)
+        path = self._layout.blob(digest)
+        try:
+            self._pending.commit(path, durable=False)
+        except IsADirectoryError:
+            # No blob is a directory: whatever it is, it must not keep the right content out.
+            put_aside(self._layout, path)
+            self._pending.commit(path, durable=False)
         return Blob(digest, self.size)
 
     @property
@@ -206,14 +218,13 @@ class ContentStore:
 
         Cost: reads all of it.
         """
-        found = hashlib.new(digest.algorithm)
         try:
-            with self.open(digest, buffer_bytes=0) as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    found.update(chunk)
-        except BlobNotFound:
+            with self.open_verified(digest) as file:
+                while file.read(_CHUNK_BYTES):
+                    pass
+        except (BlobNotFound, StoreCorrupted):
             return False
-        return found.hexdigest() == digest.hex
+        return True
 
     def size(self, digest: Digest) -> int:
         """Return the size in bytes of a blob, which must exist."""
@@ -227,12 +238,41 @@ class ContentStore:
 
         Raises:
             BlobNotFound: There is no such blob.
+            StoreCorrupted: Something else than a file is in its place.
         """
+        fd = self._open(digest)
+        return open(fd, "rb", buffering=buffer_bytes)
+
+    def open_verified(self, digest: Digest) -> BinaryIO:
+        """Open a blob such that whoever reads it to its end has read what it is named after.
+
+        Reading raises `StoreCorrupted` in place of the last bytes if that is not so. Seeking costs reading
+        what lies before.
+
+        Raises:
+            BlobNotFound: There is no such blob.
+            StoreCorrupted: Something else than a file is in its place.
+
+        Cost: hashing the content while it is read.
+        """
+        reader = _VerifyingReader(self._open(digest), self.layout.blob(digest), digest)
+        return io.BufferedReader(reader, _CHUNK_BYTES)
+
+    def _open(self, digest: Digest) -> int:
+        path = self.layout.blob(digest)
         try:
-            fd = os.open(self.layout.blob(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            # Not to wait for a fifo, and not to follow a link, either of which has no business here.
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             raise BlobNotFound(f"no blob {digest}") from None
-        return open(fd, "rb", buffering=buffer_bytes)
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.ENXIO}:
+                raise StoreCorrupted(path, "not a file; pull it again") from None
+            raise
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise StoreCorrupted(path, "not a file; pull it again")
+        return fd
 
     def read(self, digest: Digest, *, limit: int) -> bytes:
         """Return a whole small blob, verified again.
@@ -266,8 +306,11 @@ class ContentStore:
         """Yield every blob."""
         for algorithm in _ALGORITHMS:
             for entry in _files(self.layout.blob_directory(algorithm)):
-                if not entry.name.startswith(TEMPORARY_PREFIX):
-                    yield Blob(Digest(f"{algorithm}:{entry.name}"), entry.stat(follow_symlinks=False).st_size)
+                # Others than files, and names that are no digests, are the business of a check.
+                with contextlib.suppress(FileNotFoundError, InvalidDigest):
+                    if entry.is_file(follow_symlinks=False) and not entry.name.startswith(TEMPORARY_PREFIX):
+                        digest = Digest(f"{algorithm}:{entry.name}")
+                        yield Blob(digest, entry.stat(follow_symlinks=False).st_size)
 
     def collect_stale(self) -> int:
         """Remove blobs whose writer died before the commit, and downloads that nobody goes on with.
@@ -277,6 +320,62 @@ class ContentStore:
         """
         stale = sum(collect_temporary_files(self.layout.blob_directory(name)) for name in _ALGORITHMS)
         return stale + collect_ingests(self.layout)
+
+
+class _VerifyingReader(io.RawIOBase):
+    """A file that gives its last bytes to nobody before all of it was hashed."""
+
+    def __init__(self, fd: int, path: str, digest: Digest) -> None:
+        super().__init__()
+        self._fd = fd
+        self._path = path
+        self._digest = digest
+        self._size = os.fstat(fd).st_size
+        self._restart()
+
+    def _restart(self) -> None:
+        self._hash = hashlib.new(self._digest.algorithm)
+        self._position = os.lseek(self._fd, 0, os.SEEK_SET)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to `offset`; what lies before it is read and hashed for that."""
+        if whence != os.SEEK_SET:
+            raise io.UnsupportedOperation("content that is verified is sought from its beginning")
+        if offset < self._position:
+            self._restart()
+        while self._position < offset and (
+            data := os.read(self._fd, min(_CHUNK_BYTES, offset - self._position))
+        ):
+            self._take(data)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer)
+        count = os.readv(self._fd, [view])
+        self._take(view[:count])
+        return count
+
+    def _take(self, data: bytes | memoryview) -> None:
+        self._hash.update(data)
+        self._position += len(data)
+        is_end = not data or self._position >= self._size
+        if is_end and self._hash.hexdigest() != self._digest.hex:
+            raise StoreCorrupted(self._path, "content does not match its digest; pull it again")
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+        super().close()
 
 
 def _files(directory: str) -> list[os.DirEntry[str]]:

@@ -12,9 +12,17 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from containerlib._util.atomic_file import make_directory, publish_file, remove_file
+from containerlib._util.atomic_file import (
+    append,
+    empty_file,
+    make_directory,
+    open_lasting,
+    publish_file,
+    remove_file,
+)
 from containerlib.errors import DigestMismatch, SizeMismatch
 from containerlib.oci.digest import Digest
+from containerlib.store.quarantine import put_aside
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["Ingest", "collect_ingests", "drop_ingest"]
 
 _CHUNK_BYTES = 1 << 20
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Ingest:
@@ -78,9 +85,7 @@ class Ingest:
                 f"blob {self._digest}", expected=self._expected_size, actual=self.size + len(data)
             )
         self._hash.update(data)
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._fd, rest) :]
+        append(self._fd, data, self._path)
         self.size += len(data)
         return len(data)
 
@@ -98,15 +103,17 @@ class Ingest:
             self._drop()
             raise DigestMismatch("blob", expected=self._digest, actual=actual)
         make_directory(self._layout.blob_directory(self._digest.algorithm))
-        publish_file(self._path, self._layout.blob(self._digest))
+        target = self._layout.blob(self._digest)
+        try:
+            publish_file(self._path, target)
+        except IsADirectoryError:
+            # No blob is a directory: whatever it is, it must not keep the right content out.
+            put_aside(self._layout, target)
+            publish_file(self._path, target)
         self._close()
 
     def _open(self) -> int:
-        try:
-            fd = os.open(self._path, _FLAGS, 0o600)
-        except FileNotFoundError:
-            make_directory(self._layout.ingests)
-            fd = os.open(self._path, _FLAGS, 0o600)
+        fd = open_lasting(self._path)
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:
             return fd
@@ -120,8 +127,7 @@ class Ingest:
         if self.size > self._expected_size:
             self._hash = hashlib.new(self._digest.algorithm)
             self.size = 0
-            os.ftruncate(self._fd, 0)
-            os.lseek(self._fd, 0, os.SEEK_SET)
+            empty_file(self._fd, self._path)
 
     def _drop(self) -> None:
         remove_file(self._path)
@@ -154,6 +160,6 @@ def _collect(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(path)
+        remove_file(path)
     finally:
         os.close(fd)

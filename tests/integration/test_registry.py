@@ -13,9 +13,11 @@ import pytest
 from support.archives import archive, file
 from support.authority import Authority
 from support.capabilities import need
+from support.cutting_proxy import cutting_proxy
 from support.docker_registry import DockerRegistry, docker_registry, skopeo_copy
 from support.oci_layout import OciLayout
 from support.session import temporary_directory
+from support.small_registry import Reply, serve
 
 import containerlib as cl
 from containerlib.registry import chunks, mirrors, upload
@@ -386,3 +388,28 @@ def test_command_line_asks_on_a_terminal(locked: DockerRegistry, home: Path) -> 
         assert process.wait() == 0
     assert b"secret" not in shown
     assert (home / ".docker/config.json").exists()
+
+
+def test_breaks_at_a_real_registry_are_survived(
+    engine: Engine, registry: DockerRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's registry cannot say where an upload stands that broke inside a chunk, and gets it anew."""
+    monkeypatch.setattr(chunks, "_CHUNK_BYTES", 2_000_000)
+    monkeypatch.setattr(upload, "_least", lambda _answer: 1)
+    (tmp_path / "root.tar").write_bytes(archive(file(b"random", os.urandom(12_000_000))))
+    with cutting_proxy(registry.host, [3_000_000, 9_000_000]) as proxy:
+        name = f"{proxy.host}/cut:1"
+        image = engine.images.from_tar(tmp_path / "root.tar", reference=name)
+        assert image.push(name).digest == image.digest
+        assert proxy.cuts == 2
+    assert engine.registry(registry.host).resolve("cut:1").digest == image.digest
+
+
+def test_what_a_registry_says_does_not_reach_the_terminal_as_commands() -> None:
+    """Control characters in the messages of a registry are shown as question marks."""
+    error = json.dumps({"errors": [{"code": "DENIED", "message": "\x1b[31mred\x07\u009b1m"}]}).encode()
+    with serve() as small:
+        small.intercept = lambda _request: Reply(403, {}, error)
+        done = command_line("registry", "tags", f"{small.host}/x")
+    assert done.returncode == 125
+    assert "?[31mred??1m" in done.stderr

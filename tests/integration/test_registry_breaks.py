@@ -69,10 +69,11 @@ def test_many_breaks(engine: Engine, registry: FaultRegistry) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 1000])
 def test_breaks_that_get_nowhere(engine: Engine, registry: FaultRegistry, count: int) -> None:
-    """A registry that sends a few bytes each time is not asked for ever."""
+    """A registry that sends a few bytes each time is given up, and a later pull goes on from there."""
     registry.fault(BLOB, cut(count))
     refuse(hasty(engine), registry, cl.RegistryUnavailable, "broke.*try again")
     assert len(registry.asked(BLOB)) < 30
+    assert ranges(registry)[-1] == (f"bytes={8 * count}-" if count else None)
 
 
 def again(_request: Seen, reply: Reply) -> Reply:

@@ -79,7 +79,11 @@ WRONG_BLOBS = {
         cl.RegistryUnavailable,
         "broke",
     ),
-    "no HTTP": (lambda _, __: Reply(raw=b"SSH-2.0-OpenSSH\r\n"), cl.RegistryUnavailable, "broke"),
+    "no HTTP": (
+        lambda _, __: Reply(raw=b"SSH-2.0\x1b[2J\r\n"),
+        cl.RegistryUnavailable,
+        r"broke: SSH-2\.0\?\[2J",
+    ),
     "too many headers": (
         lambda _, __: Reply(raw=b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n"),
         cl.RegistryUnavailable,

@@ -15,16 +15,20 @@ import resource
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+import pytest
+from support.capabilities import need
 from support.mounts import detach, read_mounts
+from support.session import temporary_directory
 from support.trees import overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["Buildah", "Docker", "Peer", "Podman", "Umoci", "dockerd", "invoke", "stacked"]
+__all__ = ["NAMES", "Buildah", "Docker", "Peer", "Podman", "Umoci", "dockerd", "invoke", "stacked"]
 
+EXTRACT = ("--numeric-owner", "--xattrs", "--xattrs-include=*")
 _PATIENCE_S = 60.0
 _SETTINGS = """[containers]
 default_ulimits = ["nofile=1024:{files}", "nproc=4096:4096", "core=0:0"]
@@ -45,6 +49,12 @@ def invoke(*command: str, variables: Mapping[str, str] | None = None, stdin: byt
     return done.stdout.decode().strip()
 
 
+def _detach_below(base: Path) -> None:
+    for mount in reversed(read_mounts()):
+        if Path(mount.target).is_relative_to(base):
+            detach(mount.target)
+
+
 @contextlib.contextmanager
 def stacked(target: Path, lowers: Sequence[str]) -> Iterator[Path]:
     """Show what a stack of layer directories is, top-most first, at `target`."""
@@ -57,12 +67,25 @@ def stacked(target: Path, lowers: Sequence[str]) -> Iterator[Path]:
 class Peer(abc.ABC):
     """Another engine. Names are those of registries on loopback, which are trusted without TLS."""
 
+    name: ClassVar[str]
+    checks_certificates = False
+
     def __init__(self, base: Path) -> None:
         self.base = base
+        self.credentials = {"REGISTRY_AUTH_FILE": str(base / "auth.json")}
+        """Environment in which another program finds what `login` has written."""
+
+    def tls(self, prefix: str = "") -> list[str]:
+        """Return the options of the containers tools that go with `checks_certificates`."""
+        return [] if self.checks_certificates else [f"--{prefix}tls-verify=false"]
 
     @abc.abstractmethod
     def call(self, *arguments: str) -> str:
         """Run one of its own commands, and return what it prints."""
+
+    @abc.abstractmethod
+    def login(self, host: str, user: str, password: str) -> None:
+        """Let the peer remember credentials."""
 
     @abc.abstractmethod
     def pull(self, name: str) -> str:
@@ -80,14 +103,16 @@ class Peer(abc.ABC):
     def tree(self, name: str) -> contextlib.AbstractContextManager[Path]:
         """Give the root directory of an image."""
 
+    @abc.abstractmethod
+    def make(self, name: str, archive: Path, script: str) -> None:
+        """Make an image of two layers: an archive, and what a shell script changes in a container of it."""
+
     def close(self) -> None:  # noqa: B027 - most have nothing
         """Leave nothing behind but files."""
 
 
 class _ContainersTool(Peer):
     """Podman and buildah: programs on the same library, with the same options."""
-
-    program: str
 
     def __init__(self, base: Path) -> None:
         super().__init__(base)
@@ -97,25 +122,27 @@ class _ContainersTool(Peer):
         settings.write_text(_SETTINGS.format(files=files), encoding="ascii")
         self.variables = {
             "CONTAINERS_CONF": str(settings),
-            "REGISTRY_AUTH_FILE": str(base / "auth.json"),
             "HOME": str(base),
+            **self.credentials,
         }
         self.options = ["--root", str(base / "r"), "--runroot", str(base / "n"), "--storage-driver=overlay"]
 
     def call(self, *arguments: str) -> str:
         """See `Peer.call`."""
-        return invoke(self.program, *self.options, *arguments, variables=self.variables)
+        return invoke(self.name, *self.options, *arguments, variables=self.variables)
+
+    def login(self, host: str, user: str, password: str) -> None:
+        """See `Peer.login`."""
+        self.call("login", *self.tls(), "--username", user, "--password", password, host)
 
     def pull(self, name: str) -> str:
         """See `Peer.pull`."""
-        self.call("pull", "--quiet", "--tls-verify=false", name)
+        self.call("pull", "--quiet", *self.tls(), name)
         return self.digest(name)
 
     def close(self) -> None:
         """Take away what the storage library leaves mounted."""
-        for mount in reversed(read_mounts()):
-            if Path(mount.target).is_relative_to(self.base):
-                detach(mount.target)
+        _detach_below(self.base)
 
     @abc.abstractmethod
     def digest(self, name: str) -> str:
@@ -123,13 +150,22 @@ class _ContainersTool(Peer):
 
     def push(self, name: str, target: str, *options: str) -> None:
         """See `Peer.push`."""
-        self.call("push", "--quiet", "--tls-verify=false", *options, name, f"docker://{target}")
+        self.call("push", "--quiet", *self.tls(), *options, name, f"docker://{target}")
+
+
+def make_by_commit(peer: Peer, name: str, archive: Path, script: str) -> None:
+    """Make an image as podman and docker do: import the archive, run the script, commit the container."""
+    peer.call("import", str(archive), "made:base")
+    flags = ("--name=changed", "--network=none")
+    peer.call("run", *flags, "made:base", "/bin/busybox", "sh", "-c", script)
+    peer.call("commit", "--change", "ENV PATH=/bin", "changed", name)
+    peer.call("rm", "changed")
 
 
 class Podman(_ContainersTool):
     """Debian's podman."""
 
-    program = "podman"
+    name = "podman"
 
     def __init__(self, base: Path) -> None:
         super().__init__(base)
@@ -141,7 +177,11 @@ class Podman(_ContainersTool):
 
     def run(self, name: str, *command: str) -> str:
         """See `Peer.run`."""
-        return self.call("run", "--rm", "--pull=never", "--network=none", "--log-driver=none", name, *command)
+        return self.call("run", "--rm", "--pull=never", "--network=none", name, *command)
+
+    def make(self, name: str, archive: Path, script: str) -> None:
+        """See `Peer.make`."""
+        make_by_commit(self, name, archive, script)
 
     @contextlib.contextmanager
     def tree(self, name: str) -> Iterator[Path]:
@@ -153,7 +193,7 @@ class Podman(_ContainersTool):
 class Buildah(_ContainersTool):
     """Debian's buildah, which has containers only to build from."""
 
-    program = "buildah"
+    name = "buildah"
 
     def digest(self, name: str) -> str:
         """See `_ContainersTool.digest`."""
@@ -163,6 +203,17 @@ class Buildah(_ContainersTool):
         """See `Peer.run`."""
         with self.container(name) as container:
             return self.call("run", "--isolation=chroot", container, "--", *command)
+
+    def make(self, name: str, archive: Path, script: str) -> None:
+        """See `Peer.make`."""
+        with self.container("scratch") as container:
+            root = self.call("mount", container)
+            invoke("tar", "-C", root, *EXTRACT, "-xf", str(archive))
+            self.call("commit", container, "made:base")
+        with self.container("made:base") as container:
+            self.call("run", "--isolation=chroot", container, "--", "/bin/busybox", "sh", "-c", script)
+            self.call("config", "--env=PATH=/bin", container)
+            self.call("commit", container, name)
 
     @contextlib.contextmanager
     def container(self, name: str) -> Iterator[str]:
@@ -182,19 +233,28 @@ class Buildah(_ContainersTool):
 class Docker(Peer):
     """The client of a dockerd of our own; see `dockerd`."""
 
+    name = "docker"
+
     def __init__(self, base: Path, host: str) -> None:
         super().__init__(base)
         self.host = host
+        self.credentials = {"DOCKER_CONFIG": str(base / "client")}
 
     def call(self, *arguments: str) -> str:
         """See `Peer.call`."""
         return invoke("docker", "--config", str(self.base / "client"), "--host", self.host, *arguments)
 
+    def login(self, host: str, user: str, password: str) -> None:
+        """See `Peer.login`."""
+        self.call("login", "--username", user, "--password", password, host)
+
     def pull(self, name: str) -> str:
         """See `Peer.pull`."""
         self.call("pull", "--quiet", name)
-        digests = json.loads(self.call("image", "inspect", "--format={{json .RepoDigests}}", name))
-        return str(digests[0]).partition("@")[2]
+        found = json.loads(self.call("image", "inspect", "--format={{json .RepoDigests}}", name))
+        host, _, last = name.partition("@")[0].rpartition("/")
+        repository = f"{host}/{last.partition(':')[0]}@"
+        return next(str(one).removeprefix(repository) for one in found if one.startswith(repository))
 
     def push(self, name: str, target: str, *options: str) -> None:
         """See `Peer.push`."""
@@ -205,6 +265,10 @@ class Docker(Peer):
     def run(self, name: str, *command: str) -> str:
         """See `Peer.run`."""
         return self.call("run", "--rm", "--pull=never", "--network=none", name, *command)
+
+    def make(self, name: str, archive: Path, script: str) -> None:
+        """See `Peer.make`."""
+        make_by_commit(self, name, archive, script)
 
     @contextlib.contextmanager
     def tree(self, name: str) -> Iterator[Path]:
@@ -243,28 +307,40 @@ def dockerd(base: Path) -> Iterator[Docker]:
         daemon = subprocess.Popen(
             ["dockerd", *paths, *network, *rest], stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
+    docker = Docker(base, host)
     try:
-        _wait_for(base / "sock", daemon, log)
-        yield Docker(base, host)
+        _wait_for(docker, daemon, log)
+        yield docker
     finally:
         daemon.terminate()
         daemon.wait()
+        _detach_below(base)
 
 
-def _wait_for(socket: Path, daemon: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for(docker: Docker, daemon: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until the daemon answers, not only listens: while it starts it does not end in good order."""
     deadline = time.monotonic() + _PATIENCE_S
-    while not socket.exists():
+    while True:
+        with contextlib.suppress(AssertionError):
+            docker.call("version")
+            return
         ended = daemon.poll() is not None or time.monotonic() > deadline
         assert not ended, f"dockerd did not start: {log.read_text(encoding='utf-8', errors='replace')[-500:]}"
-        time.sleep(0.05)
 
 
 class Umoci(Peer):
     """Debian's umoci, which knows image layouts only; skopeo carries them to registries and back."""
 
+    name = "umoci"
+
     def __init__(self, base: Path) -> None:
         super().__init__(base)
         self.tags: dict[str, str] = {}
+        self.variables = {"HOME": str(base), **self.credentials}
+
+    def skopeo(self, *arguments: str) -> str:
+        """Run skopeo with umoci's credentials."""
+        return invoke("skopeo", "--insecure-policy", *arguments, variables=self.variables)
 
     def call(self, *arguments: str) -> str:
         """See `Peer.call`."""
@@ -274,21 +350,38 @@ class Umoci(Peer):
         """Return what `name` is called in umoci's words."""
         return f"{self.base}/layout:{self.tags.setdefault(name, f'i{len(self.tags)}')}"
 
+    def login(self, host: str, user: str, password: str) -> None:
+        """See `Peer.login`."""
+        self.skopeo("login", *self.tls(), "--username", user, "--password", password, host)
+
     def pull(self, name: str) -> str:
         """See `Peer.pull`."""
-        skopeo = ["skopeo", "--insecure-policy", "copy", "--quiet", "--src-tls-verify=false"]
-        invoke(*skopeo, "--preserve-digests", f"docker://{name}", f"oci:{self.image(name)}")
-        return invoke("skopeo", "inspect", "--format={{.Digest}}", f"oci:{self.image(name)}")
+        layout = f"oci:{self.image(name)}"
+        self.skopeo("copy", "--quiet", *self.tls("src-"), "--preserve-digests", f"docker://{name}", layout)
+        return self.skopeo("inspect", "--format={{.Digest}}", layout)
 
     def push(self, name: str, target: str, *options: str) -> None:
         """See `Peer.push`."""
-        skopeo = ["skopeo", "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", *options]
-        invoke(*skopeo, f"oci:{self.image(name)}", f"docker://{target}")
+        flags = ["--quiet", *self.tls("dest-"), *options]
+        self.skopeo("copy", *flags, f"oci:{self.image(name)}", f"docker://{target}")
 
     def run(self, name: str, *command: str) -> str:
         """See `Peer.run`."""
         with self.tree(name) as root:
             return invoke("chroot", str(root), *command, variables={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+
+    def make(self, name: str, archive: Path, script: str) -> None:
+        """See `Peer.make`."""
+        if not (self.base / "layout").exists():
+            self.call("init", "--layout", f"{self.base}/layout")
+        image, bundle = self.image(name), str(self.base / "bundle")
+        self.call("new", "--image", image)
+        for change in (["tar", "-C", f"{bundle}/rootfs", *EXTRACT, "-xf", str(archive)], None):
+            self.call("unpack", "--image", image, bundle)
+            invoke(*change or ("chroot", f"{bundle}/rootfs", "/bin/busybox", "sh", "-c", script))
+            self.call("repack", "--image", image, bundle)
+            invoke("rm", "-rf", bundle)
+        self.call("config", "--image", image, "--config.env=PATH=/bin")
 
     @contextlib.contextmanager
     def tree(self, name: str) -> Iterator[Path]:
@@ -299,3 +392,41 @@ class Umoci(Peer):
             yield bundle / "rootfs"
         finally:
             invoke("rm", "-rf", str(bundle))
+
+
+_PEERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[Peer]]] = {
+    "podman": lambda base: contextlib.closing(Podman(base)),
+    "buildah": lambda base: contextlib.closing(Buildah(base)),
+    "docker": dockerd,
+    "umoci": lambda base: contextlib.closing(Umoci(base)),
+}
+NAMES = tuple(_PEERS)
+"""What a test may give the fixture `peer` as its parameter."""
+_PROGRAMS = {
+    "podman": ("podman", "runc"),
+    "buildah": ("buildah", "runc"),
+    "docker": ("dockerd", "docker", "runc"),
+    "umoci": ("umoci", "skopeo", "chroot"),
+}
+
+
+@pytest.fixture(scope="module")
+def peers(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Peer]]:
+    """Return how the other engines are had by name: each is started once, with a store of its own."""
+    started: dict[str, Peer] = {}
+    with contextlib.ExitStack() as stack:
+
+        def find(name: str) -> Peer:
+            need(request.config, "peers", _PROGRAMS[name])
+            if name not in started:
+                base = stack.enter_context(temporary_directory("p"))
+                started[name] = stack.enter_context(_PEERS[name](base))
+            return started[name]
+
+        yield find
+
+
+@pytest.fixture
+def peer(request: pytest.FixtureRequest, peers: Callable[[str], Peer]) -> Peer:
+    """Return the other engine that the test names."""
+    return peers(request.param)

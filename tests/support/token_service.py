@@ -32,6 +32,7 @@ class TokenService:
         rotates: Whether an identity token is replaced when it is used.
         expires_in: What it says of its tokens; None to say nothing.
         refuses: Scopes that it does not grant.
+        mint: Makes a token for a user and scopes.
     """
 
     realm: str = ""
@@ -45,6 +46,7 @@ class TokenService:
     valid: dict[str, tuple[str, ...]] = attrs.field(factory=dict)
     requests: list[Request] = attrs.field(factory=list)
     intercept: Callable[[Request], Reply | None] = lambda _request: None
+    mint: Callable[[str, tuple[str, ...]], str] | None = None
 
     def admits(self, request: Request, scope: str) -> bool:
         """Say whether a request shows a token of ours for what it wants."""
@@ -94,7 +96,7 @@ class TokenService:
         return name if self.users.get(name) == form.get("password") else None
 
     def _token(self, user: str, scopes: tuple[str, ...], *, wants: bool) -> Reply:
-        token = f"token{len(self.requests)}"
+        token = f"token{len(self.requests)}" if self.mint is None else self.mint(user, scopes)
         self.valid[token] = scopes
         document: dict[str, object] = {"access_token": token}
         if self.expires_in is not None:

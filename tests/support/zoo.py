@@ -15,7 +15,7 @@ __all__ = ["MANY", "PROGRAMS", "fill_base", "fill_changes", "tar_of", "zoo_layer
 
 PROGRAMS = ("tar", "setcap", "setfattr", "busybox")
 MANY = 3000
-_TAR = ["tar", "--create", "--format=posix", "--numeric-owner", "--sort=name", "--sparse"]
+_TAR = ["tar", "--create", "--format=posix", "--numeric-owner", "--sort=name"]
 _XATTRS = ["--xattrs", "--xattrs-include=*"]
 
 
@@ -31,12 +31,17 @@ def zoo_layers(work: Path) -> list[bytes]:
     (trees[2] / "opaque").mkdir()
     (trees[2] / "opaque" / ".wh.new").touch()
     (trees[2] / "opaque" / "newer").write_text("newer", encoding="ascii")
-    return [tar_of(tree) for tree in trees]
+    return [tar_of(tree, "--sparse") for tree in trees]
 
 
-def tar_of(tree: Path) -> bytes:
-    """Return an archive of a tree, with extended attributes, as GNU tar writes it."""
-    return subprocess.run([*_TAR, *_XATTRS, "-C", tree, "."], check=True, capture_output=True).stdout
+def tar_of(tree: Path, *options: str) -> bytes:
+    """Return an archive of a tree, with extended attributes, as GNU tar writes it.
+
+    ``--sparse`` is none of what is always given: podman and docker cannot push again what has sparse files.
+    """
+    return subprocess.run(
+        [*_TAR, *_XATTRS, *options, "-C", tree, "."], check=True, capture_output=True
+    ).stdout
 
 
 def fill_base(tree: Path) -> None:

@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from support.cutting_proxy import pump
 from support.small_registry import SmallRegistry, serve
 
 import containerlib as cl
@@ -35,9 +36,9 @@ class SocksServer:
     def close(self) -> None:
         """Take no more connections, and wait for those there are."""
         self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
         for thread in self._threads:
             thread.join()
+        self._socket.close()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -58,19 +59,10 @@ class SocksServer:
             self.asked.append(f"{name.decode() if kind == 3 else socket.inet_ntoa(name)}:{port}")
             with socket.create_connection(self._target) as target:
                 client.sendall(b"\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x00")
-                back = threading.Thread(target=self._pump, args=(target, client))
+                back = threading.Thread(target=pump, args=(target, client))
                 back.start()
-                self._pump(client, target)
+                pump(client, target)
                 back.join()
-
-    @staticmethod
-    def _pump(source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        for end in (source, target):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -181,7 +182,9 @@ def test_service_out_of_order_is_no_wrong_password(
     service.intercept = lambda _request: next(replies, None)
     assert engine.registry(small.host).tags("x") == ["1"]
     service.intercept = lambda _request: Reply(500, {"Retry-After": "0"})
-    with pytest.raises(cl.RegistryUnavailable, match="answered 500"):
+    with pytest.raises(
+        cl.RegistryUnavailable, match=r"the token service: the server is out of order \(500\)"
+    ):
         engine.registry(small.host).tags("x")
 
 
@@ -235,3 +238,52 @@ def test_token_that_is_known_to_have_run_out_is_not_shown(
     registries.close()
     shown = [request.headers.get("authorization") for request in small.requests]
     assert shown == [None, "Bearer token1", "Bearer token2"]
+
+
+def test_each_verb_asks_for_what_it_needs(
+    engine: cl.Engine, small: SmallRegistry, service: TokenService
+) -> None:
+    """The scope of a token is that of the verb, and no more."""
+    service.users.clear()
+    here = engine.registry(small.host)
+    here.catalog()
+    here.resolve("x:1")
+    service.intercept = lambda _request: Reply(200, {}, b'{"token": "all"}')
+    service.valid["all"] = ("repository:x:pull,delete,push",)
+    here.delete("x:1")
+    assert [request.query["scope"] for request in service.requests] == [
+        "registry:catalog:*",
+        "repository:x:pull",
+        "repository:x:pull,delete",
+    ]
+
+
+def test_helper_keeps_what_the_configuration_gives_it(
+    engine: cl.Engine, small: SmallRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a credential helper the file holds no secret, and the result names the helper."""
+    helper = tmp_path / "docker-credential-made"
+    helper.write_text(f"#!/bin/sh\n/bin/cat >{tmp_path}/kept\n")
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker/config.json").write_text('{"credsStore": "made"}')
+    done = engine.registry(small.host).login("ann", "secret")
+    assert done == cl.Login("ann", "docker-credential-made", is_token=False)
+    kept = json.loads((tmp_path / "kept").read_text())
+    assert kept == {"ServerURL": small.host, "Username": "ann", "Secret": "secret"}
+    assert 'auth"' not in (tmp_path / ".docker/config.json").read_text()
+
+
+def test_names_are_those_of_the_registry(engine: cl.Engine) -> None:
+    """Names of Docker Hub follow its rules; those of other registries are what they say."""
+    with cl.Engine(engine.root, engine.run_root, cl.EngineConfig(offline=True)) as offline:
+        for host, name, full in (
+            ("docker.io", "python:3", "docker.io/library/python"),
+            ("docker.io", "docker.io/python", "docker.io/library/python"),
+            ("Example.test:5000", "python:3", "example.test:5000/python"),
+            ("localhost", "a/b", "localhost/a/b"),
+            ("[::1]:5000", "[::1]:5000/a", "[::1]:5000/a"),
+        ):
+            with pytest.raises(cl.Offline, match=re.escape(f"{full} cannot")):
+                offline.registry(host).resolve(name)
