@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from containerlib import Engine, Image
 
-pytestmark = [pytest.mark.root]
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 TOOLS = ("docker-registry", "skopeo", *PROGRAMS)
 CONFIG = {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin", "A=b"]}
