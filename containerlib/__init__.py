@@ -15,11 +15,17 @@ if TYPE_CHECKING:
     from containerlib.api.container import Container, Containers
     from containerlib.api.doctor import Finding
     from containerlib.api.engine import Engine, EngineConfig, default_engine
-    from containerlib.api.image import Image, Images
+    from containerlib.api.exec import ExecProcess
+    from containerlib.api.image import Image
+    from containerlib.api.images import Images
     from containerlib.api.options import RunOptions
     from containerlib.api.process import Process
+    from containerlib.api.registry import Login, Registry, RemoteManifest
+    from containerlib.api.registry_server import RegistryServer
     from containerlib.api.result import CompletedRun
     from containerlib.api.run import Popen, run
+    from containerlib.container.disk_usage import ContainerUsage, DiskUsage, VolumeUsage
+    from containerlib.container.prune import SystemPruneReport
     from containerlib.container.state import ContainerState
     from containerlib.container.streams import DEVNULL, PIPE, STDOUT
     from containerlib.errors import (
@@ -45,11 +51,13 @@ if TYPE_CHECKING:
         NameInUse,
         NetworkNotFound,
         NotFoundError,
+        NotLocked,
         Offline,
         OperationTimeout,
         OutputLimitExceeded,
         PlatformNotFound,
         RateLimited,
+        ReadOnlyStore,
         RegistryBlocked,
         RegistryError,
         RegistryUnavailable,
@@ -59,18 +67,28 @@ if TYPE_CHECKING:
         SnapshotNotFound,
         SpawnError,
         StoreCorrupted,
+        StoreFull,
         UnsafePath,
         UnsupportedHost,
         UnsupportedLayer,
         VerificationError,
         VolumeNotFound,
     )
+    from containerlib.image.export import Exported
+    from containerlib.image.history import HistoryEntry
+    from containerlib.image.inspection import ImageInspection
+    from containerlib.image.lock_file import LockedImage
     from containerlib.image.progress import TransferEvent
+    from containerlib.image.prune import PruneReport
+    from containerlib.image.repair import RepairReport
     from containerlib.image.resolve import Removed
+    from containerlib.image.usage import ImagesUsage, ImageUsage
+    from containerlib.layer.compare import Change
     from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.image_config import Config as ImageDefaults
     from containerlib.options import Device, Mount, Resources, Rlimit, Security
     from containerlib.runtime.usage import ExitStatus, Usage
+    from containerlib.store.damage import Damage
 
 __version__ = "0.1.0"
 
@@ -78,11 +96,17 @@ _MODULES = {
     "containerlib.api.container": ("Container", "Containers"),
     "containerlib.api.doctor": ("Finding",),
     "containerlib.api.engine": ("Engine", "EngineConfig", "default_engine"),
-    "containerlib.api.image": ("Image", "Images"),
+    "containerlib.api.image": ("Image",),
+    "containerlib.api.images": ("Images",),
     "containerlib.api.options": ("RunOptions",),
+    "containerlib.api.exec": ("ExecProcess",),
     "containerlib.api.process": ("Process",),
+    "containerlib.api.registry": ("Login", "Registry", "RemoteManifest"),
+    "containerlib.api.registry_server": ("RegistryServer",),
     "containerlib.api.result": ("CompletedRun",),
     "containerlib.api.run": ("Popen", "run"),
+    "containerlib.container.disk_usage": ("ContainerUsage", "DiskUsage", "VolumeUsage"),
+    "containerlib.container.prune": ("SystemPruneReport",),
     "containerlib.container.state": ("ContainerState",),
     "containerlib.container.streams": ("DEVNULL", "PIPE", "STDOUT"),
     "containerlib.errors": (
@@ -94,13 +118,24 @@ _MODULES = {
         *("SpawnError", "StoreCorrupted", "UnsafePath", "UnsupportedHost", "UnsupportedLayer"),
         *("VerificationError", "VolumeNotFound", "AuthenticationFailed", "Offline", "PlatformNotFound"),
         *("RateLimited", "RegistryBlocked", "RegistryError", "RegistryUnavailable", "RemoteNotFound"),
+        "NotLocked",
+        *("ReadOnlyStore", "StoreFull"),
     ),
+    "containerlib.image.export": ("Exported",),
+    "containerlib.image.history": ("HistoryEntry",),
+    "containerlib.image.inspection": ("ImageInspection",),
+    "containerlib.image.lock_file": ("LockedImage",),
     "containerlib.image.progress": ("TransferEvent",),
+    "containerlib.image.prune": ("PruneReport",),
+    "containerlib.image.repair": ("RepairReport",),
     "containerlib.image.resolve": ("Removed",),
+    "containerlib.layer.compare": ("Change",),
+    "containerlib.image.usage": ("ImageUsage", "ImagesUsage"),
     "containerlib.oci.descriptor": ("Descriptor",),
     "containerlib.oci.image_config": ("Config",),
     "containerlib.options": ("Device", "Mount", "Resources", "Rlimit", "Security"),
     "containerlib.runtime.usage": ("ExitStatus", "Usage"),
+    "containerlib.store.damage": ("Damage",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 _RENAMED = {"ImageDefaults": "Config"}
@@ -112,6 +147,7 @@ __all__ = [
     "AuthenticationFailed",
     "BlobNotFound",
     "CgroupError",
+    "Change",
     "CommandNotExecutable",
     "CommandNotFound",
     "CompletedRun",
@@ -120,20 +156,29 @@ __all__ = [
     "ContainerFailed",
     "ContainerNotFound",
     "ContainerState",
+    "ContainerUsage",
     "ContainerlibError",
     "Containers",
+    "Damage",
     "Descriptor",
     "Device",
     "DigestMismatch",
+    "DiskUsage",
     "Engine",
     "EngineClosed",
     "EngineConfig",
+    "ExecProcess",
     "ExitStatus",
+    "Exported",
     "Finding",
+    "HistoryEntry",
     "Image",
     "ImageDefaults",
+    "ImageInspection",
     "ImageNotFound",
+    "ImageUsage",
     "Images",
+    "ImagesUsage",
     "InvalidDigest",
     "InvalidInputError",
     "InvalidManifest",
@@ -141,22 +186,31 @@ __all__ = [
     "InvalidReference",
     "InvalidState",
     "LayerError",
+    "LockedImage",
+    "Login",
     "Mount",
     "NameInUse",
     "NetworkNotFound",
     "NotFoundError",
+    "NotLocked",
     "Offline",
     "OperationTimeout",
     "OutputLimitExceeded",
     "PlatformNotFound",
     "Popen",
     "Process",
+    "PruneReport",
     "RateLimited",
+    "ReadOnlyStore",
+    "Registry",
     "RegistryBlocked",
     "RegistryError",
+    "RegistryServer",
     "RegistryUnavailable",
+    "RemoteManifest",
     "RemoteNotFound",
     "Removed",
+    "RepairReport",
     "ResourceInUse",
     "Resources",
     "Rlimit",
@@ -166,6 +220,8 @@ __all__ = [
     "SnapshotNotFound",
     "SpawnError",
     "StoreCorrupted",
+    "StoreFull",
+    "SystemPruneReport",
     "TransferEvent",
     "UnsafePath",
     "UnsupportedHost",
@@ -173,6 +229,7 @@ __all__ = [
     "Usage",
     "VerificationError",
     "VolumeNotFound",
+    "VolumeUsage",
     "__version__",
     "default_engine",
     "run",

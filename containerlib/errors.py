@@ -4,6 +4,7 @@
       NotFoundError(LookupError)
         ImageNotFound  ContainerNotFound  VolumeNotFound  NetworkNotFound  BlobNotFound  SnapshotNotFound
           PlatformNotFound(ImageNotFound)
+        NotLocked
       ConflictError
         NameInUse  ResourceInUse  InvalidState
       InvalidInputError(ValueError)
@@ -21,6 +22,7 @@
       CgroupError(OSError)
       UnsupportedHost
       StoreCorrupted
+      StoreFull(OSError)  ReadOnlyStore(OSError)
       EngineClosed
       OutputLimitExceeded
       Offline
@@ -55,11 +57,13 @@ __all__ = [
     "NameInUse",
     "NetworkNotFound",
     "NotFoundError",
+    "NotLocked",
     "Offline",
     "OperationTimeout",
     "OutputLimitExceeded",
     "PlatformNotFound",
     "RateLimited",
+    "ReadOnlyStore",
     "RegistryBlocked",
     "RegistryError",
     "RegistryUnavailable",
@@ -69,6 +73,7 @@ __all__ = [
     "SnapshotNotFound",
     "SpawnError",
     "StoreCorrupted",
+    "StoreFull",
     "UnsafePath",
     "UnsupportedHost",
     "UnsupportedLayer",
@@ -99,6 +104,10 @@ class PlatformNotFound(ImageNotFound):
     def __init__(self, message: str, *, platforms: tuple[str, ...]) -> None:
         super().__init__(message)
         self.platforms = platforms
+
+
+class NotLocked(NotFoundError):
+    """The lock file does not have this reference, and the engine must use nothing else."""
 
 
 class ContainerNotFound(NotFoundError):
@@ -364,6 +373,35 @@ class StoreCorrupted(ContainerlibError):
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
         self.path = path
+
+
+class StoreFull(ContainerlibError, OSError):
+    """There is no room for what has to be written; nothing was changed.
+
+    Attributes:
+        path: What was being written.
+        errno: The kernel's answer: out of space, of inodes, or of quota.
+    """
+
+    def __init__(self, path: str, errno: int) -> None:
+        super().__init__(
+            f"{path}: no space left on the store's disk; free some, or run 'containerlib system prune'"
+        )
+        self.path = path
+        self.errno = errno
+
+
+class ReadOnlyStore(ContainerlibError, OSError):
+    """The store cannot be changed, because its file system is mounted read-only.
+
+    Attributes:
+        path: What was to be written.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path}: the store is on a read-only file system, and only its images can be used")
+        self.path = path
+        self.errno = 30  # EROFS; this module imports nothing
 
 
 class EngineClosed(ContainerlibError):

@@ -101,12 +101,13 @@ void close_all_but(const int *keep, uint32_t count)
 /* Other containers' sockets must not be seen from inside this one. */
 static int step_close_inherited(struct child *c)
 {
-    int keep[CTR_MAX_FDS + 2];
+    int keep[CTR_MAX_FDS + 3];
 
     memcpy(keep, c->fds, sizeof(int) * c->fd_count);
     keep[c->fd_count] = c->program_fd;
     keep[c->fd_count + 1] = c->network_fd;
-    close_all_but(keep, c->fd_count + 2);
+    keep[c->fd_count + 2] = c->answer_fd;
+    close_all_but(keep, c->fd_count + 3);
     return 0;
 }
 
@@ -127,6 +128,31 @@ static int step_cgroup_join(struct child *c)
 static int step_cgroup_namespace(struct child *c)
 {
     return c->spec->flags & CTR_SPEC_CGROUP_NAMESPACE ? unshare(CLONE_NEWCGROUP) : 0;
+}
+
+/* The mount namespace comes last, because from there on names are the container's. */
+static int step_join_namespaces(struct child *c)
+{
+    uint32_t first = c->fd_count - c->spec->namespace_count;
+
+    for (uint32_t i = 0; i < c->spec->namespace_count; i++)
+        if (child_at(c, CTR_STEP_JOIN_NAMESPACE, (int32_t)i) < 0 || setns(c->fds[first + i], 0) < 0)
+            return -1;
+    return 0;
+}
+
+/* Through the host's proc, in which this process still is. */
+static int step_join_oom_score(struct child *c)
+{
+    _cleanup_close_ int fd = -1;
+    char text[16];
+    int n;
+
+    if (!(c->spec->flags & CTR_SPEC_OOM_SCORE))
+        return 0;
+    fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    n = snprintf(text, sizeof(text), "%d", c->spec->oom_score_adj);
+    return fd >= 0 && write(fd, text, (size_t)n) == n ? 0 : -1;
 }
 
 static int step_keyring(struct child *c)
@@ -310,6 +336,16 @@ static const struct step isolate_steps[] = {
     {CTR_STEP_NONE, NULL},
 };
 
+static const struct step join_steps[] = {
+    {CTR_STEP_CLOSE_INHERITED, step_close_inherited},
+    {CTR_STEP_CGROUP_JOIN, step_cgroup_join},
+    {CTR_STEP_OOM_SCORE, step_join_oom_score},
+    {CTR_STEP_JOIN_NAMESPACE, step_join_namespaces},
+    {CTR_STEP_KEYRING, step_keyring},
+    {CTR_STEP_CONSOLE, step_join_console},
+    {CTR_STEP_NONE, NULL},
+};
+
 const struct step enter_steps[] = {
     {CTR_STEP_SIGNALS, step_signals},
     {CTR_STEP_SESSION, step_session},
@@ -348,4 +384,36 @@ void child_main(struct child *c)
     if (child_walk(c, isolate_steps) == 0)
         (void)child_walk(c, enter_steps);
     child_fail(c);
+}
+
+/* A PID namespace is entered by being born in it. The new process is no child of this one but of the spawner, as
+ * the container's first process is, and is reaped like that. */
+static pid_t clone_into(int *ret_pidfd)
+{
+    struct clone_args args = {.flags = CLONE_PARENT | CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)ret_pidfd};
+
+    if (features & CTR_FEATURE_CLONE3)
+        return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    return (pid_t)syscall(SYS_clone, CLONE_PARENT | CLONE_PIDFD, NULL, ret_pidfd, NULL, NULL);
+}
+
+void join_main(struct child *c)
+{
+    struct ctr_status started = {.kind = CTR_STATUS_STARTED};
+    int pidfd = -1;
+    pid_t pid;
+
+    if (child_walk(c, join_steps) < 0 || child_at(c, CTR_STEP_JOIN_CLONE, 0) < 0)
+        child_fail(c);
+    pid = clone_into(&pidfd);
+    if (pid < 0)
+        child_fail(c);
+    if (pid == 0) {
+        (void)child_walk(c, enter_steps);
+        child_fail(c);
+    }
+    started.pid = pid;
+    (void)channel_send(c->fds[CTR_FD_STATUS], &started, pidfd);
+    (void)!write(c->answer_fd, &pid, sizeof(pid));
+    _exit(0);
 }

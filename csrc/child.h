@@ -10,6 +10,7 @@ struct child {
     int fds[CTR_MAX_FDS];
     uint32_t fd_count;
     int program_fd; /* our own sealed program, for the init role */
+    int answer_fd;  /* where who joins a container says which process that is */
     int network_fd; /* a network namespace made in advance, with loopback up */
     int root_fd;
     int scratch_fd;
@@ -23,7 +24,7 @@ struct child {
 #define CHILD_BLANK                                                                                              \
     (struct child)                                                                                               \
     {                                                                                                            \
-        .program_fd = -1, .network_fd = -1, .root_fd = -1, .scratch_fd = -1, .proc_fd = -1, .dev_fd = -1,       \
+        .program_fd = -1, .answer_fd = -1, .network_fd = -1, .root_fd = -1, .scratch_fd = -1, .proc_fd = -1, .dev_fd = -1,       \
         .tty_fd = -1                                                                                             \
     }
 
@@ -44,6 +45,9 @@ _Noreturn void child_fail(struct child *c);
 
 /* Everything up to and including exec; never returns. */
 _Noreturn void child_main(struct child *c);
+
+/* The same for a process that joins a container: this one ends when that one has begun; never returns. */
+_Noreturn void join_main(struct child *c);
 
 /* Sets the loopback device of this thread's network namespace up. 0 or -1. */
 int loopback_up(void);
@@ -68,6 +72,7 @@ int step_pivot(struct child *c);
 /* device.c */
 int make_devices(struct child *c);
 int step_console(struct child *c);
+int step_join_console(struct child *c);
 
 /* view.c */
 int step_files(struct child *c);

@@ -32,6 +32,8 @@ enum ctr_step {
     CTR_STEP_CLOSE_INHERITED,
     CTR_STEP_CGROUP_JOIN,
     CTR_STEP_CGROUP_NAMESPACE,
+    CTR_STEP_JOIN_NAMESPACE,
+    CTR_STEP_JOIN_CLONE,
     CTR_STEP_NETWORK,
     CTR_STEP_KEYRING,
     CTR_STEP_MOUNT_PRIVATE,
@@ -84,7 +86,8 @@ enum ctr_spec_flag {
     CTR_SPEC_ROOT_BIND = 64,
     CTR_SPEC_ROOT_MEMORY = 128,
     CTR_SPEC_OOM_SCORE = 256,
-    CTR_SPEC_CGROUP_FD = 512
+    CTR_SPEC_CGROUP_FD = 512,
+    CTR_SPEC_JOIN = 1024
 };
 
 enum ctr_mount_kind {
@@ -106,7 +109,8 @@ enum ctr_node_kind {
     CTR_NODE_SYMLINK = 3
 };
 
-/* Where the fixed descriptors stand in the SCM_RIGHTS array; join fds and mount fds follow. */
+/* Where the fixed descriptors stand in the SCM_RIGHTS array; join fds follow, then mount fds, or in a request to
+ * join a container (CTR_SPEC_JOIN) its namespaces, the mount namespace last. */
 enum ctr_fd {
     CTR_FD_SPEC = 0,
     CTR_FD_STATUS = 1,
@@ -244,7 +248,7 @@ struct ctr_spec {
     int32_t fault_step;
     int32_t fault_errno;
     int32_t fault_index;
-    int32_t reserved;
+    uint32_t namespace_count;
 };
 
 enum ctr_unpack_limit {

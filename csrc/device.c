@@ -86,25 +86,58 @@ static int bind_console(struct child *c)
     return mount_bind(c->tty_fd, target, 0, 0);
 }
 
-int step_console(struct child *c)
+/* Opens a pair of a devpts instance: the master is returned, the slave becomes the terminal. -1 with errno. */
+static int open_console(struct child *c, int root_fd)
 {
     const struct ctr_spec *s = c->spec;
     struct winsize size = {.ws_row = (unsigned short)s->console_rows, .ws_col = (unsigned short)s->console_columns};
-    _cleanup_close_ int master = -1;
+    _cleanup_close_ int master = path_open(root_fd, "dev/pts/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK, 1);
+    struct statfs fs;
     int zero = 0;
 
-    if (!(s->flags & CTR_SPEC_CONSOLE))
-        return 0;
-    master = path_open(c->root_fd, "dev/pts/ptmx", O_RDWR | O_NOCTTY, 1);
-    if (master < 0 || ioctl(master, TIOCSPTLCK, &zero) < 0)
+    if (master < 0 || fstatfs(master, &fs) < 0)
+        return -1;
+    if (fs.f_type != DEVPTS_SUPER_MAGIC) {
+        errno = ENOTTY;
+        return -1;
+    }
+    if (fcntl(master, F_SETFL, O_RDWR) < 0 || ioctl(master, TIOCSPTLCK, &zero) < 0)
         return -1;
     c->tty_fd = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (c->tty_fd < 0)
         return -1;
     if (s->console_rows > 0 && ioctl(master, TIOCSWINSZ, &size) < 0)
         return -1;
-    if (fchown(c->tty_fd, s->uid, (gid_t)-1) < 0 || bind_console(c) < 0)
-        return -1;
-    /* The master goes to the caller; nobody in the container ever holds it. */
+    return fchown(c->tty_fd, s->uid, (gid_t)-1) < 0 ? -1 : take_fd(&master);
+}
+
+/* The master goes to the caller; nobody in the container ever holds it. */
+static int give_console(struct child *c, int master)
+{
     return channel_send(c->fds[CTR_FD_STATUS], &(struct ctr_status){.kind = CTR_STATUS_CONSOLE}, master);
+}
+
+int step_console(struct child *c)
+{
+    _cleanup_close_ int master = -1;
+
+    if (!(c->spec->flags & CTR_SPEC_CONSOLE))
+        return 0;
+    master = open_console(c, c->root_fd);
+    if (master < 0 || bind_console(c) < 0)
+        return -1;
+    return give_console(c, master);
+}
+
+/* In the container's own devpts, which it may have changed meanwhile: what is no devpts is no terminal. */
+int step_join_console(struct child *c)
+{
+    _cleanup_close_ int root = -1;
+    _cleanup_close_ int master = -1;
+
+    if (!(c->spec->flags & CTR_SPEC_CONSOLE))
+        return 0;
+    root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    master = root < 0 ? -1 : open_console(c, root);
+    return master < 0 ? -1 : give_console(c, master);
 }

@@ -98,19 +98,34 @@ static void check_sysctls(struct checker *c)
     }
 }
 
+/* A new container has namespaces of its own; what joins one brings nothing but its namespaces. */
+static void check_kind(struct checker *c)
+{
+    const struct ctr_spec *s = c->spec;
+    int joins = (s->flags & CTR_SPEC_JOIN) != 0;
+    const uint32_t alien = CTR_SPEC_LOOPBACK | CTR_SPEC_CGROUP_NAMESPACE | CTR_SPEC_INIT | CTR_SPEC_ROOT_READONLY;
+
+    check_text(c, s->staging, !joins);
+    check_text(c, s->root_source, s->flags & CTR_SPEC_ROOT_BIND);
+    check_text(c, s->root_upper, !joins && !(s->flags & (CTR_SPEC_ROOT_BIND | CTR_SPEC_ROOT_MEMORY)));
+    check_text(c, s->root_work, s->root_upper != 0);
+    if (joins ? s->namespaces != 0 || s->namespace_count == 0 || s->namespace_count > 16 || s->flags & alien
+              : s->namespace_count != 0 || s->namespaces & ~allowed_namespaces ||
+                    !(s->namespaces & 0x00020000) || !(s->namespaces & 0x20000000))
+        c->bad = 1;
+    if (s->namespace_count > c->fd_count ||
+        (uint64_t)CTR_FD_FIRST_FREE + s->join_count + s->namespace_count > c->fd_count)
+        c->bad = 1;
+}
+
 static void check_scalars(struct checker *c)
 {
     const struct ctr_spec *s = c->spec;
 
-    check_text(c, s->staging, 1);
-    check_text(c, s->root_source, s->flags & CTR_SPEC_ROOT_BIND);
-    check_text(c, s->root_upper, !(s->flags & (CTR_SPEC_ROOT_BIND | CTR_SPEC_ROOT_MEMORY)));
-    check_text(c, s->root_work, s->root_upper != 0);
+    check_kind(c);
     check_text(c, s->hostname, 0);
     check_text(c, s->domainname, 0);
     check_text(c, s->workdir, 1);
-    if (s->namespaces & ~allowed_namespaces || !(s->namespaces & 0x00020000) || !(s->namespaces & 0x20000000))
-        c->bad = 1;
     if (s->join_count > c->fd_count || CTR_FD_FIRST_FREE + s->join_count > c->fd_count)
         c->bad = 1;
     if (s->flags & CTR_SPEC_CGROUP_FD && (s->cgroup_fd < 0 || s->cgroup_fd >= (int32_t)c->fd_count))

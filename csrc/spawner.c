@@ -151,6 +151,33 @@ static void make_spare(struct spawner *s)
         _exit(121);
 }
 
+/* A helper enters the container's namespaces and makes the process there. It says which one that is, or what
+ * failed on the error pipe. */
+static int join(struct child *c)
+{
+    _cleanup_close_ int answer = -1;
+    int pair[2];
+    int ignored;
+    pid_t pid;
+
+    if (pipe2(pair, O_CLOEXEC) < 0)
+        return CTR_STEP_CLONE;
+    answer = pair[0];
+    c->answer_fd = pair[1];
+    pid = clone_child(c, &ignored);
+    if (pid == 0)
+        join_main(c);
+    close_fd(&c->answer_fd);
+    if (pid < 0)
+        return CTR_STEP_CLONE;
+    (void)close(ignored);
+    if (read(answer, &pid, sizeof(pid)) != sizeof(pid))
+        return 0;
+    table[table_used++] = (struct container){.pid = pid, .status_fd = c->fds[CTR_FD_STATUS], .parked = {-1, -1, -1}};
+    c->fds[CTR_FD_STATUS] = -1;
+    return 0;
+}
+
 static int start(struct spawner *s, struct child *c)
 {
     _cleanup_close_ int pidfd = -1;
@@ -165,6 +192,8 @@ static int start(struct spawner *s, struct child *c)
         return c->spec->fault_step;
     }
     c->program_fd = s->program;
+    if (c->spec->flags & CTR_SPEC_JOIN)
+        return join(c);
     if (c->spec->namespaces & CLONE_NEWNET && c->spec->flags & CTR_SPEC_LOOPBACK) {
         c->network_fd = s->spare_network;
         s->wants_spare = 1;

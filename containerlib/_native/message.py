@@ -172,13 +172,14 @@ def _fill_scalars(writer: _Writer, head: Any, spec: NativeSpec) -> None:
     head.fault_action, head.fault_step, head.fault_errno, head.fault_index = spec.fault
 
 
-def encode(spec: NativeSpec, *, join_count: int, cgroup_fd: bool) -> bytes:
+def encode(spec: NativeSpec, *, join_count: int, cgroup_fd: bool, namespace_count: int = 0) -> bytes:
     """The message for `spec`.
 
     Args:
         spec: What to start. Texts must hold no NUL; the makers of a spec have checked that.
         join_count: Number of cgroup descriptors that follow the fixed ones.
         cgroup_fd: Whether a cgroup2 directory descriptor follows those. Mount descriptors come last.
+        namespace_count: Number of namespaces to join, whose descriptors come in the place of those of mounts.
 
     Raises:
         ValueError: A text holds a NUL.
@@ -189,6 +190,7 @@ def encode(spec: NativeSpec, *, join_count: int, cgroup_fd: bool) -> bytes:
     _fill_scalars(writer, head, spec)
     _fill_arrays(writer, head, spec, fixed)
     head.join_count = join_count
+    head.namespace_count = namespace_count
     head.cgroup_fd = lib.CTR_FD_FIRST_FREE + join_count if cgroup_fd else -1
     if cgroup_fd:
         head.flags |= lib.CTR_SPEC_CGROUP_FD

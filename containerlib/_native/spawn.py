@@ -39,6 +39,7 @@ class SpawnRequest:
         join_fds: Open `tasks` files of cgroup v1.
         cgroup_fd: Directory of a cgroup2 group to be born in.
         mount_fds: Unattached mounts that the spec's mounts refer to by index.
+        namespace_fds: Namespaces to join instead of making new ones, the mount namespace last.
     """
 
     spec: NativeSpec
@@ -46,6 +47,7 @@ class SpawnRequest:
     join_fds: Sequence[int] = ()
     cgroup_fd: int | None = None
     mount_fds: Sequence[int] = ()
+    namespace_fds: Sequence[int] = ()
 
 
 class _Starter:
@@ -127,7 +129,10 @@ class _Starter:
             EngineClosed: The spawner is gone or was closed.
         """
         message = encode(
-            request.spec, join_count=len(request.join_fds), cgroup_fd=request.cgroup_fd is not None
+            request.spec,
+            join_count=len(request.join_fds),
+            cgroup_fd=request.cgroup_fd is not None,
+            namespace_count=len(request.namespace_fds),
         )
         status_ours, status_theirs = new_pair()
         error_ours, error_theirs = os.pipe2(os.O_CLOEXEC)
@@ -137,7 +142,7 @@ class _Starter:
             fds = [spec_fd, status_theirs, error_theirs, *request.stdio, *request.join_fds]
             if request.cgroup_fd is not None:
                 fds.append(request.cgroup_fd)
-            fds += request.mount_fds
+            fds += [*request.mount_fds, *request.namespace_fds]
             result = lib.ctr_send(self._control, fds, len(fds))
         except BaseException:
             close_all([status_ours, error_ours])

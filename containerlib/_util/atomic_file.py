@@ -1,8 +1,9 @@
 """All durable file writes of the library: nothing is visible under its final name before it is complete.
 
-A file is written below a temporary name in the directory of its final name and then renamed. Faults can
-be injected here, because no other module calls `fsync` or renames a file that must survive a crash. Knows
-nothing of blobs or records: paths and bytes in, files out.
+A file is written below a temporary name in the directory of its final name and then renamed. Each step is
+announced to `failpoint`, so that tests can end the process or break the disk there, because no other module
+of the store writes, renames or removes what lasts. A full disk and a read-only one are errors of ours from
+here on. Knows nothing of blobs or records: paths and bytes in, files out.
 """
 
 from __future__ import annotations
@@ -13,17 +14,25 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
+from containerlib._util.disk_error import translated
+from containerlib._util.failpoint import reach
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
-    from typing import Self
+    from typing import BinaryIO, Self
 
 __all__ = [
     "TEMPORARY_PREFIX",
     "PendingFile",
+    "append",
     "collect_temporary_files",
+    "empty",
     "make_directory",
+    "move",
     "publish_file",
     "remove_file",
+    "remove_unlocked",
     "rename_directory",
     "sync_directory",
     "sync_filesystem",
@@ -35,6 +44,14 @@ TEMPORARY_PREFIX = ".tmp-"
 """Names with this prefix are unfinished; after a crash they may be deleted by anyone."""
 
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@contextlib.contextmanager
+def _step(name: str, path: str) -> Iterator[None]:
+    """Do one durable step on `path`."""
+    with translated(path):
+        reach(name, path)
+        yield
 
 
 def temporary_name() -> str:
@@ -51,7 +68,8 @@ def make_directory(path: str, mode: int = 0o700) -> None:
         NotADirectoryError: A component of `path` exists and is not a directory.
     """
     try:
-        os.mkdir(path, mode)
+        with translated(path):
+            os.mkdir(path, mode)
     except FileNotFoundError:
         parent = os.path.dirname(path)
         if parent in {"", path}:
@@ -62,12 +80,14 @@ def make_directory(path: str, mode: int = 0o700) -> None:
         if not os.path.isdir(path):
             raise NotADirectoryError(f"{path!r} exists and is not a directory") from None
     else:
-        os.chmod(path, mode)
+        with _step("make directory", path):
+            os.chmod(path, mode)
 
 
 def sync_directory(path: str) -> None:
     """Make the names in directory `path` durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with _step("sync directory", path):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
@@ -76,8 +96,9 @@ def sync_directory(path: str) -> None:
 
 def sync_filesystem() -> None:
     """Make everything written so far durable, for trees too large to sync file by file."""
-    # The standard library has no syncfs(2), which would spare the other file systems of the host.
-    os.sync()
+    with _step("sync file system", "/"):
+        # The standard library has no syncfs(2), which would spare the other file systems of the host.
+        os.sync()
 
 
 def rename_directory(source: str, target: str, *, durable: bool) -> bool:
@@ -87,7 +108,8 @@ def rename_directory(source: str, target: str, *, durable: bool) -> bool:
         True if the rename happened; False if `target` exists, in which case `source` is untouched.
     """
     try:
-        os.rename(source, target)
+        with _step("rename directory", target):
+            os.rename(source, target)
     except OSError as error:
         if error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
             return False
@@ -99,13 +121,43 @@ def rename_directory(source: str, target: str, *, durable: bool) -> bool:
 
 def publish_file(source: str, target: str) -> None:
     """Give the complete file `source` its final name, in place of what has it."""
-    os.rename(source, target)
+    with _step("publish", target):
+        os.rename(source, target)
+
+
+def move(source: str, target: str) -> bool:
+    """Give the file or directory `source` the name `target`, which nothing has; say whether it was there.
+
+    For getting things out of sight: nothing is synced.
+    """
+    try:
+        with _step("move", source):
+            os.rename(source, target)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def append(fd: int, data: bytes | memoryview, path: str) -> None:
+    """Write `data` at the end of the open file `fd`, which is at `path`; a part of it only in a crash."""
+    rest = memoryview(data)
+    with _step("append", path):
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+
+
+def empty(fd: int, path: str) -> None:
+    """Take all content from the open file `fd`, which is at `path`."""
+    with _step("empty", path):
+        os.ftruncate(fd, 0)
+        os.lseek(fd, 0, os.SEEK_SET)
 
 
 def remove_file(path: str) -> bool:
     """Remove the file at `path`; return whether it was there."""
     try:
-        os.unlink(path)
+        with _step("remove", path):
+            os.unlink(path)
     except FileNotFoundError:
         return False
     return True
@@ -138,15 +190,16 @@ def collect_temporary_files(directory: str) -> int:
     for name in names:
         if name.startswith(TEMPORARY_PREFIX):
             with contextlib.suppress(FileNotFoundError):
-                count += _collect(os.path.join(directory, name))
+                count += remove_unlocked(os.path.join(directory, name))
     return count
 
 
-def _collect(path: str) -> bool:
+def remove_unlocked(path: str) -> bool:
+    """Remove the file at `path` unless somebody holds its lock; return whether it went."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(path)
+        remove_file(path)
     except BlockingIOError:
         return False
     finally:
@@ -169,7 +222,8 @@ class PendingFile:
         while self._fd < 0:
             self._path = os.path.join(directory, temporary_name())
             try:
-                fd = os.open(self._path, _CREATE_FLAGS, 0o600)
+                with _step("create", self._path):
+                    fd = os.open(self._path, _CREATE_FLAGS, 0o600)
             except FileNotFoundError:
                 make_directory(directory)
                 continue
@@ -188,20 +242,22 @@ class PendingFile:
     ) -> None:
         self.discard()
 
+    def open(self) -> BinaryIO:
+        """Open for reading what has been written, and what comes; the caller closes it."""
+        return open(f"/proc/self/fd/{self._fd}", "rb", buffering=0)
+
     def write(self, data: bytes | memoryview) -> int:
         """Append all of `data`; return its length, as file objects do."""
-        written = os.write(self._fd, data)
-        if written < len(data):
-            rest = memoryview(data)[written:]
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
+        append(self._fd, data, self._path)
         return len(data)
 
     def commit(self, path: str, *, durable: bool) -> None:
         """Give the file its final name `path`, in the directory it was opened in; replaces what is there."""
         if durable:
-            os.fsync(self._fd)
-        os.rename(self._path, path)
+            with _step("sync", path):
+                os.fsync(self._fd)
+        with _step("rename", path):
+            os.rename(self._path, path)
         self._close()
         if durable:
             sync_directory(os.path.dirname(path))
@@ -209,9 +265,10 @@ class PendingFile:
     def discard(self) -> None:
         """Remove the file unless it was committed; safe to call again."""
         if self._fd >= 0:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)
-            self._close()
+            try:
+                remove_file(self._path)
+            finally:
+                self._close()
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1

@@ -14,29 +14,36 @@ import os
 from typing import TYPE_CHECKING
 
 from containerlib._util.atomic_file import make_directory
+from containerlib._util.disk_error import translated
+from containerlib._util.failpoint import reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["acquire", "locked"]
 
+_EXISTING = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def acquire(path: str, *, shared: bool = False, blocking: bool = True) -> int | None:
-    """Lock the file at `path`, which is made if it is missing, and return its descriptor.
+def acquire(path: str, *, shared: bool = False, blocking: bool = True, create: bool = True) -> int | None:
+    """Lock the file at `path`, and return its descriptor.
 
     Args:
         path: The lock file.
         shared: Whether other shared holders are allowed.
         blocking: Whether to wait for the lock.
+        create: Whether to make the file if it is missing. Without that nothing is written.
+
+    Raises:
+        FileNotFoundError: It is missing, and `create` is false.
 
     Returns:
         A descriptor whose closing releases the lock, or None if it is held and `blocking` is false.
     """
     operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
-        fd = _open(path)
+        fd = _open(path) if create else os.open(path, _EXISTING)
         try:
             fcntl.flock(fd, operation if blocking else operation | fcntl.LOCK_NB)
         except OSError as error:
@@ -62,11 +69,13 @@ def locked(path: str, *, shared: bool = False) -> Iterator[None]:
 
 
 def _open(path: str) -> int:
-    try:
-        return os.open(path, _FLAGS, 0o600)
-    except FileNotFoundError:
-        make_directory(os.path.dirname(path))
-        return os.open(path, _FLAGS, 0o600)
+    with translated(path):
+        reach("lock", path)
+        try:
+            return os.open(path, _FLAGS, 0o600)
+        except FileNotFoundError:
+            make_directory(os.path.dirname(path))
+            return os.open(path, _FLAGS, 0o600)
 
 
 def _is_current(fd: int, path: str) -> bool:

@@ -10,6 +10,8 @@ import contextlib
 import os
 import stat
 
+from containerlib._util.failpoint import reach
+
 __all__ = ["MOVED_PREFIX", "remove_at", "remove_tree"]
 
 MOVED_PREFIX = ".rm-"
@@ -24,6 +26,7 @@ def remove_tree(path: str) -> None:
         parent_fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
+    reach("remove tree", path)
     try:
         remove_at(parent_fd, os.fsencode(os.path.basename(path)))
     finally:
@@ -52,6 +55,7 @@ def remove_at(parent_fd: int, name: bytes) -> None:
         top = pending.pop()
         with contextlib.suppress(FileNotFoundError):
             pending += _empty(parent_fd, top)
+            reach("remove directory", os.fsdecode(top))
             os.rmdir(top, dir_fd=parent_fd)
 
 

@@ -9,17 +9,25 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from containerlib.api.container import Containers
-from containerlib.api.image import Images
+from containerlib.api.images import Images
+from containerlib.api.locks import Locks
 from containerlib.api.remote import Remote
 from containerlib.container.session import Session
 from containerlib.errors import InvalidOption
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime, timedelta
     from types import TracebackType
     from typing import Self
 
     from containerlib.api.doctor import Finding
+    from containerlib.api.registry import Registry
+    from containerlib.container.disk_usage import DiskUsage
+    from containerlib.container.prune import SystemPruneReport
+    from containerlib.image.repair import RepairReport
     from containerlib.runtime.runner import RootKind
+    from containerlib.store.damage import Damage
 
 __all__ = ["Engine", "EngineConfig", "default_engine"]
 
@@ -35,18 +43,55 @@ class EngineConfig:
         offline: Whether registries are never contacted.
         insecure_registries: Hosts, with their ports, that need no valid certificate and may speak plain http.
             This machine's own always may.
+        trusted_token_services: Hosts, with their ports, of token services that registries may name although
+            they are on this machine or its network and the registry is not.
+        lock_file: Path of a lock file, as `Images.lock` writes it. A name that it has means exactly
+            the locked image, wherever it is found, pulled or run.
+        locked: Whether names that `lock_file` does not have are refused.
     """
 
     root_kind: RootKind = "auto"
     start_timeout_s: float = 60.0
     offline: bool = False
     insecure_registries: tuple[str, ...] = ()
+    trusted_token_services: tuple[str, ...] = ()
+    lock_file: str | os.PathLike[str] | None = None
+    locked: bool = False
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Settings as the environment has them, and the defaults for the rest.
+
+        ``CONTAINERLIB_OFFLINE`` and ``CONTAINERLIB_LOCKED`` are ``1`` or ``0``; ``CONTAINERLIB_LOCK_FILE`` is
+        a path.
+
+        Args:
+            environ: Instead of the environment of this process.
+
+        Raises:
+            InvalidOption: A variable is something else.
+        """
+        environ = os.environ if environ is None else environ
+        return cls(
+            offline=_flag(environ, "CONTAINERLIB_OFFLINE"),
+            lock_file=environ.get("CONTAINERLIB_LOCK_FILE") or None,
+            locked=_flag(environ, "CONTAINERLIB_LOCKED"),
+        )
 
     def __attrs_post_init__(self) -> None:
         if self.root_kind not in {"auto", "overlay", "copy"}:
             raise InvalidOption("root_kind", self.root_kind, "give 'auto', 'overlay' or 'copy'")
         if not self.start_timeout_s > 0:
             raise InvalidOption("start_timeout_s", self.start_timeout_s, "give more than 0 seconds")
+        if self.locked and self.lock_file is None:
+            raise InvalidOption("locked", self.locked, "name the lock file as well: lock_file")
+
+
+def _flag(environ: Mapping[str, str], name: str) -> bool:
+    value = environ.get(name, "").lower()
+    if value not in {"", "0", "1", "false", "true"}:
+        raise InvalidOption(name, value, "give 1 or 0")
+    return value in {"1", "true"}
 
 
 def _default_root() -> str:
@@ -83,9 +128,9 @@ class Engine:
                 /var/lib/containerlib (below the user's data directory without root) if None.
             run_root: Directory of state that a reboot may take; ``CONTAINERLIB_RUN_ROOT`` or
                 /run/containerlib if None.
-            config: Settings.
+            config: Settings; if None, those of `EngineConfig.from_environment`.
         """
-        self._config = config or EngineConfig()
+        self._config = config or EngineConfig.from_environment()
         chosen_root = os.fspath(root or os.environ.get("CONTAINERLIB_ROOT") or _default_root())
         chosen_run_root = os.fspath(
             run_root or os.environ.get("CONTAINERLIB_RUN_ROOT") or _default_run_root()
@@ -99,8 +144,12 @@ class Engine:
             root_kind=self._config.root_kind,
             start_timeout_s=self._config.start_timeout_s,
         )
+        lock_file = self._config.lock_file
         self._remote = Remote(
-            offline=self._config.offline, insecure_registries=self._config.insecure_registries
+            offline=self._config.offline,
+            insecure_registries=self._config.insecure_registries,
+            trusted_token_services=self._config.trusted_token_services,
+            locks=Locks(os.path.abspath(lock_file) if lock_file else "", self._config.locked),
         )
 
     def __repr__(self) -> str:
@@ -140,6 +189,16 @@ class Engine:
         """The containers of this engine."""
         return Containers(self._session)
 
+    def registry(self, host: str) -> Registry:
+        """The registry at `host`, such as ``localhost:5000`` or ``docker.io``. Contacts nobody.
+
+        Raises:
+            InvalidReference: It is not of the form host or host:port.
+        """
+        from containerlib.api.registry import Registry  # noqa: PLC0415 - needed by few
+
+        return Registry(self._remote, host)
+
     def doctor(self) -> list[Finding]:
         """What this host can and cannot give containers, what that costs, and the remedies.
 
@@ -148,6 +207,83 @@ class Engine:
         from containerlib.api.doctor import examine  # noqa: PLC0415 - needed by few, and probes the host
 
         return examine(self)
+
+    def disk_usage(self) -> DiskUsage:
+        """How much room the store takes, and how much of that pruning would free.
+
+        Cost: reads each manifest; looks at each blob and snapshot, and at each file in layers of containers.
+        """
+        from containerlib.container.disk_usage import measure  # noqa: PLC0415 - needed by few
+
+        return measure(self._session)
+
+    def prune(
+        self,
+        *,
+        all: bool = False,  # noqa: A002 - Docker's word
+        until: datetime | timedelta | None = None,
+        labels: Sequence[str] = (),
+        without_labels: Sequence[str] = (),
+    ) -> SystemPruneReport:
+        """Remove what nobody uses: containers that do not run, images, content, leftovers of dead processes.
+
+        Containers are those of this engine, and detached ones. Volumes are never removed.
+
+        Args:
+            all: Whether to remove images with names, too; only those without one otherwise.
+            until: Only what was made before that time, or longer ago than that; for images see
+                `Images.prune`.
+            labels: Only what has all of these labels, each ``NAME`` or ``NAME=VALUE``.
+            without_labels: Only what has none of these.
+
+        Raises:
+            InvalidOption: A label has no name, or a time lies before 1970.
+            StoreCorrupted: The file of a name is damaged; see `repair`.
+        """
+        from containerlib.container.prune import prune_system  # noqa: PLC0415 - needed by few
+        from containerlib.image.prune import ImageFilter  # noqa: PLC0415
+
+        chosen = ImageFilter.make(all=all, until=until, labels=labels, without_labels=without_labels)
+        return prune_system(self._session, chosen)
+
+    def check(self, *, deep: bool = False) -> tuple[Damage, ...]:
+        """Everything that is wrong with the store, the worst first; nothing is changed.
+
+        Safe while others use the store: what they are just making or removing is no finding.
+
+        Args:
+            deep: Also read each blob to its end, and compare each unpacked layer with its blob, file by file.
+
+        Raises:
+            ReadOnlyStore: With `deep`: layers to compare with must be unpacked somewhere.
+
+        Cost: without `deep` a look at each file of the store itself, not at those in layers. With it, reading
+            and unpacking everything once, and room for the largest layer.
+        """
+        from containerlib.container.check import check_store  # noqa: PLC0415 - needed by few
+
+        return check_store(self._session.stores, deep=deep)
+
+    def repair(self, *, deep: bool = False, forget: bool = False) -> RepairReport:
+        """Mend what `check` finds. Volumes and the layers of containers are never touched.
+
+        Damaged layers are unpacked again if their blobs are intact and no running engine uses them; damaged
+        blobs are deleted; files of references that cannot be read go to the directory ``quarantine`` of the
+        store, and their images stay without a name. Leftovers are collected. Whatever else is found stays,
+        and is in the report: what only pulling brings back, and what only a person can judge.
+
+        Args:
+            deep: As for `check`.
+            forget: Whether to give up images that are not whole: to remove their names, and what only they
+                need.
+
+        Raises:
+            ReadOnlyStore: Nothing can be mended.
+            StoreFull: There is no room to unpack a layer; what was mended by then stays so.
+        """
+        from containerlib.container.check import repair_store  # noqa: PLC0415 - needed by few
+
+        return repair_store(self._session.stores, deep=deep, forget=forget)
 
     def close(self) -> None:
         """End and remove all containers of this engine, and its spawner. Calling it again does nothing."""

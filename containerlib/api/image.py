@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, BinaryIO, Literal, Unpack
-
-import attrs
+from typing import TYPE_CHECKING, BinaryIO, Unpack
 
 from containerlib.api.container import Containers
 from containerlib.api.process import run_to_end
 from containerlib.api.result import CompletedRun
 from containerlib.container.communicate import DEFAULT_OUTPUT_LIMIT
 from containerlib.container.streams import DEVNULL, PIPE
-from containerlib.errors import ImageNotFound, InvalidOption
+from containerlib.errors import InvalidOption
 from containerlib.image import resolve
-from containerlib.oci.image_config import Config
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Sequence
 
     from containerlib.api.container import Container
@@ -24,17 +22,17 @@ if TYPE_CHECKING:
     from containerlib.api.remote import Remote
     from containerlib.container.session import Session
     from containerlib.container.streams import Input, Output
+    from containerlib.image.changes import Change
+    from containerlib.image.export import Exported
+    from containerlib.image.history import HistoryEntry
     from containerlib.image.image_record import ImageRecord
+    from containerlib.image.inspection import ImageInspection
     from containerlib.image.progress import Progress
     from containerlib.image.resolve import Removed
     from containerlib.oci.descriptor import Descriptor
+    from containerlib.oci.image_config import Config
 
-__all__ = ["Image", "Images", "PullPolicy"]
-
-PullPolicy = Literal["missing", "always", "never"]
-
-_LATEST = 2**33 - 1  # what a tar header can hold: files keep the times that they have
-_DEFAULT_SHELLS = ("bin/sh", "usr/bin/sh", "bin/bash")
+__all__ = ["Image"]
 
 
 class Image:
@@ -89,6 +87,78 @@ class Image:
     def size_bytes(self) -> int:
         """Size of its blobs."""
         return self._record.size_bytes
+
+    @property
+    def created(self) -> dt.datetime | None:
+        """When it was made; None if it does not say."""
+        from containerlib.image.selection import created_at  # noqa: PLC0415 - not needed to run it
+
+        return created_at(self._record)
+
+    def history(self) -> tuple[HistoryEntry, ...]:
+        """How it was made, newest step first, each with the size of its layer.
+
+        Raises:
+            InvalidManifest: Its history speaks of more layers than it has.
+        """
+        from containerlib.image.history import image_history  # noqa: PLC0415 - as above
+
+        return image_history(self._session.stores, self._record)
+
+    def inspect(self) -> ImageInspection:
+        """Everything that is known about it; ``to_json()`` of that is what Docker prints."""
+        from containerlib.image.inspection import inspect_image  # noqa: PLC0415 - as above
+
+        return inspect_image(self._session.stores, self._record)
+
+    def changes(self, other: Image) -> list[Change]:
+        """What is different in it, compared with `other`, by path.
+
+        A path is added if only this image has it, and deleted if only `other` has it. It is modified if its
+        type, mode, owner, extended attributes, link target, device number or content differ; a time alone is
+        no difference. Everything below a directory that is added or deleted is listed, too.
+
+        Args:
+            other: An image of the same store.
+
+        Raises:
+            InvalidOption: It is in another store.
+            ImageNotFound: One of the two was removed meanwhile.
+
+        Cost: layers that both have below their own are not read. Files of one size are, unless they have the
+        same time to the nanosecond.
+        """
+        from containerlib.image.changes import image_changes  # noqa: PLC0415 - as above
+
+        stores = self._session.stores
+        if other._session.stores.layout.root != stores.layout.root:
+            raise InvalidOption("other", other, f"it is not in the store {stores.layout.root}")
+        return image_changes(stores, self._record, other._record)
+
+    def export(self, out: str | os.PathLike[str] | BinaryIO) -> Exported:
+        """Write its root file system as one uncompressed tar archive.
+
+        That is what a container of it finds, without layers and whiteouts; `Images.from_tar` reads it. It has
+        the same bytes every time; only directories that no layer has an entry for have the time at which
+        they were unpacked. Times later than ``SOURCE_DATE_EPOCH``, if that is set, become it.
+
+        Args:
+            out: Path of the archive, which appears or is replaced when it is complete; or a binary stream,
+                which is not closed.
+
+        Returns:
+            Digest and size of the archive.
+
+        Raises:
+            InvalidInputError: The path is a directory, or lies in none.
+            InvalidOption: ``SOURCE_DATE_EPOCH`` is no number of seconds.
+            ImageNotFound: The image was removed meanwhile.
+        """
+        from containerlib.api.source_date import source_date_epoch  # noqa: PLC0415 - as above
+        from containerlib.image.export import export_image  # noqa: PLC0415 - as above
+
+        opened = os.fspath(out) if isinstance(out, (str, os.PathLike)) else out
+        return export_image(self._session.stores, self._record, opened, latest_mtime=source_date_epoch())
 
     def run(
         self,
@@ -195,181 +265,7 @@ class Image:
             ResourceInUse: A container of this engine is made of it, or it has several names and `force` is
                 not set.
         """
+        self._session.holds.release_idle()
         return resolve.remove_image(
             self._session.stores, self.id, in_use=self._session.containers_of, force=force
-        )
-
-
-class Images:
-    """The images of an engine's store."""
-
-    def __init__(self, session: Session, remote: Remote) -> None:
-        self._session = session
-        self._remote = remote
-
-    def _wrap(self, record: ImageRecord) -> Image:
-        return Image(self._session, self._remote, record)
-
-    def pull(self, reference: str, *, platform: str | None = None, progress: Progress | None = None) -> Image:
-        """Fetch an image from its registry, and give it this name in the store.
-
-        Layers that the store has are not fetched again; pulling what has not changed costs one request. What
-        was called so before stays, without the name. On failure the store is as it was.
-
-        Args:
-            reference: Such as ``python:3.12`` or ``localhost:5000/team/tool@sha256:...``.
-            platform: Such as ``linux/arm64``; what this host runs best if None.
-            progress: Called with a `TransferEvent` for each step of each layer, one at a time.
-
-        Raises:
-            InvalidReference: It cannot be a name of an image.
-            RemoteNotFound: The registry has no such image; the message names the tags that there are.
-            PlatformNotFound: There is none for the platform; the error lists those there are.
-            AuthenticationFailed: The registry wants other credentials.
-            RegistryError: It cannot be reached, limits the rate, or is out of order.
-            VerificationError: It sent something else than it promised.
-            LayerError: A layer could harm the host, or is damaged.
-            Offline: The engine was told to be.
-        """
-        return self._wrap(
-            self._remote.pull(self._session.stores, reference, platform=platform, progress=progress)
-        )
-
-    def find(self, name: str, *, pull: PullPolicy = "missing") -> Image:
-        """The image called `name`, pulled first if the policy says so.
-
-        Args:
-            name: As for `get`; only a reference can be pulled.
-            pull: ``"missing"`` pulls what the store does not have, ``"always"`` asks the registry each time,
-                ``"never"`` is the same as `get`.
-
-        Raises:
-            ImageNotFound: There is none, and it must not be pulled.
-            InvalidOption: `pull` is something else.
-            RegistryError: See `pull`.
-        """
-        if pull not in {"missing", "always", "never"}:
-            raise InvalidOption("pull", pull, "give 'missing', 'always' or 'never'")
-        if pull == "always":
-            return self.pull(name)
-        try:
-            return self.get(name)
-        except ImageNotFound:
-            if pull == "never" or resolve.is_id(name):
-                raise
-        return self.pull(name)
-
-    def from_host(self, commands: Sequence[str] | None = None, *, reference: str | None = None) -> Image:
-        """Make an image of programs of this host, with exactly the libraries that they need.
-
-        The same programs give the same image. Nothing is downloaded, and nothing is executed.
-
-        Args:
-            commands: Absolute paths, or names that are looked up in the usual directories; directories are
-                taken whole. None for a small userland: a shell, the core utilities, grep, sed, awk, tar.
-            reference: A name for the image.
-
-        Raises:
-            InvalidOption: A program does not exist.
-            UnsupportedHost: There is not even a shell.
-
-        Cost: proportional to the size of the files; about 0.2 s for the small userland.
-        """
-        from containerlib.image import host  # noqa: PLC0415 - as in the two below, for a quick start without
-        from containerlib.image.assemble import assemble_image  # noqa: PLC0415
-
-        entries = [attrs.evolve(entry, mtime=entry.mtime or 0) for entry in host.collect(commands)]
-        names = {entry.path for entry in entries}
-        shell = next((f"/{path}" for path in _DEFAULT_SHELLS if path in names), None)
-        config = Config(cmd=(shell,)) if shell else Config()
-        return self._wrap(
-            assemble_image(
-                self._session.stores, entries, config=config, reference=reference, latest_mtime=_LATEST
-            )
-        )
-
-    def from_directory(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        config: Config | None = None,
-        reference: str | None = None,
-    ) -> Image:
-        """Make an image of a directory tree. The same tree gives the same image.
-
-        Args:
-            path: Directory that becomes the root.
-            config: Defaults for its containers.
-            reference: A name for the image.
-
-        Raises:
-            InvalidInputError: It is not a directory, or holds what an image cannot.
-        """
-        from containerlib.image import directory  # noqa: PLC0415
-
-        return self._wrap(
-            directory.from_directory(
-                self._session.stores, os.fspath(path), config=config, reference=reference
-            )
-        )
-
-    def from_tar(
-        self,
-        source: str | os.PathLike[str] | BinaryIO,
-        *,
-        config: Config | None = None,
-        reference: str | None = None,
-    ) -> Image:
-        """Make an image of a tar archive of a root file system, plain or compressed.
-
-        Args:
-            source: Path, or a binary file open for reading.
-            config: Defaults for its containers.
-            reference: A name for the image.
-
-        Raises:
-            UnsafePath: An entry leads outside, or is a device.
-            UnsupportedLayer: The archive is damaged, or too large when unpacked.
-        """
-        from containerlib.image import tar_import  # noqa: PLC0415
-
-        opened = os.fspath(source) if isinstance(source, (str, os.PathLike)) else source
-        return self._wrap(
-            tar_import.from_tar(self._session.stores, opened, config=config, reference=reference)
-        )
-
-    def get(self, name: str) -> Image:
-        """The image with this reference, id, digest, or beginning of an id.
-
-        Raises:
-            ImageNotFound: There is none.
-            InvalidReference: It cannot be a name of an image.
-        """
-        return self._wrap(resolve.get_image(self._session.stores, name))
-
-    def list(self) -> list[Image]:
-        """All images of the store."""
-        return [self._wrap(record) for record in resolve.list_images(self._session.stores)]
-
-    def push(self, name: str, *, progress: Progress | None = None) -> Descriptor:
-        """Upload the image called `name` to where that name says; see `Image.push`.
-
-        Raises:
-            ImageNotFound: There is none.
-        """
-        return self.get(name).push(name, progress=progress)
-
-    def tag(self, name: str, reference: str) -> Image:
-        """Give an image a further name; see `Image.tag`."""
-        return self.get(name).tag(reference)
-
-    def remove(self, name: str, *, force: bool = False) -> Removed:
-        """Take a name away, and with the last one the image.
-
-        Raises:
-            ImageNotFound: There is none.
-            ResourceInUse: A container of this engine is made of it.
-        """
-        return resolve.remove_image(
-            self._session.stores, name, in_use=self._session.containers_of, force=force
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Unpack
 
 from containerlib.api.engine import default_engine
@@ -12,8 +13,9 @@ from containerlib.container.streams import DEVNULL, PIPE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
-    from containerlib.api.image import PullPolicy
+    from containerlib.api.images import PullPolicy
     from containerlib.api.options import RunOptions
     from containerlib.api.result import CompletedRun
     from containerlib.container.streams import Input, Output
@@ -21,8 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["Popen", "run"]
 
 
-def _image(image: Image | str, pull: PullPolicy) -> Image:
-    return image if isinstance(image, Image) else default_engine().images.find(image, pull=pull)
+def _image(image: Image | str, pull: PullPolicy) -> AbstractContextManager[Image]:
+    """The image, which nobody can prune before it runs."""
+    if isinstance(image, Image):
+        return contextlib.nullcontext(image)
+    return default_engine().images.hold(image, pull=pull)
 
 
 def run(
@@ -53,16 +58,17 @@ def run(
         output_limit_bytes: Most output to keep.
         options: See `RunOptions`.
     """
-    return _image(image, pull).call(
-        args,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        timeout_s=timeout_s,
-        check=check,
-        output_limit_bytes=output_limit_bytes,
-        **options,
-    )
+    with _image(image, pull) as found:
+        return found.call(
+            args,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            timeout_s=timeout_s,
+            check=check,
+            output_limit_bytes=output_limit_bytes,
+            **options,
+        )
 
 
 def Popen(  # noqa: N802 - named after subprocess.Popen
@@ -87,4 +93,5 @@ def Popen(  # noqa: N802 - named after subprocess.Popen
         stderr: The same, or `STDOUT`.
         options: See `RunOptions`.
     """
-    return Process(_image(image, pull), args, stdin=stdin, stdout=stdout, stderr=stderr, **options)
+    with _image(image, pull) as found:
+        return Process(found, args, stdin=stdin, stdout=stdout, stderr=stderr, **options)

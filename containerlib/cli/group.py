@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import containerlib
+from containerlib.cli.lazy_group import LazyGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["run_group"]
+__all__ = ["place_of", "run_group"]
 
 _COMMANDS = {
     "doctor": "containerlib.cli.doctor:doctor",
+    "export": "containerlib.cli.export:export",
+    "history": "containerlib.cli.history:history",
+    "image": "containerlib.cli.image:image",
     "images": "containerlib.cli.images:images",
+    "inspect": "containerlib.cli.inspect:inspect",
+    "lock": "containerlib.cli.lock:lock",
+    "login": "containerlib.cli.login:login",
+    "logout": "containerlib.cli.login:logout",
+    "prune": "containerlib.cli.prune:prune",
     "ps": "containerlib.cli.ps:ps",
     "pull": "containerlib.cli.pull:pull",
     "push": "containerlib.cli.push:push",
+    "registry": "containerlib.cli.registry:registry",
     "rmi": "containerlib.cli.images:remove",
     "run": "containerlib.cli.run:run",
+    "system": "containerlib.cli.system:system",
     "tag": "containerlib.cli.images:tag",
     "version": "containerlib.cli.version:version",
 }
@@ -31,18 +42,12 @@ _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
 
-class _LazyGroup(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's interface
-        return list(_COMMANDS)
+def place_of(name: str) -> str | None:
+    """Where the command called `name` is, as ``module:name``; None if there is no such command."""
+    return _COMMANDS.get(name)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        place = _COMMANDS.get(cmd_name)
-        if place is None:
-            return None
-        module, _, name = place.partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
-        return command
 
+class _MainGroup(LazyGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -51,7 +56,18 @@ class _LazyGroup(click.Group):
             ctx.exit(_BROKEN_PIPE)
 
 
-_group = _LazyGroup(
+def _set_environment(*, offline: bool, lock_file: str | None, locked: bool) -> None:
+    """Let every engine of this process have these settings: each command makes its own."""
+    given = {
+        "CONTAINERLIB_OFFLINE": "1" if offline else None,
+        "CONTAINERLIB_LOCK_FILE": lock_file,
+        "CONTAINERLIB_LOCKED": "1" if locked else None,
+    }
+    os.environ.update({name: value for name, value in given.items() if value is not None})
+
+
+_group = _MainGroup(
+    _COMMANDS,
     name=_PROGRAM,
     help="Containers without a daemon: each belongs to the command that runs it, and ends with it.",
     epilog="Images and state are below CONTAINERLIB_ROOT and CONTAINERLIB_RUN_ROOT, if these are set.",
@@ -63,8 +79,18 @@ _group = _LazyGroup(
             is_eager=True,
             help="Show the version and exit.",
             callback=lambda ctx, _param, value: _show_version(ctx) if value else None,
-        )
+        ),
+        click.Option(["--offline"], is_flag=True, help="Never contact a registry; CONTAINERLIB_OFFLINE=1."),
+        click.Option(
+            ["--lock-file"],
+            metavar="FILE",
+            help="Let names mean what this file says; CONTAINERLIB_LOCK_FILE.",
+        ),
+        click.Option(
+            ["--locked"], is_flag=True, help="Refuse names that are not in it; CONTAINERLIB_LOCKED=1."
+        ),
     ],
+    callback=_set_environment,
 )
 
 

@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from containerlib.api.engine import Engine
-from containerlib.cli.output import FORMAT_OPTION, QUIET_OPTION, human_size, print_json, print_table, short_id
+from containerlib.cli.filters import FILTER_OPTION, Filters
+from containerlib.cli.output import (
+    FORMAT_OPTION,
+    QUIET_OPTION,
+    human_age,
+    human_size,
+    print_json,
+    print_table,
+    short_id,
+)
+from containerlib.cli.prune import image_prune
 from containerlib.errors import ConflictError, InvalidInputError, NotFoundError
+from containerlib.oci import timestamp
 from containerlib.oci.reference import Reference
 
 if TYPE_CHECKING:
@@ -17,22 +28,52 @@ if TYPE_CHECKING:
 
     from containerlib.api.image import Image
 
-__all__ = ["images", "remove", "tag"]
+__all__ = ["images", "ls", "remove", "tag"]
 
 _NONE = "<none>"
 
 
-def _print_images(*, style: str, quiet: bool) -> None:
-    with Engine() as engine:
-        found = engine.images.list()
+def _print_images(
+    *,
+    style: str,
+    quiet: bool,
+    conditions: Sequence[tuple[str, str]],
+    no_trunc: bool,
+    digests: bool,
+    name: str | None = None,
+    every: bool = True,
+) -> None:
+    del every  # there are no others
+    found = _find(Filters(conditions), name)
     if quiet:
-        print("".join(f"{short_id(image.id)}\n" for image in found), end="")
+        print("".join(f"{_shown_id(image, no_trunc=no_trunc)}\n" for image in found), end="")
     elif style == "json":
         for image in found:
             print_json(_describe(image))
     else:
-        rows = [(*names, *_row(image)) for image in found for names in _names(image)]
-        print_table(("REPOSITORY", "TAG", "IMAGE ID", "SIZE", "LAYERS"), rows)
+        header = ("REPOSITORY", "TAG", *(("DIGEST",) if digests else ()), "IMAGE ID", "CREATED", "SIZE")
+        rows = [
+            (*names, *((image.digest,) if digests else ()), *_row(image, no_trunc=no_trunc))
+            for image in found
+            for names in _names(image)
+        ]
+        print_table(header, rows)
+
+
+def _find(filters: Filters, name: str | None) -> list[Image]:
+    """The images that meet all conditions; a name is one more pattern, which every tag of it matches."""
+    with Engine() as engine:
+        found = engine.images.list(
+            reference=filters.many("reference"),
+            dangling=filters.flag("dangling"),
+            labels=filters.labels(),
+            before=filters.one("before"),
+            since=filters.one("since"),
+        )
+        if name is None:
+            return found
+        named = {image.digest: image for image in engine.images.list(reference=name)}
+    return [named[image.digest] for image in found if image.digest in named]
 
 
 def _names(image: Image) -> list[tuple[str, str]]:
@@ -41,8 +82,13 @@ def _names(image: Image) -> list[tuple[str, str]]:
     return [(each.familiar_name, each.tag or _NONE) for each in parsed] or [(_NONE, _NONE)]
 
 
-def _row(image: Image) -> tuple[str, str, str]:
-    return short_id(image.id), human_size(image.size_bytes), str(len(image.layers))
+def _shown_id(image: Image, *, no_trunc: bool) -> str:
+    return image.id if no_trunc else short_id(image.id)
+
+
+def _row(image: Image, *, no_trunc: bool) -> tuple[str, str, str]:
+    age = human_age(None if image.created is None else image.created.timestamp())
+    return _shown_id(image, no_trunc=no_trunc), age, human_size(image.size_bytes)
 
 
 def _describe(image: Image) -> dict[str, Any]:
@@ -50,14 +96,26 @@ def _describe(image: Image) -> dict[str, Any]:
         "id": image.id,
         "digest": image.digest,
         "references": list(image.references),
+        "created": None if image.created is None else timestamp.text(image.created),
         "size_bytes": image.size_bytes,
         "layers": [str(layer.digest) for layer in image.layers],
     }
 
 
-def _images(*, style: str, quiet: bool) -> None:
+def _images(**options: Any) -> None:
     if click.get_current_context().invoked_subcommand is None:
-        _print_images(style=style, quiet=quiet)
+        _print_images(**options)
+
+
+def _list_options() -> list[click.Parameter]:
+    return [
+        click.Option(["-a", "--all", "every"], is_flag=True, help="Changes nothing: all images are shown."),
+        click.Option(["--digests"], is_flag=True, help="Show digests, too."),
+        FILTER_OPTION("reference", "dangling", "label", "before", "since"),
+        FORMAT_OPTION(),
+        click.Option(["--no-trunc"], is_flag=True, help="Whole ids."),
+        QUIET_OPTION(),
+    ]
 
 
 def _from_host(*, programs: Sequence[str], name: str | None) -> None:
@@ -126,16 +184,21 @@ tag = click.Command(
     help="Give an image a further name; another image that has the name loses it.",
     short_help="Give an image a further name.",
 )
+ls = click.Command(
+    "ls",
+    callback=_print_images,
+    params=[*_list_options(), click.Argument(["name"], required=False, metavar="[NAME[:TAG]]")],
+    help="List images, or those with a name that matches.",
+    short_help="List images.",
+)
 images = click.Group(
     "images",
     callback=_images,
     invoke_without_command=True,
-    params=[FORMAT_OPTION(), QUIET_OPTION()],
+    params=_list_options(),
     help="List images, or make, name and remove them.",
     commands=[
-        click.Command(
-            "ls", callback=_print_images, params=[FORMAT_OPTION(), QUIET_OPTION()], help="List images."
-        ),
+        ls,
         _making(
             "from-host",
             _from_host,
@@ -154,6 +217,7 @@ images = click.Group(
             "Make an image of a tar archive of a root file system; '-' is standard input.",
             click.Argument(["file"], metavar="FILE|-"),
         ),
+        image_prune,
         remove,
         tag,
     ],

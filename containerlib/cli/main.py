@@ -12,6 +12,8 @@ from containerlib.errors import (
     CommandNotFound,
     ContainerlibError,
     ImageNotFound,
+    RemoteNotFound,
+    StoreCorrupted,
     UnsupportedHost,
 )
 
@@ -27,17 +29,21 @@ _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
 _HINTS = (
+    (RemoteNotFound, ""),  # it says itself what there is
     (
         ImageNotFound,
         "'containerlib images' lists what there is here; 'containerlib run --from-host' needs no image",
     ),
     (UnsupportedHost, "'containerlib doctor' says what this host can do"),
+    (StoreCorrupted, "'containerlib system check --repair' mends what can be mended"),
 )
 
 
 def _complain(message: str, hint: str = "") -> None:
     """Write one line, and perhaps a second one, to standard error."""
-    text = f"containerlib: {' '.join(message.split())}\n"
+    # Part of it may come from a registry or an image, and must not reach the terminal as commands.
+    line = "".join(each if each.isprintable() else "?" for each in " ".join(message.split()))
+    text = f"containerlib: {line}\n"
     if hint:
         text += f"containerlib: {hint}\n"
     sys.stderr.write(text)

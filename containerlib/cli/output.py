@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,10 +12,29 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["FORMAT_OPTION", "QUIET_OPTION", "human_size", "print_json", "print_table", "short_id"]
+__all__ = [
+    "FORMAT_OPTION",
+    "QUIET_OPTION",
+    "human_age",
+    "human_size",
+    "print_json",
+    "print_table",
+    "short_id",
+]
 
 _ID_DIGITS = 12
 _THOUSAND = 1000.0
+_DAY_S = 86400
+# Seconds of a unit, and from how many of it on it is used.
+_UNITS = (
+    (365 * _DAY_S, 2, "year"),
+    (30 * _DAY_S, 2, "month"),
+    (7 * _DAY_S, 2, "week"),
+    (_DAY_S, 1, "day"),
+    (3600, 1, "hour"),
+    (60, 1, "minute"),
+    (1, 1, "second"),
+)
 
 
 def FORMAT_OPTION() -> click.Option:  # noqa: N802 - a constant, but each command needs its own
@@ -45,6 +65,18 @@ def human_size(size_bytes: int) -> str:
             return f"{size:.3g}{unit}"
         size /= _THOUSAND
     return f"{size:.3g}TB"
+
+
+def human_age(time_s: float | None) -> str:
+    """How long ago a time in seconds since 1970 was; ``N/A`` for None, as Docker has it."""
+    if time_s is None:
+        return "N/A"
+    seconds = max(0, int(time.time() - time_s))
+    for length, least, unit in _UNITS:
+        number = seconds // length
+        if number >= least:
+            return f"{number} {unit}{'s' if number > 1 else ''} ago"
+    return "now"
 
 
 def _printable(text: str) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import time
 from typing import TYPE_CHECKING
 
 import attrs
 import click
 
 from containerlib.api.engine import Engine
-from containerlib.cli.output import FORMAT_OPTION, QUIET_OPTION, print_json, print_table, short_id
+from containerlib.cli.output import FORMAT_OPTION, QUIET_OPTION, human_age, print_json, print_table, short_id
 from containerlib.container.listing import list_records
 from containerlib.store.layout import Layout
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["ps"]
 
 _HEADER = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES")
-_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 _COMMAND_WIDTH = 40
 
 
@@ -45,16 +43,7 @@ def _row(record: ContainerRecord) -> tuple[str, ...]:
     status = str(record.state)
     if record.exit_code is not None:
         status += f" ({record.exit_code})"
-    return short_id(record.id), image, command, _age(record.created_at), status, record.name
-
-
-def _age(created_at: int) -> str:
-    seconds = max(0, int(time.time()) - created_at)
-    for length, unit in _UNITS:
-        if seconds >= length:
-            number = seconds // length
-            return f"{number} {unit}{'s' if number > 1 else ''} ago"
-    return "now"
+    return short_id(record.id), image, command, human_age(record.created_at), status, record.name
 
 
 ps = click.Command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
@@ -12,13 +13,14 @@ import click
 from containerlib.api.engine import Engine
 from containerlib.cli import options as parsers
 from containerlib.cli.foreground import Foreground, leaving_on_signals
+from containerlib.cli.progress import shown_progress
 from containerlib.container.streams import DEVNULL
 from containerlib.errors import EngineClosed, InvalidOption
 from containerlib.image.host import DEFAULT_COMMANDS
 from containerlib.options import Resources, Security
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from containerlib.api.container import Container
     from containerlib.api.image import Image
@@ -289,12 +291,19 @@ def _host_image(engine: Engine, program: str) -> Image:
     return engine.images.from_host([*filter(_is_on_host, DEFAULT_COMMANDS), program])
 
 
-def _image(engine: Engine, values: Mapping[str, Any]) -> tuple[Image, Sequence[str] | None]:
-    """The image to run, and the command if there is one."""
+@contextlib.contextmanager
+def _image(engine: Engine, values: Mapping[str, Any]) -> Iterator[tuple[Image, Sequence[str] | None]]:
+    """The image to run, which nobody can prune meanwhile, and the command if there is one."""
     arguments: Sequence[str] = values["arguments"]
     if values["from_host"]:
-        return _host_image(engine, values["entrypoint"] or arguments[0]), arguments
-    return engine.images.find(arguments[0], pull=values["pull"]), arguments[1:] or None
+        yield _host_image(engine, values["entrypoint"] or arguments[0]), arguments
+        return
+    with contextlib.ExitStack() as held:
+        with shown_progress("Pull complete", quiet=not sys.stderr.isatty()) as progress:
+            image = held.enter_context(
+                engine.images.hold(arguments[0], pull=values["pull"], progress=progress)
+            )
+        yield image, arguments[1:] or None
 
 
 def _start(image: Image, command: Sequence[str] | None, values: Mapping[str, Any]) -> Container:
@@ -309,8 +318,8 @@ def _start(image: Image, command: Sequence[str] | None, values: Mapping[str, Any
 
 def _run_to_end(engine: Engine, values: Mapping[str, Any]) -> tuple[ExitStatus, bool]:
     """Run the container until its end, or until the time is up, and then end it; also say which."""
-    image, command = _image(engine, values)
     with contextlib.ExitStack() as stack:
+        image, command = stack.enter_context(_image(engine, values))
         loop = stack.enter_context(Foreground())
         container = _start(image, command, values)
         if values["tty"]:

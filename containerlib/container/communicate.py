@@ -4,30 +4,45 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import time
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from containerlib.container.wait import wait
 from containerlib.errors import OperationTimeout, OutputLimitExceeded
 
 if TYPE_CHECKING:
-    from containerlib.container.entry import ContainerEntry
     from containerlib.container.streams import Streams
     from containerlib.runtime.adopted import AdoptedProcess
     from containerlib.runtime.process import RunningProcess
     from containerlib.runtime.usage import ExitStatus
 
-__all__ = ["DEFAULT_OUTPUT_LIMIT", "communicate"]
+__all__ = ["DEFAULT_OUTPUT_LIMIT", "Partner", "communicate"]
 
 DEFAULT_OUTPUT_LIMIT = 256 << 20
 _CHUNK = 1 << 16
 
 
-class _Conversation:
-    """Feeds and drains the pipes of one container until it has ended."""
+class Partner(Protocol):
+    """What there can be a conversation with: a container, or a command in one."""
 
-    def __init__(self, entry: ContainerEntry, streams: Streams, data: bytes, limit: int) -> None:
+    @property
+    def description(self) -> str:
+        """What it is called in messages."""
+
+    @property
+    def process(self) -> RunningProcess | AdoptedProcess | None:
+        """Its first process, if it was started."""
+
+    def wait(self) -> ExitStatus:
+        """Wait for its end."""
+
+    def end(self) -> None:
+        """Kill it with everything that it has started, and wait."""
+
+
+class _Conversation:
+    """Feeds and drains the pipes of one partner until it has ended."""
+
+    def __init__(self, entry: Partner, streams: Streams, data: bytes, limit: int) -> None:
         self._entry = entry
         self._streams = streams
         self._left = memoryview(data)
@@ -70,7 +85,7 @@ class _Conversation:
         self._total += len(chunk)
         if self._total > self._limit:
             raise OutputLimitExceeded(
-                f"container {self._entry.name!r} wrote more than {self._limit} bytes; raise "
+                f"{self._entry.description} wrote more than {self._limit} bytes; raise "
                 "output_limit_bytes, or send the output to a file"
             )
         self._readers[fd][1].append(chunk)
@@ -132,7 +147,7 @@ class _Conversation:
 
 
 def communicate(
-    entry: ContainerEntry,
+    entry: Partner,
     streams: Streams,
     *,
     data: bytes = b"",
@@ -141,10 +156,10 @@ def communicate(
 ) -> tuple[ExitStatus, bytes, bytes]:
     """Feed standard input, collect the outputs, and wait for the end.
 
-    On a timeout, an error or an interrupt the container is killed, with everything in it.
+    On a timeout, an error or an interrupt it is killed, with everything that it has started.
 
     Args:
-        entry: A running container.
+        entry: A running container, or a command in one.
         streams: Its streams; those that are pipes are read. The caller's ends are closed in every case.
         data: What to write to standard input, if that is a pipe.
         timeout_s: Longest time in seconds.
@@ -161,23 +176,17 @@ def communicate(
     conversation = _Conversation(entry, streams, data, limit_bytes)
     try:
         if conversation.run(deadline):
-            return wait(entry), *conversation.output()
-        _end(entry)
+            return entry.wait(), *conversation.output()
+        entry.end()
     except BaseException:
-        _end(entry)
+        entry.end()
         raise
     finally:
         streams.close_outer()
     stdout, stderr = conversation.output()
     raise OperationTimeout(
-        f"container {entry.name!r} did not end within {timeout_s} s and was killed",
+        f"{entry.description} did not end within {timeout_s} s and was killed",
         timeout_s=timeout_s or 0.0,
         stdout=stdout,
         stderr=stderr,
     )
-
-
-def _end(entry: ContainerEntry) -> None:
-    if entry.process is not None:
-        entry.process.signal(signal.SIGKILL)
-        entry.process.wait()

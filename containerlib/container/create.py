@@ -74,14 +74,14 @@ def create(
         starts_now: The caller starts it at once, which tells other processes of it.
 
     Raises:
+        ImageNotFound: The image has been removed meanwhile.
         NameInUse: Another container of this engine has the name.
         EngineClosed: The engine is closed.
 
     Cost: with the layer in memory, one small file; on disk, four directories more.
     """
     session.enter()
-    session.hold(image)
-    with session.naming(config):
+    with session.holds.holding(image), session.naming(config):
         entry = _enter(session, image, config)
         return _make(entry, starts_now=starts_now)
 

@@ -15,6 +15,7 @@ from containerlib._util import strict_json
 from containerlib._util.remove_tree import remove_tree
 from containerlib.container.detached import DetachedRecord, read_record, write_record
 from containerlib.container.state import ContainerState
+from containerlib.container.wait import wait
 from containerlib.runtime.adopted import ProcessIdentity
 from containerlib.runtime.process import RunningProcess
 
@@ -79,6 +80,21 @@ class ContainerEntry:
             os.write(fd, strict_json.dumps(document))
         finally:
             os.close(fd)
+
+    @property
+    def description(self) -> str:
+        """What it is called in messages."""
+        return f"container {self.name!r}"
+
+    def wait(self) -> ExitStatus:
+        """Wait for its end; see `container.wait`."""
+        return wait(self)
+
+    def end(self) -> None:
+        """Kill it with everything in it, and wait."""
+        if self.process is not None:
+            self.process.signal(signal.SIGKILL)
+            self.process.wait()
 
     @property
     def is_detached(self) -> bool:

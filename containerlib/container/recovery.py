@@ -19,7 +19,7 @@ from containerlib.store.lease import Holder, LeaseStore
 if TYPE_CHECKING:
     from containerlib.store.layout import Layout
 
-__all__ = ["is_alive", "live_engines", "recover", "write_owner"]
+__all__ = ["is_abandoned", "is_alive", "live_engines", "recover", "write_owner"]
 
 _MARK_LIMIT = 4096
 _MAKING_S = 60.0
@@ -116,16 +116,21 @@ def _owner_is_alive(directory: str, leases: LeaseStore) -> bool | None:
     return is_alive(mark) if os.path.isdir(mark) else leases.is_alive(lease)
 
 
+def is_abandoned(directory: str, leases: LeaseStore) -> bool:
+    """Whether a container's directory belongs to an engine that is gone, or is half made and stays so."""
+    alive = _owner_is_alive(directory, leases)
+    if alive is None:
+        # Between its making and its first file it has neither; it stays so only after a crash.
+        alive = os.path.exists(f"{directory}/record.json") or _is_in_the_making(directory)
+    return not alive
+
+
 def _collect_layers(layout: Layout) -> None:
     """Layers of containers whose engine is gone, and what a crash has left of making or removing one."""
     leases = LeaseStore(layout)
     for name in _list(layout.containers):
         directory = f"{layout.containers}/{name}"
-        alive = False if name.startswith(MOVED_PREFIX) else _owner_is_alive(directory, leases)
-        if alive is None:
-            # Between its making and its first file it has neither; it stays so only after a crash.
-            alive = os.path.exists(f"{directory}/record.json") or _is_in_the_making(directory)
-        if not alive:
+        if name.startswith(MOVED_PREFIX) or is_abandoned(directory, leases):
             with contextlib.suppress(OSError):
                 remove_tree(directory)
 

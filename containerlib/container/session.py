@@ -17,16 +17,15 @@ from containerlib._util.atomic_file import make_directory
 from containerlib._util.remove_tree import remove_tree
 from containerlib.container.adopt import adopt
 from containerlib.container.detached import list_detached, read_record
+from containerlib.container.holds import Holds
 from containerlib.container.recovery import recover
 from containerlib.errors import ContainerNotFound, EngineClosed, NameInUse
-from containerlib.oci.digest import chain_ids
 from containerlib.runtime.runner import RootKind, Runner
 from containerlib.store.lease import Holder
 from containerlib.store.stores import Stores
 
 if TYPE_CHECKING:
     from containerlib.container.entry import ContainerEntry
-    from containerlib.image.image_record import ImageRecord
     from containerlib.runtime.config import ContainerConfig
     from containerlib.store.lease import Lease
 
@@ -68,7 +67,7 @@ class Session:
         self._mark_fd = -1
         self._undo = contextlib.ExitStack()
         self._lease: Lease | None = None
-        self._held: set[str] = set()
+        self.holds = Holds(self.stores, lambda image_id: bool(self.containers_of(image_id)))
 
     @property
     def is_open(self) -> bool:
@@ -151,14 +150,6 @@ class Session:
                 self._lease = self._undo.enter_context(self.stores.leases.acquire("engine"))
             return self._lease
 
-    def hold(self, image: ImageRecord) -> None:
-        """Keep the content of `image` from being collected while this engine is open."""
-        with self._lock:
-            if image.chain_id is None or image.chain_id in self._held:
-                return
-            self.lease.protect([image.digest, image.id, *chain_ids(image.config.diff_ids)])
-            self._held.add(image.chain_id)
-
     def containers_of(self, image_id: str) -> list[str]:
         """Names of the containers that are made of this image."""
         return [entry.name for entry in self.entries() if entry.image_id == image_id]
@@ -224,6 +215,7 @@ class Session:
                 entry.settle_and_remove()
         self.runner.close()
         self._undo.close()
+        self.holds.close()
         if self._mark_fd >= 0:
             remove_tree(self.directory)
             os.close(self._mark_fd)

@@ -20,6 +20,7 @@ class ContainerState(StrEnum):
 
 _ALLOWED = {
     "start": (ContainerState.CREATED, ContainerState.EXITED),
+    "exec in": (ContainerState.RUNNING,),
     "kill": (ContainerState.RUNNING,),
     "wait": (ContainerState.RUNNING, ContainerState.EXITED),
     "remove": (ContainerState.CREATED, ContainerState.EXITED),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from containerlib.image.collect import discard
 from containerlib.image.image_record import load_image
 from containerlib.image.naming import names_of, point
 from containerlib.image.unpack import UnpackPolicy, unpack_layer
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from containerlib.image.image_record import ImageRecord
     from containerlib.layer.archive import LayerEntry
+    from containerlib.oci.digest import Digest
     from containerlib.oci.platform import Platform
     from containerlib.store.content import Blob
     from containerlib.store.lease import Lease
@@ -46,6 +48,7 @@ def assemble_image(
     platform: Platform | None = None,
     comment: str = "",
     latest_mtime: int = _EPOCH,
+    created: str = "",
 ) -> ImageRecord:
     """Make an image of one layer that holds `entries`.
 
@@ -59,18 +62,33 @@ def assemble_image(
         platform: What it runs on; this host if None.
         comment: Goes into the history, so into the image's id.
         latest_mtime: Later times of entries become this one, in seconds since 1970.
+        created: When the image says it was made, in RFC 3339; empty leaves it out.
 
     Raises:
         InvalidInputError: An entry cannot be written, or the reference is not one.
     """
     _check_reference(reference)
-    with stores.leases.acquire("assemble image") as lease, stores.content.writer() as writer:
-        written = write_layer(entries, writer, mtime=latest_mtime)
-        lease.protect([written.diff_id])
-        blob = writer.commit()
-        return complete_image(
-            stores, lease, [blob], config=config, reference=reference, platform=platform, comment=comment
-        )
+    stored: list[Digest] = []
+    try:
+        with stores.leases.acquire("assemble image") as lease, stores.content.writer() as writer:
+            written = write_layer(entries, writer, mtime=latest_mtime)
+            lease.protect([written.diff_id])
+            stored.append(written.diff_id)
+            blob = writer.commit()
+            return complete_image(
+                stores,
+                lease,
+                [blob],
+                config=config,
+                reference=reference,
+                platform=platform,
+                comment=comment,
+                created=created,
+            )
+    except BaseException:
+        if stored:
+            discard(stores, stored)
+        raise
 
 
 def complete_image(
@@ -83,6 +101,7 @@ def complete_image(
     platform: Platform | None = None,
     comment: str = "",
     policy: UnpackPolicy | None = None,
+    created: str = "",
 ) -> ImageRecord:
     """Make an image of uncompressed layers that are in the content store and protected by `lease`.
 
@@ -95,6 +114,7 @@ def complete_image(
         platform: What it runs on; this host if None.
         comment: Goes into the history.
         policy: What the layers may hold.
+        created: When the image says it was made, in RFC 3339; empty leaves it out.
 
     Raises:
         LayerError: A layer cannot be applied.
@@ -103,7 +123,8 @@ def complete_image(
         [blob.digest for blob in layers],
         config=_with_path(config or Config()),
         platform=platform,
-        history=[History(created_by="containerlib", comment=comment) for _ in layers],
+        history=[History(created=created, created_by="containerlib", comment=comment) for _ in layers],
+        created=created,
     )
     manifest = Manifest.build(
         image_config.descriptor, [Descriptor(media_type.OCI_LAYER, blob.digest, blob.size) for blob in layers]

@@ -7,14 +7,15 @@ only for the moment in which they begin to rely on something.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
 import attrs
 
 from containerlib._util import file_lock
-from containerlib._util.atomic_file import collect_temporary_files
-from containerlib.errors import BlobNotFound, InvalidManifest, SizeMismatch, StoreCorrupted
+from containerlib._util.atomic_file import collect_temporary_files, remove_file
+from containerlib.errors import BlobNotFound, InvalidManifest, SizeMismatch, SnapshotNotFound, StoreCorrupted
 from containerlib.oci.digest import chain_ids
 from containerlib.oci.image_config import MAX_CONFIG_BYTES, ImageConfig
 from containerlib.oci.manifest import MAX_MANIFEST_BYTES, Index, parse_manifest
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from containerlib.oci.digest import ChainId, Digest
     from containerlib.store.stores import Stores
 
-__all__ = ["Collected", "collect", "discard", "sweep"]
+__all__ = ["Collected", "collect", "discard", "image_digests", "needed_digests", "sweep"]
 
 _MAX_INDEX_DEPTH = 4
 _MAX_DESCRIPTORS = 10_000
@@ -83,19 +84,38 @@ def sweep(stores: Stores, *, keep: Iterable[ChainId] = ()) -> Collected:
     return Collected(len(blobs), len(snapshots), freed)
 
 
-def discard(stores: Stores, digests: Iterable[Digest]) -> None:
-    """Delete those of the blobs `digests` that nothing needs, after an operation that failed."""
-    with file_lock.locked(stores.layout.collection_lock):
-        needed = _needed(stores, set())
-        for digest in digests:
-            if digest not in needed:
-                stores.content.delete(digest)
+def discard(stores: Stores, digests: Iterable[Digest] = ()) -> None:
+    """Delete what an operation that failed has left: the blobs `digests`, snapshots, and all else unneeded.
+
+    What cannot be deleted now is a leftover: the error that led here matters more.
+    """
+    del digests
+    with contextlib.suppress(OSError, StoreCorrupted):
+        with file_lock.locked(stores.layout.collection_lock):
+            sweep(stores)
+        stores.snapshots.empty_trash()
 
 
 def _needed(stores: Stores, keep: set[Digest]) -> set[Digest]:
     """Return every digest that a lease or a reference needs, and `keep`."""
     # The leases first: what sets its reference and drops its lease meanwhile is then found by the reference.
-    needed = _Needed(stores, stores.leases.protected() | keep)
+    return needed_digests(stores, stores.leases.protected() | keep)
+
+
+def image_digests(stores: Stores, target: Descriptor) -> set[Digest]:
+    """Return every digest, of blobs and of snapshots, that an image leads to."""
+    needed = _Needed(stores, set())
+    needed.add_image(target)
+    return needed.digests
+
+
+def needed_digests(stores: Stores, protected: set[Digest]) -> set[Digest]:
+    """Return `protected`, and every digest that a reference leads to.
+
+    Raises:
+        StoreCorrupted: A reference is damaged, so that nobody knows what it leads to.
+    """
+    needed = _Needed(stores, protected)
     for target in stores.references.list().values():
         needed.add_image(target)
     return needed.digests
@@ -165,21 +185,30 @@ def _unneeded_snapshots(stores: Stores, needed: set[Digest]) -> list[Snapshot]:
 def _snapshot(stores: Stores, name: ChainId) -> Snapshot:
     try:
         return stores.snapshots.get(name)
-    except StoreCorrupted:
+    except (SnapshotNotFound, StoreCorrupted):
         return Snapshot(name, None, 0, "")
 
 
 def _collect_locks(stores: Stores) -> None:
     """Remove lock files that nobody holds; whoever waits for one notices and makes it anew."""
-    try:
-        names = os.listdir(stores.layout.locks)
-    except FileNotFoundError:
-        return
-    for name in names:
-        path = f"{stores.layout.locks}/{name}"
+    paths = [f"{stores.layout.locks}/{name}" for name in _names(stores.layout.locks)]
+    references = set(_names(stores.layout.references))
+    paths += [
+        f"{stores.layout.references}/{name}"
+        for name in references
+        if name.endswith(".lock") and name.replace(".lock", ".json") not in references
+    ]
+    for path in paths:
         if path == stores.layout.collection_lock:
             continue
         fd = file_lock.acquire(path, blocking=False)
         if fd is not None:
-            os.unlink(path)
+            remove_file(path)
             os.close(fd)
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []

@@ -38,6 +38,8 @@ def from_directory(
     config: Config | None = None,
     reference: str | None = None,
     platform: Platform | None = None,
+    mtime: int = 0,
+    created: str = "",
 ) -> ImageRecord:
     """Make an image whose root is a copy of the directory `path`.
 
@@ -47,6 +49,8 @@ def from_directory(
         config: Defaults for containers of the image.
         reference: Name for the image.
         platform: What it runs on; this host if None.
+        mtime: The time of every file, in seconds since 1970.
+        created: When the image says it was made, in RFC 3339; empty leaves it out.
 
     Raises:
         InvalidInputError: There is a device in it, it is not a directory, or it changed meanwhile.
@@ -59,7 +63,15 @@ def from_directory(
     try:
         with Tree(root_fd, follow=False) as tree:
             entries = directory_entries(tree)
-            return assemble_image(stores, entries, config=config, reference=reference, platform=platform)
+            return assemble_image(
+                stores,
+                entries,
+                config=config,
+                reference=reference,
+                platform=platform,
+                latest_mtime=mtime,
+                created=created,
+            )
     finally:
         os.close(root_fd)
 

@@ -76,6 +76,8 @@ class LayerFetch:
         for layer in layers:
             if layer.digest not in self._coming:
                 self._coming[layer.digest] = coming = _Coming(self._stores.content, layer)
+                if not self._stores.content.holds(layer):
+                    self.tell(layer, "waiting", 0)
                 self._pool.submit(self._fetch, coming)
 
     def open(self, layer: Descriptor) -> contextlib.AbstractContextManager[BinaryIO]:
@@ -114,7 +116,7 @@ class LayerFetch:
     def _download(self, coming: _Coming) -> None:
         layer, content = coming.layer, self._stores.content
         with self._lock(layer):
-            if content.exists(layer.digest, size=layer.size):
+            if content.holds(layer):
                 self.tell(layer, "exists", layer.size)
                 return
             with content.ingest(layer.digest, layer.size) as ingest:
@@ -141,16 +143,17 @@ class _Coming:
         self.layer = layer
         self._content = content
         self._changed = threading.Condition()
-        self._ingest: Ingest | None = None
+        self._fd = -1
         self._size = 0
         self._is_over = False
         self._error: BaseException | None = None
 
     def begin(self, ingest: Ingest) -> None:
-        """Let it be read from `ingest`."""
+        """Let it be read from `ingest`, which is open and may be closed before anybody reads."""
         with self._changed:
-            self._ingest, self._size = ingest, ingest.size
-            self._changed.notify_all()
+            if not self._is_over:
+                self._fd, self._size = ingest.open(), ingest.size
+                self._changed.notify_all()
 
     def advance(self, size: int) -> None:
         """Note that `size` bytes are here."""
@@ -163,6 +166,9 @@ class _Coming:
         with self._changed:
             if not self._is_over:
                 self._is_over, self._error = True, error
+                fd, self._fd = self._fd, -1
+                if fd >= 0:
+                    os.close(fd)
                 self._changed.notify_all()
 
     def wait(self) -> None:
@@ -174,11 +180,11 @@ class _Coming:
     def open(self) -> BinaryIO:
         """Open it for reading, once it is clear where from."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_over or self._ingest is not None)
+            self._changed.wait_for(lambda: self._is_over or self._fd >= 0)
             self._check()
-            if self._is_over or self._ingest is None:
+            if self._is_over:
                 return self._content.open(self.layer.digest)
-            return cast("BinaryIO", _ComingReader(self, self._ingest.open()))
+            return cast("BinaryIO", _ComingReader(self, os.dup(self._fd)))
 
     def available(self, position: int) -> int:
         """Wait until there is something behind `position`; how much, and 0 at the verified end."""

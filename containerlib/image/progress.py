@@ -9,7 +9,7 @@ import attrs
 
 __all__ = ["Phase", "Progress", "TransferEvent", "ignore"]
 
-Phase = Literal["exists", "downloading", "unpacking", "uploading", "done"]
+Phase = Literal["waiting", "exists", "downloading", "unpacking", "uploading", "done"]
 
 
 @attrs.frozen
@@ -18,7 +18,8 @@ class TransferEvent:
 
     Attributes:
         digest: Of the content.
-        phase: What happens to it; ``exists`` means that nothing had to be transferred.
+        phase: What happens to it; ``exists`` means that nothing had to be transferred, and ``waiting`` that
+            its turn will come. A layer may be unpacked while it is still being downloaded.
         current_bytes: How many bytes of it are transferred.
         total_bytes: Its size.
     """

@@ -25,6 +25,7 @@ from containerlib.oci.manifest import Index, Manifest, parse_manifest
 
 if TYPE_CHECKING:
     from containerlib.image.image_record import ImageRecord
+    from containerlib.image.lock_file import LockedImage
     from containerlib.image.progress import Progress
     from containerlib.image.unpack import UnpackPolicy
     from containerlib.oci.descriptor import Descriptor
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from containerlib.store.lease import Lease
     from containerlib.store.stores import Stores
 
-__all__ = ["pull_image"]
+__all__ = ["fetch_config", "pull_image"]
 
 
 @attrs.frozen
@@ -73,6 +74,7 @@ def pull_image(
     platform: Platform | None = None,
     progress: Progress = ignore,
     policy: UnpackPolicy | None = None,
+    locked: LockedImage | None = None,
 ) -> ImageRecord:
     """Fetch the image that `reference` means and point `reference` at it.
 
@@ -86,6 +88,7 @@ def pull_image(
         platform: Which image of an index; what this host runs best if None.
         progress: Told about each layer.
         policy: What layers may hold.
+        locked: What `reference` means instead of what the registry says by now.
 
     Raises:
         RegistryError: The registry refuses or cannot be reached; `RemoteNotFound` if it has no such image.
@@ -99,7 +102,11 @@ def pull_image(
     stored: list[Digest] = []
     try:
         with stores.leases.acquire(f"pull {reference.familiar}") as lease:
-            found = _find(repository, reference, platform)
+            if locked is not None:
+                platform, pinned = locked.select(platform)
+                found = _find(repository, reference, platform, locked.digest, pinned)
+            else:
+                found = _find(repository, reference, platform)
             stored += [document.digest for document in found.documents]
             stored += [found.config.digest, *(layer.digest for layer in found.manifest.layers)]
             names = chain_ids(found.config.diff_ids)
@@ -117,29 +124,46 @@ def pull_image(
         raise
 
 
-def _find(repository: RepositoryClient, reference: Reference, platform: Platform | None) -> _Found:
-    target, raw = repository.fetch_manifest(str(reference.digest or reference.tag))
+def _find(
+    repository: RepositoryClient,
+    reference: Reference,
+    platform: Platform | None,
+    start: Digest | None = None,
+    pinned: Digest | None = None,
+) -> _Found:
+    """Find the image for `platform`, from the document `start` on if that is given; it must be `pinned`."""
+    target, raw = repository.fetch_manifest(str(start or reference.digest or reference.tag))
     document = parse_manifest(raw, target.media_type)
     documents: list[Index | Manifest] = [document]
     for _ in range(MAX_INDEX_DEPTH):
         if not isinstance(document, Index):
             break
-        entry = document.select(platform)
+        exact = (each for each in document.manifests if each.digest == pinned)
+        entry = next(exact, None) or document.select(platform)
         if entry is None:
             raise platform_not_found(reference.familiar, document, platform)
         document = parse_manifest(repository.fetch_manifest(entry)[1], entry.media_type)
         documents.append(document)
     if isinstance(document, Index):
         raise InvalidManifest(f"{reference.familiar}: indexes in indexes, over {MAX_INDEX_DEPTH} deep")
+    if pinned is not None and document.digest != pinned:
+        raise DigestMismatch(f"{reference.familiar}, as locked", expected=pinned, actual=document.digest)
     if not document.is_image:
         kind = document.artifact_type or document.config.media_type
         raise InvalidManifest(f"{reference.familiar} is not a container image but {kind[:120]!r}")
-    config = _fetch_config(repository, document)
+    config = fetch_config(repository, document)
     _check_platform(reference, config, platform)
     return _Found(target, tuple(documents), document, config)
 
 
-def _fetch_config(repository: RepositoryClient, manifest: Manifest) -> ImageConfig:
+def fetch_config(repository: RepositoryClient, manifest: Manifest) -> ImageConfig:
+    """Fetch the configuration of an image, and check that it fits.
+
+    Raises:
+        VerificationError: It is not what the manifest says.
+        InvalidManifest: It is damaged, or about other layers.
+        RegistryError: See `RepositoryClient.download`.
+    """
     descriptor = manifest.config
     if descriptor.size > MAX_CONFIG_BYTES:
         raise SizeMismatch(
@@ -175,16 +199,20 @@ def _fetch_layers(
     progress: Progress,
     policy: UnpackPolicy | None,
 ) -> None:
-    """Fetch and unpack at the same time; a blob of the store that turns out to be damaged is fetched anew."""
+    """Fetch and unpack at the same time; what was here before and turns out to be damaged is fetched anew."""
+    content = stores.content
+    digests = {layer.digest for layer in found.manifest.layers}
+    begun = [digest for digest in digests if content.has_begun(digest)]
     try:
         _fetch_once(stores, lease, repository, found, progress, policy)
     except (LayerError, DigestMismatch):
-        layers = {layer.digest for layer in found.manifest.layers if stores.content.exists(layer.digest)}
-        damaged = [digest for digest in layers if not stores.content.matches(digest)]
-        if not damaged:
+        damaged = [digest for digest in digests if content.exists(digest) and not content.is_intact(digest)]
+        if not damaged and not begun:
             raise
         for digest in damaged:
-            stores.content.delete(digest)
+            content.delete(digest)
+        for digest in begun:
+            content.forget(digest)
         _fetch_once(stores, lease, repository, found, progress, policy)
 
 

@@ -20,17 +20,18 @@ from containerlib.errors import (
     PlatformNotFound,
     ResourceInUse,
     SnapshotNotFound,
+    StoreCorrupted,
 )
-from containerlib.image.collect import Collected, collect, sweep
+from containerlib.image.collect import sweep
 from containerlib.image.image_record import ImageRecord, load_image, load_manifest
 from containerlib.image.naming import is_anonymous, names_of, point, release
 from containerlib.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from containerlib.oci.descriptor import Descriptor
-    from containerlib.oci.digest import ChainId, Digest
+    from containerlib.oci.digest import Digest
     from containerlib.store.stores import Stores
 
 __all__ = [
@@ -38,7 +39,6 @@ __all__ = [
     "get_image",
     "is_id",
     "list_images",
-    "prune_images",
     "remove_image",
     "tag_image",
     "untag_image",
@@ -86,8 +86,8 @@ def list_images(stores: Stores) -> list[ImageRecord]:
     for digest, references in names.items():
         try:
             images.append(load_image(stores, targets[digest], tuple(references)))
-        except (BlobNotFound, SnapshotNotFound, InvalidManifest, PlatformNotFound):
-            continue  # being removed, or for another platform
+        except (BlobNotFound, SnapshotNotFound, InvalidManifest, PlatformNotFound, StoreCorrupted):
+            continue  # being removed, for another platform, or damaged, which a check tells
     return sorted(images, key=lambda image: (not image.references, image.references, image.id))
 
 
@@ -158,27 +158,6 @@ def remove_image(
     return Removed(names, (image_id or digest,), swept.freed_bytes)
 
 
-def prune_images(
-    stores: Stores, *, in_use: Callable[[str], list[str]] | None = None, keep: Iterable[ChainId] = ()
-) -> Collected:
-    """Remove images without a name that no container uses, and all content that nothing needs.
-
-    Args:
-        stores: The stores.
-        in_use: Given an image id, returns the containers that use the image.
-        keep: Chain ids of snapshots that containers use.
-    """
-    with file_lock.locked(stores.layout.collection_lock):
-        protected = stores.leases.protected()
-        targets = stores.references.list()
-        named = {target.digest for name, target in targets.items() if not is_anonymous(name)}
-        for name, target in targets.items():
-            needed = target.digest in named or target.digest in protected
-            if is_anonymous(name) and not needed and _is_unused(stores, target, in_use):
-                stores.references.remove(name)
-    return collect(stores, keep=keep)
-
-
 def is_id(name: str) -> bool:
     """Say whether `name` can only be an image id or the beginning of one, and never be pulled."""
     if name.startswith("sha256:"):
@@ -245,7 +224,7 @@ def _by_prefix(stores: Stores, name: str, prefix: str) -> Descriptor:
 def _image_id(stores: Stores, target: Descriptor) -> Digest | None:
     try:
         return load_manifest(stores, target).config.digest
-    except (BlobNotFound, InvalidManifest, PlatformNotFound):
+    except (BlobNotFound, InvalidManifest, PlatformNotFound, StoreCorrupted):
         return None
 
 
@@ -256,8 +235,3 @@ def _own_name(stores: Stores, name: str) -> str | None:
     except InvalidReference:
         return None
     return canonical if stores.references.get(canonical) is not None else None
-
-
-def _is_unused(stores: Stores, target: Descriptor, in_use: Callable[[str], list[str]] | None) -> bool:
-    image_id = _image_id(stores, target)
-    return in_use is None or image_id is None or not in_use(image_id)

@@ -13,6 +13,7 @@ from containerlib.errors import InvalidInputError
 from containerlib.image.assemble import complete_image
 from containerlib.image.collect import discard
 from containerlib.image.unpack import UnpackPolicy
+from containerlib.layer.clamp import clamp_times
 from containerlib.layer.compression import decompressed
 from containerlib.oci.reference import Reference
 
@@ -39,6 +40,8 @@ def from_tar(
     reference: str | None = None,
     platform: Platform | None = None,
     policy: UnpackPolicy | None = None,
+    latest_mtime: int | None = None,
+    created: str = "",
 ) -> ImageRecord:
     """Make an image of the archive `source`.
 
@@ -50,6 +53,9 @@ def from_tar(
         reference: Name for the image.
         platform: What it runs on; this host if None.
         policy: What the archive may hold.
+        latest_mtime: Later times become this one, in seconds since 1970, and the archive is written anew;
+            None leaves it as it is.
+        created: When the image says it was made, in RFC 3339; empty leaves it out.
 
     Raises:
         LayerError: The archive is damaged, over a limit or could harm the host; nothing is left of it.
@@ -60,7 +66,7 @@ def from_tar(
     stored: list[Blob] = []
     try:
         with stores.leases.acquire("import archive") as lease:
-            stored.append(_store(stores, lease, source, policy or UnpackPolicy()))
+            stored.append(_store(stores, lease, source, policy or UnpackPolicy(), latest_mtime))
             return complete_image(
                 stores,
                 lease,
@@ -69,18 +75,25 @@ def from_tar(
                 reference=reference,
                 platform=platform,
                 policy=policy,
+                created=created,
             )
     except BaseException:
         discard(stores, [blob.digest for blob in stored])
         raise
 
 
-def _store(stores: Stores, lease: Lease, source: str | BinaryIO, policy: UnpackPolicy) -> Blob:
+def _store(
+    stores: Stores, lease: Lease, source: str | BinaryIO, policy: UnpackPolicy, latest_mtime: int | None
+) -> Blob:
     """Put the uncompressed archive into the content store."""
     with _opened(source) as stream, stores.content.writer() as writer:
         plain = decompressed(stream, limits=policy.decompression)
+        if latest_mtime is not None:
+            clamp_times(plain, writer, latest_mtime=latest_mtime)
         while chunk := plain.read(_BUFFER_BYTES):
-            writer.write(chunk)
+            # What follows the end mark of a clamped archive is read, for its damage, but not kept.
+            if latest_mtime is None:
+                writer.write(chunk)
         lease.protect([writer.digest])
         return writer.commit()
 

@@ -8,6 +8,7 @@ configuration promises. Snapshots are committed from the bottom up.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import hashlib
 import os
@@ -16,13 +17,15 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import attrs
 
+from containerlib._util.disk_error import translated
+from containerlib._util.failpoint import reach
 from containerlib.errors import DigestMismatch
 from containerlib.layer.apply import ApplyLimits, apply_layer
 from containerlib.layer.compression import DecompressionLimits, decompressed
 from containerlib.oci.digest import Digest, chain_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from containerlib.layer.apply import Devices
@@ -32,7 +35,14 @@ if TYPE_CHECKING:
     from containerlib.store.lease import Lease
     from containerlib.store.stores import Stores
 
-__all__ = ["LayerSource", "UnpackPolicy", "unpack_image", "unpack_layer", "unpack_layers"]
+__all__ = [
+    "LayerSource",
+    "UnpackPolicy",
+    "unpack_aside",
+    "unpack_image",
+    "unpack_layer",
+    "unpack_layers",
+]
 
 _WORKERS = max(2, min(4, os.cpu_count() or 1))
 
@@ -159,13 +169,33 @@ def unpack_layer(
             return
         active = stores.snapshots.prepare(lease)
         try:
-            size_bytes = _apply(stream, active.path, diff_id, policy or UnpackPolicy(), stop)
+            with translated(active.path):
+                reach("unpack", active.path)
+                size_bytes = _apply(stream, active.path, diff_id, policy or UnpackPolicy(), stop)
             if wait is not None:
                 wait()
             stores.snapshots.commit(active.key, name=name, parent=parent, size_bytes=size_bytes)
         except BaseException:
             stores.snapshots.abort(active.key)
             raise
+
+
+@contextlib.contextmanager
+def unpack_aside(
+    stores: Stores, lease: Lease, digest: Digest, diff_id: DiffId, *, policy: UnpackPolicy | None = None
+) -> Iterator[str]:
+    """Unpack the layer in the blob `digest` for the length of a block, for those who compare.
+
+    Raises:
+        LayerError, DigestMismatch: As `unpack_layer`.
+    """
+    active = stores.snapshots.prepare(lease)
+    try:
+        with stores.content.open(digest) as stream, translated(active.path):
+            _apply(stream, active.path, diff_id, policy or UnpackPolicy(), None)
+        yield active.path
+    finally:
+        stores.snapshots.abort(active.key)
 
 
 class _Stack:

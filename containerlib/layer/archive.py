@@ -6,6 +6,7 @@ headers only where ustar has no room. So the digest of a layer depends on what i
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import stat
@@ -21,9 +22,12 @@ from containerlib.oci.digest import DiffId, Digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["EntryKind", "LayerEntry", "LayerResult", "Sink", "write_layer"]
+__all__ = ["LATEST", "ArchiveWriter", "EntryKind", "LayerEntry", "LayerResult", "Sink", "write_layer"]
 
-EntryKind = Literal["file", "directory", "symlink", "hardlink", "fifo"]
+EntryKind = Literal["file", "directory", "symlink", "hardlink", "fifo", "character", "block"]
+
+LATEST = 2**33 - 1
+"""The latest time that a header can hold: files keep the times that they have."""
 
 _BLOCK_BYTES = 512
 _COPY_BYTES = 1 << 20
@@ -37,6 +41,8 @@ _TYPE_FLAGS: dict[str, bytes] = {
     "hardlink": b"1",
     "symlink": b"2",
     "directory": b"5",
+    "character": b"3",
+    "block": b"4",
     "fifo": b"6",
 }
 _DEFAULT_MODES: dict[str, int] = {"directory": 0o755, "symlink": 0o777}
@@ -55,6 +61,7 @@ class LayerEntry:
 
     Attributes:
         path: Where it goes, relative to the root of the image; ``usr/bin/env``. A leading slash is ignored.
+            ``.`` is the root itself, which must be a directory.
         kind: What it is.
         mode: Permission bits; None means 0755 for directories, 0644 for files.
         linkname: Target of a symbolic link as it is; path in the layer of a hard link's target.
@@ -62,6 +69,7 @@ class LayerEntry:
         size: Ignored for bytes; for a host file what it is expected to hold, None to take what it has.
         mtime: Seconds since 1970; later than the layer's own time is clamped to that. None means that time.
         xattrs: Extended attributes, such as ``security.capability``.
+        device: Major and minor number of a device.
     """
 
     path: str
@@ -74,6 +82,7 @@ class LayerEntry:
     size: int | None = None
     mtime: int | None = None
     xattrs: Mapping[str, bytes] = attrs.field(factory=dict)
+    device: tuple[int, int] = (0, 0)
 
 
 @attrs.frozen
@@ -103,7 +112,7 @@ def write_layer(entries: Iterable[LayerEntry], out: Sink, *, mtime: int = 0) -> 
         InvalidInputError: A path is not safe, two different entries have one path, a hard link has no
             target, or a file changed while it was read.
     """
-    writer = _Writer(out, mtime)
+    writer = ArchiveWriter(out, mtime)
     ordered = _ordered(entries)
     for name, entry in ordered:
         writer.add(name, entry)
@@ -126,8 +135,18 @@ def _ordered(entries: Iterable[LayerEntry]) -> list[tuple[bytes, LayerEntry]]:
                 raise InvalidInputError(
                     f"layer entry {known.path!r} is no directory but holds {shown(path)!r}"
                 )
+    if by_path.get(b"", _NOTHING).kind != "directory":
+        raise InvalidInputError("layer entry '.' is the root, which must be a directory")
     _move_targets_first(by_path)
-    return sorted(by_path.items())
+    return sorted(by_path.items(), key=_order)
+
+
+def _order(item: tuple[bytes, LayerEntry]) -> bytes:
+    """Sort by path, but what is removed from a directory before what is added.
+
+    Source: OCI image-spec 1.1, "Whiteouts".
+    """
+    return (b"/" + item[0]).replace(b"/.wh.", b"/\0.wh.")
 
 
 def _move_targets_first(by_path: dict[bytes, LayerEntry]) -> None:
@@ -156,6 +175,8 @@ def _move_targets_first(by_path: dict[bytes, LayerEntry]) -> None:
 def _path(text: str) -> bytes:
     """Return a checked path relative to the root."""
     path = os.fsencode(text).strip(b"/")
+    if path == b".":
+        return b""
     parts = path.split(b"/")
     if not path or b"\0" in path or any(part in {b"", b".", b".."} for part in parts):
         raise InvalidInputError(f"layer path {text!r} is not a plain path below the root")
@@ -171,10 +192,11 @@ def _parents(path: bytes) -> Iterator[bytes]:
         end = path.rfind(b"/", 0, end)
 
 
-class _Writer:
+class ArchiveWriter:
     """The archive being written, its hash and its size."""
 
     def __init__(self, out: Sink, mtime: int) -> None:
+        """Begin an archive in which no time is later than `mtime`, in seconds since 1970."""
         self._out = out
         self._mtime = mtime
         self.hash = hashlib.sha256()
@@ -195,6 +217,18 @@ class _Writer:
         finally:
             os.close(fd)
 
+    def add_stream(self, name: bytes, entry: LayerEntry, size: int, read: Callable[[int], bytes]) -> None:
+        """Write one member whose content, `size` bytes, comes from `read`, which returns some or none."""
+        self._write(_header(name, entry, size, self._time(entry)))
+        left = size
+        while left:
+            data = read(min(left, _COPY_BYTES))
+            if not data:
+                raise InvalidInputError(f"layer entry {entry.path!r}: its source changed while it was read")
+            self._write(data)
+            left -= len(data)
+        self._write(bytes(-size % _BLOCK_BYTES))
+
     def finish(self) -> None:
         """Write the end mark."""
         self._write(bytes(2 * _BLOCK_BYTES))
@@ -204,25 +238,14 @@ class _Writer:
         size = info.st_size
         if not stat.S_ISREG(info.st_mode) or (entry.size is not None and entry.size != size):
             raise InvalidInputError(f"layer entry {entry.path!r}: its source is not the file it was")
-        header = _header(name, entry, size, self._time(entry))
-        padding = bytes(-size % _BLOCK_BYTES)
         if size <= _SMALL_BYTES:
             data = os.read(fd, size + 1)
             if len(data) != size:
                 raise InvalidInputError(f"layer entry {entry.path!r}: its source changed while it was read")
-            self._write(header + data + padding)
+            header = _header(name, entry, size, self._time(entry))
+            self._write(header + data + bytes(-size % _BLOCK_BYTES))
             return
-        self._write(header)
-        self._copy(fd, size, entry)
-        self._write(padding)
-
-    def _copy(self, fd: int, size: int, entry: LayerEntry) -> None:
-        while size:
-            data = os.read(fd, min(size, _COPY_BYTES))
-            if not data:
-                raise InvalidInputError(f"layer entry {entry.path!r}: its source changed while it was read")
-            self._write(data)
-            size -= len(data)
+        self.add_stream(name, entry, size, functools.partial(os.read, fd))
 
     def _time(self, entry: LayerEntry) -> int:
         return self._mtime if entry.mtime is None else max(0, min(entry.mtime, self._mtime))
@@ -248,8 +271,8 @@ def _header(name: bytes, entry: LayerEntry, size: int, mtime: int) -> bytes:
     if entry.kind == "hardlink":
         linkname = linkname.strip(b"/")
     if entry.kind == "directory":
-        name += b"/"
-    records = {f"{pax.XATTR_PREFIX}{key}": value for key, value in entry.xattrs.items()}
+        name = name + b"/" if name else b"./"
+    records = _xattr_records(entry)
     prefix, short = _split_name(name)
     if short is None:
         records["path"] = name
@@ -270,8 +293,17 @@ def _header(name: bytes, entry: LayerEntry, size: int, mtime: int) -> bytes:
         _mode(entry),
         tuple(number if number <= limit else 0 for number, limit in numbers.values()),
         mtime,
+        entry.device if entry.kind in {"character", "block"} else None,
     )
     return _pax_header(records) + block if records else block
+
+
+def _xattr_records(entry: LayerEntry) -> dict[str, bytes]:
+    for name in entry.xattrs:
+        # The first '=' of a record ends its key, and there is no way to write another one.
+        if "=" in name:
+            raise InvalidInputError(f"layer entry {entry.path!r}: no archive can hold attribute {name!r}")
+    return {f"{pax.XATTR_PREFIX}{name}": value for name, value in entry.xattrs.items()}
 
 
 def _mode(entry: LayerEntry) -> int:
@@ -299,7 +331,12 @@ def _pax_header(records: dict[str, bytes]) -> bytes:
 
 
 def _block(
-    flag: bytes, names: tuple[bytes, bytes, bytes], mode: int, numbers: tuple[int, ...], mtime: int
+    flag: bytes,
+    names: tuple[bytes, bytes, bytes],
+    mode: int,
+    numbers: tuple[int, ...],
+    mtime: int,
+    device: tuple[int, int] | None = None,
 ) -> bytes:
     name, prefix, linkname = names
     uid, gid, size = numbers
@@ -309,6 +346,8 @@ def _block(
     block[148:157] = b"        " + flag
     block[157 : 157 + len(linkname)] = linkname
     block[257:265] = b"ustar\00000"
+    if device is not None:
+        block[329:345] = b"%07o\0%07o\0" % device
     block[345 : 345 + len(prefix)] = prefix
     block[148:156] = b"%06o\0 " % sum(block)
     return bytes(block)

@@ -35,10 +35,17 @@ class Tree:
     Not safe for several threads; each thread makes its own.
     """
 
-    def __init__(self, root_fd: int, *, follow: bool = True) -> None:
-        """Take the tree below `root_fd`; links in directory parts are refused unless `follow`."""
+    def __init__(self, root_fd: int, *, follow: bool = True, kept: int = _KEPT_DIRECTORIES) -> None:
+        """Take the tree below `root_fd`.
+
+        Args:
+            root_fd: The directory.
+            follow: Whether links in directory parts are followed inside the tree, or refused.
+            kept: Most descriptors that are kept.
+        """
         self._root_fd = root_fd
         self._follow = follow
+        self._most_kept = kept
         self._device = os.fstat(root_fd).st_dev
         self._kept: dict[bytes, int] = {}
 
@@ -99,7 +106,7 @@ class Tree:
         old = self._kept.pop(path, None)
         if old is not None:
             os.close(old)
-        elif len(self._kept) >= _KEPT_DIRECTORIES:
+        elif len(self._kept) >= self._most_kept:
             os.close(self._kept.pop(next(iter(self._kept))))
         self._kept[path] = fd
         return fd

@@ -79,16 +79,19 @@ class Index:
     digest: Digest
     manifests: tuple[Descriptor, ...]
     annotations: Mapping[str, str]
+    subject: Descriptor | None = None
+    artifact_type: str = ""
 
     @classmethod
-    def build(cls, manifests: Sequence[Descriptor]) -> Index:
-        """Print a new OCI index in canonical form and return it parsed."""
+    def build(cls, manifests: Sequence[Descriptor], kind: str | None = None) -> Index:
+        """Print a new index in canonical form and return it parsed; `kind` may be Docker's media type."""
+        kind = kind or media_type.OCI_INDEX
         document: dict[str, object] = {
             "schemaVersion": _SCHEMA_VERSION,
-            "mediaType": media_type.OCI_INDEX,
+            "mediaType": kind,
             "manifests": [manifest.to_json() for manifest in manifests],
         }
-        return _index(strict_json.dumps(document), media_type.OCI_INDEX, document)
+        return _index(strict_json.dumps(document), kind, document)
 
     @property
     def descriptor(self) -> Descriptor:
@@ -163,6 +166,7 @@ def _manifest(raw: bytes, kind: str, document: Mapping[str, object]) -> Manifest
 
 def _index(raw: bytes, kind: str, document: Mapping[str, object]) -> Index:
     manifests = fields.objects(document, "manifests")
+    subject = fields.mapping(document, "subject")
     if len(manifests) > MAX_INDEX_ENTRIES:
         raise InvalidManifest(f"index: {len(manifests)} entries, more than the limit of {MAX_INDEX_ENTRIES}")
     return Index(
@@ -171,4 +175,6 @@ def _index(raw: bytes, kind: str, document: Mapping[str, object]) -> Index:
         digest=Digest.of(raw),
         manifests=tuple(map(Descriptor.from_json, manifests)),
         annotations=fields.text_map(document, "annotations"),
+        subject=None if subject is None else Descriptor.from_json(subject),
+        artifact_type=fields.text(document, "artifactType"),
     )

@@ -13,7 +13,7 @@ import attrs
 from containerlib.errors import InvalidDigest, InvalidReference
 from containerlib.oci.digest import Digest
 
-__all__ = ["DEFAULT_REGISTRY", "DEFAULT_TAG", "Reference"]
+__all__ = ["DEFAULT_REGISTRY", "DEFAULT_TAG", "Reference", "is_repository", "is_tag"]
 
 DEFAULT_REGISTRY = "docker.io"
 DEFAULT_TAG = "latest"
@@ -98,6 +98,16 @@ class Reference:
         tag = f":{self.tag}" if self.tag is not None else ""
         digest = f"@{self.digest}" if self.digest is not None else ""
         return tag + digest
+
+
+def is_tag(text: str) -> bool:
+    """Say whether `text` can be a tag."""
+    return _TAG.fullmatch(text) is not None
+
+
+def is_repository(text: str) -> bool:
+    """Say whether `text` can be the name of a repository, without a registry."""
+    return len(text) <= _MAX_NAME_LENGTH and _REPOSITORY.fullmatch(text) is not None
 
 
 def _split(text: str) -> tuple[str, str | None, Digest | None]:

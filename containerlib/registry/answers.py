@@ -22,12 +22,14 @@ from containerlib.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MAX_ERROR_BYTES", "Refusal", "redacted", "refused", "retry_after_s"]
+__all__ = ["MAX_ERROR_BYTES", "Refusal", "redacted", "refused", "retry_after_s", "shown"]
 
 MAX_ERROR_BYTES = 64 << 10
 _MAX_CODES = 16
 _MAX_MESSAGE = 300
-_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _TOO_MANY, _SERVER_ERROR = 401, 403, 404, 429, 500
+_FOREVER_S = 1e12
+_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _NOT_ALLOWED, _TOO_MANY = 401, 403, 404, 405, 429
+_SERVER_ERROR = 500
 
 
 @attrs.frozen
@@ -40,6 +42,7 @@ class Refusal:
         status: Of the answer.
         headers: Of the answer, by lower-case name.
         body: Its beginning.
+        is_authorized: Whether the request showed credentials or a token.
     """
 
     method: str
@@ -47,6 +50,7 @@ class Refusal:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    is_authorized: bool = False
 
     def errors(self) -> list[tuple[str, str]]:
         """Codes and messages of the body, in OCI's form; empty if it has another."""
@@ -56,10 +60,16 @@ class Refusal:
             return []
         entries = found if isinstance(found, list) else []
         return [
-            (str(entry.get("code", ""))[:64], str(entry.get("message", ""))[:_MAX_MESSAGE])
+            (shown(entry.get("code", ""), 64), shown(entry.get("message", "")))
             for entry in entries[:_MAX_CODES]
             if isinstance(entry, dict)
         ]
+
+
+def shown(value: object, limit: int = _MAX_MESSAGE) -> str:
+    """Return what somebody else has said as text of some length that does nothing to a terminal."""
+    text = str(value)[:limit]
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def redacted(url: str) -> str:
@@ -71,8 +81,8 @@ def redacted(url: str) -> str:
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Return how long the answer asks to wait, in seconds; None if it does not say so understandably."""
     text = headers.get("retry-after", "").strip()
-    if text.isdecimal() and len(text) < 12:  # noqa: PLR2004 - longer numbers are no times
-        return float(text)
+    if text.isdecimal():
+        return min(float(text), _FOREVER_S)
     try:
         date = email.utils.parsedate_to_datetime(text)
         return max(0.0, date.timestamp() - time.time())
@@ -80,12 +90,13 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def refused(refusal: Refusal, what: str) -> RegistryError:
+def refused(refusal: Refusal, what: str, missing: str = "") -> RegistryError:
     """Return the error for an answer.
 
     Args:
         refusal: The answer.
         what: What was asked for, for people, such as ``manifest 'latest' of host/name``.
+        missing: What to say if it is not there.
     """
     errors = refusal.errors()
     said = "; ".join(filter(None, (message or code for code, message in errors)))
@@ -99,15 +110,29 @@ def refused(refusal: Refusal, what: str) -> RegistryError:
         return RateLimited(message, retry_after_s=wait, method=method, url=url, status=status, codes=codes)
     if status in {_UNAUTHORIZED, _FORBIDDEN}:
         return AuthenticationFailed(
-            f"{what}: access denied ({reason}); log in with an account that may do this",
+            f"{what}: access denied ({reason}): {_denial(refusal)}",
             method=method,
             url=url,
             status=status,
             codes=codes,
         )
     if status == _NOT_FOUND:
+        hint = f"; {missing}" if missing else ""
         return RemoteNotFound(
-            f"{what}: not there ({reason})", method=method, url=url, status=status, codes=codes
+            f"{what}: not there ({reason}){hint}", method=method, url=url, status=status, codes=codes
         )
-    kind = RegistryUnavailable if status >= _SERVER_ERROR else RegistryError
-    return kind(f"{what}: the registry answered {reason}", method=method, url=url, status=status, codes=codes)
+    if status >= _SERVER_ERROR:
+        message = f"{what}: the server is out of order ({reason}); try again later"
+        return RegistryUnavailable(message, method=method, url=url, status=status, codes=codes)
+    hint = "; it does not do this, or is no registry" if status == _NOT_ALLOWED else ""
+    message = f"{what}: the registry answered {reason}{hint}"
+    return RegistryError(message, method=method, url=url, status=status, codes=codes)
+
+
+def _denial(refusal: Refusal) -> str:
+    """Say why, as far as the answer tells, and what to do."""
+    if not refusal.is_authorized:
+        return "it wants credentials; log in"
+    if refusal.status == _UNAUTHORIZED:
+        return "the credentials are not accepted; log in again"
+    return "this account may not do that; log in with one that may"

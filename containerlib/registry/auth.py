@@ -2,176 +2,234 @@
 
 A credential belongs to the registry it was given for. It goes to that registry, and to the token service
 that the registry names, if that is a place a registry may name: over TLS if the registry is, and not some
-address of this machine or its network, unless the registry itself is there.
+address of this machine or its network, unless the registry itself is there or the user trusts that service.
 """
 
 from __future__ import annotations
 
-import base64
-import ipaddress
-import socket
+import math
 import threading
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
-from containerlib._util import strict_json
-from containerlib.errors import AuthenticationFailed, InvalidInputError
-from containerlib.registry.answers import redacted, refused
+from containerlib.errors import AuthenticationFailed, InvalidInputError, RegistryError
+from containerlib.registry.addresses import ForbiddenPlaceError
+from containerlib.registry.answers import redacted
+from containerlib.registry.credential import normal_key
+from containerlib.registry.source import Source
+from containerlib.registry.tokens import Token, TokenQuestion, basic_header, fetch_token
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from containerlib.registry.addresses import Place
     from containerlib.registry.challenge import Challenge
     from containerlib.registry.credential import Credential
     from containerlib.registry.credentials import Credentials
-    from containerlib.registry.source import Source
     from containerlib.registry.transport import Transport
 
-__all__ = ["Authorizer"]
+__all__ = ["Authorizer", "Grant"]
 
-_MAX_TOKEN_BYTES = 1 << 20
-_DEFAULT_EXPIRY_S = 60.0
-_MARGIN_S = 10.0
-_OK = 200
+_PORTS = {"http": 80, "https": 443}
 
 
 @attrs.frozen
-class _Token:
-    text: str = attrs.field(repr=False)
-    expires_at: float
+class Grant:
+    """What opens a registry's door, and for how long."""
+
+    header: str = attrs.field(repr=False)
+    expires_at: float = math.inf
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it can still be used, as far as is known."""
+        return time.monotonic() < self.expires_at
 
 
 class Authorizer:
     """Headers for registries, and the tokens that are still good. Shared by threads."""
 
-    def __init__(self, transport: Transport, credentials: Credentials) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        credentials: Credentials,
+        *,
+        token_services: Collection[str] = (),
+        wants_identity: bool = False,
+    ) -> None:
+        """Prepare; asks nobody.
+
+        Args:
+            transport: How token services are reached.
+            credentials: Where credentials are found.
+            token_services: Hosts, with their ports, that may be token services wherever they are.
+            wants_identity: Whether token services are asked for identity tokens; see `identity`.
+
+        Raises:
+            InvalidInputError: A token service is not of the form host or host:port.
+        """
         self._transport = transport
         self._credentials = credentials
-        self._tokens: dict[tuple[str, str, str, str], _Token] = {}
+        self._token_services = frozenset(map(_checked_host, token_services))
+        self._wants_identity = wants_identity
+        self._known: dict[tuple[str, str], Credential | None] = {}
+        self._tokens: dict[tuple[str, str, tuple[str, ...], str], Token] = {}
+        self._identities: dict[str, str] = {}
+        # One question at a time: of several threads that need the same token, one asks.
+        self._asking = threading.Lock()
         self._lock = threading.Lock()
 
-    def header(self, source: Source, challenges: list[Challenge], scope: str, what: str) -> str:
-        """Return the header that answers the challenges of `source`.
+    def grant(self, source: Source, challenges: list[Challenge], scopes: Sequence[str], what: str) -> Grant:
+        """Return what answers the challenges of `source`.
 
         Args:
             source: Who challenged.
             challenges: Its ways in.
-            scope: What is to be done there, such as ``repository:library/alpine:pull``.
+            scopes: What is to be done there, such as ``repository:library/alpine:pull``.
             what: What is asked for, for messages.
 
         Raises:
             AuthenticationFailed: There is no way in, or the token service refuses.
+            RegistryError: The token service cannot be reached.
         """
-        credential = self._credentials.find(source.host, source.repository)
-        if credential is not None and credential.registry_token:
-            return f"Bearer {credential.registry_token}"
-        ways = {challenge.scheme: challenge for challenge in reversed(challenges)}
-        if "bearer" in ways:
-            return f"Bearer {self._token(source, ways['bearer'], scope, credential, what)}"
+        with self._asking:
+            credential = self._credential(source)
+            if credential is not None and credential.registry_token:
+                return Grant(f"Bearer {credential.registry_token}")
+            ways = {challenge.scheme: challenge for challenge in reversed(challenges)}
+            if "bearer" in ways:
+                token = self._token(source, ways["bearer"], tuple(scopes), credential, what)
+                return Grant(f"Bearer {token.text}", token.expires_at)
         if "basic" not in ways:
             raise AuthenticationFailed(
                 f"{what}: {source.host} asks for credentials in an unknown way: {sorted(ways)}"
             )
-        if credential is None or credential.identity_token:
+        if credential is None or not credential.secret:
             raise AuthenticationFailed(
                 f"{what}: {source.host} asks for a user name and a password, and none are known; log in"
             )
-        return _basic(credential)
+        return Grant(basic_header(credential))
 
-    def _token(
-        self, source: Source, challenge: Challenge, scope: str, credential: Credential | None, what: str
-    ) -> str:
-        realm = challenge.parameters.get("realm", "")
-        service = challenge.parameters.get("service", "")
-        key = (realm, service, scope, "" if credential is None else credential.key)
-        with self._lock:
-            known = self._tokens.get(key)
-        if known is not None and known.expires_at > time.monotonic():
-            return known.text
-        self._check_realm(source, realm, what)
-        token = self._fetch(source, realm, service, scope, credential, what)
-        with self._lock:
-            self._tokens[key] = token
-        return token.text
-
-    def forget(self, header: str) -> None:
-        """Do not use the token of `header` again: the registry has refused it."""
+    def forget(self, grant: Grant) -> None:
+        """Do not use `grant` again: the registry has refused it."""
         with self._lock:
             self._tokens = {
-                key: token for key, token in self._tokens.items() if header != f"Bearer {token.text}"
+                key: token for key, token in self._tokens.items() if grant.header != f"Bearer {token.text}"
             }
 
-    def _check_realm(self, source: Source, realm: str, what: str) -> None:
-        parts = urlsplit(realm)
-        base = urlsplit(self._transport.base_url(source))
-        reason = ""
-        if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
-            reason = "is not a web address"
-        elif base.scheme == "https" and parts.scheme != "https":
-            reason = "is plain text, while the registry uses TLS"
-        elif parts.hostname != base.hostname and _is_internal(parts.hostname):
-            reason = "leads to this machine or its network, where the registry is not"
-        if reason:
-            raise AuthenticationFailed(f"{what}: the token service {redacted(realm)[:200]!r} {reason}")
+    def identity(self, credential: Credential) -> str:
+        """Return the identity token that a token service gave for `credential`; empty if none did."""
+        with self._lock:
+            return self._identities.get(credential.key, "")
+
+    def _credential(self, source: Source) -> Credential | None:
+        """Return the credential for `source`; helpers are asked once."""
+        place = (source.host, source.repository)
+        if place not in self._known:
+            self._known[place] = self._credentials.find(*place)
+        return self._known[place]
+
+    def _token(
+        self,
+        source: Source,
+        challenge: Challenge,
+        scopes: tuple[str, ...],
+        credential: Credential | None,
+        what: str,
+    ) -> Token:
+        realm = challenge.parameters.get("realm", "")
+        service = challenge.parameters.get("service", "")
+        owner = "" if credential is None else credential.key
+        key = (realm, service, scopes, owner)
+        with self._lock:
+            known = self._tokens.get(key)
+            renewed = self._identities.get(owner, "")
+        if known is not None and known.expires_at > time.monotonic():
+            return known
+        if credential is not None and credential.identity_token and renewed:
+            credential = attrs.evolve(credential, identity_token=renewed)
+        token = self._fetch(source, realm, service, scopes, credential, what)
+        with self._lock:
+            self._tokens[key] = token
+            if token.identity and owner:
+                self._identities[owner] = token.identity
+        return token
 
     def _fetch(
         self,
         source: Source,
         realm: str,
         service: str,
-        scope: str,
+        scopes: tuple[str, ...],
         credential: Credential | None,
         what: str,
-    ) -> _Token:
-        if credential is not None and credential.identity_token:
-            raise AuthenticationFailed(
-                f"{what}: the credential for {source.host} is an identity token, which is not supported yet;"
-                " log in with a user name and a password or access token"
-            )
+    ) -> Token:
+        place = self._service(source, realm, what)
         parts = urlsplit(realm)
-        query = urlencode([(name, text) for name, text in (("service", service), ("scope", scope)) if text])
-        path = f"{parts.path or '/'}?{'&'.join(filter(None, (parts.query, query)))}"
-        headers = {} if credential is None else {"Authorization": _basic(credential)}
-        at = attrs.evolve(
-            source,
-            host=parts.netloc,
-            scheme=parts.scheme,
-            allows_http=False,
-            verify_tls=source.verify_tls or parts.netloc != source.host,
+        question = TokenQuestion(
+            service=place,
+            path=f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}",
+            audience=service,
+            scopes=scopes,
+            credential=credential,
+            wants_identity=self._wants_identity,
+            what=what,
         )
-        with self._transport.request(at, "GET", path, what=f"{what}: token", headers=headers) as answer:
-            if answer.status != _OK:
-                told = "the credentials" if credential is not None else "no credentials; log in"
-                error = refused(answer.refusal(), f"{what}: the token service refused {told}")
-                raise AuthenticationFailed(
-                    str(error), method="GET", url=error.url, status=error.status, codes=error.codes
-                )
-            return _parse_token(answer.read_all(_MAX_TOKEN_BYTES), what)
+        try:
+            return fetch_token(self._transport, question)
+        except RegistryError as error:
+            if not isinstance(error.__cause__, ForbiddenPlaceError):
+                raise
+            raise AuthenticationFailed(
+                f"{what}: the token service {_shown(realm)}: {error.__cause__}; if it is to be "
+                "trusted, name it in trusted_token_services of the engine's configuration"
+            ) from error
+
+    def _service(self, source: Source, realm: str, what: str) -> Source:
+        """Return the token service as a place to ask, if a registry may name it."""
+        base = urlsplit(self._transport.base_url(source))
+        try:
+            parts = urlsplit(realm)
+            is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_address = False
+        reason = ""
+        if not is_address or "@" in parts.netloc or not realm.isprintable() or " " in realm:
+            reason = "is not a web address"
+        elif base.scheme == "https" and parts.scheme != "https":
+            reason = "is plain text, while the registry uses TLS"
+        if reason:
+            raise AuthenticationFailed(f"{what}: the token service {_shown(realm)} {reason}")
+        return Source(
+            parts.netloc,
+            "",
+            scheme=parts.scheme,
+            verify_tls=source.verify_tls or parts.netloc != source.host,
+            places=self._places(source, parts),
+            keeps_origin=True,
+        )
+
+    def _places(self, source: Source, realm: SplitResult) -> frozenset[Place] | None:
+        """Return where the token service may be: anywhere if it is trusted, else in the world or with us."""
+        port = realm.port or _PORTS[realm.scheme]
+        if not self._token_services.isdisjoint((realm.netloc.lower(), f"{realm.hostname}:{port}")):
+            return None
+        place = self._transport.place(source)
+        return frozenset(("public",) if place is None else ("public", place))
 
 
-def _parse_token(data: bytes, what: str) -> _Token:
+def _checked_host(text: str) -> str:
+    key = None if "://" in text else normal_key(text)
+    if key is None or "/" in text:
+        raise InvalidInputError(f"trusted token service {text[:200]!r} is not of the form host or host:port")
+    return text.lower()
+
+
+def _shown(realm: str) -> str:
     try:
-        document = strict_json.loads_object(data, limit=_MAX_TOKEN_BYTES, what="token")
-    except InvalidInputError as error:
-        raise AuthenticationFailed(f"{what}: the token service's answer is no token: {error}") from None
-    text = document.get("token") or document.get("access_token")
-    if not isinstance(text, str) or not text.isascii() or not text.isprintable() or " " in text:
-        raise AuthenticationFailed(f"{what}: the token service's answer holds no token")
-    expires = document.get("expires_in")
-    lasts = float(expires) if isinstance(expires, int) and 0 < expires < 1 << 31 else _DEFAULT_EXPIRY_S
-    return _Token(text, time.monotonic() + max(lasts - _MARGIN_S, 1.0))
-
-
-def _basic(credential: Credential) -> str:
-    pair = f"{credential.username}:{credential.secret}"
-    return f"Basic {base64.b64encode(pair.encode()).decode()}"
-
-
-def _is_internal(host: str) -> bool:
-    """Say whether any address of `host` is one that only this machine or its network can mean."""
-    try:
-        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-    except OSError:
-        return False  # the request itself will say that there is no such host
-    return any(not ipaddress.ip_address(address.partition("%")[0]).is_global for address in found)
+        return repr(redacted(realm)[:200])
+    except ValueError:
+        return "of the registry"

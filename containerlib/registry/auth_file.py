@@ -92,16 +92,16 @@ class AuthFile:
 def auth_files(environ: Mapping[str, str], home: str) -> list[AuthFile]:
     """Return the files to ask, in order; the first that has a credential wins.
 
+    A file that ``REGISTRY_AUTH_FILE`` names stands for the first of them, as it does for podman and skopeo.
+
     Source: containers-auth.json(5), and the places where Docker looks.
     """
-    paths: list[str] = []
-    if environ.get("REGISTRY_AUTH_FILE"):
-        paths.append(environ["REGISTRY_AUTH_FILE"])
-    if environ.get("XDG_RUNTIME_DIR"):
-        paths.append(os.path.join(environ["XDG_RUNTIME_DIR"], "containers/auth.json"))
     config_home = environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
-    paths.append(os.path.join(config_home, "containers/auth.json"))
-    paths.append(_docker_path(environ, home))
+    paths = [
+        environ.get("REGISTRY_AUTH_FILE") or _primary_path(environ),
+        os.path.join(config_home, "containers/auth.json"),
+        _docker_path(environ, home),
+    ]
     files = [AuthFile(path) for path in dict.fromkeys(map(os.path.abspath, paths))]
     if not environ.get("DOCKER_CONFIG"):
         files.append(AuthFile(os.path.join(home, ".dockercfg"), is_legacy=True))
@@ -109,8 +109,14 @@ def auth_files(environ: Mapping[str, str], home: str) -> list[AuthFile]:
 
 
 def login_file(environ: Mapping[str, str], home: str) -> str:
-    """Return the path of the file that a login is written to."""
+    """Return the path of the file that a login is written to, unless one that wins has an entry already."""
     return os.path.abspath(environ.get("REGISTRY_AUTH_FILE") or _docker_path(environ, home))
+
+
+def _primary_path(environ: Mapping[str, str]) -> str:
+    """Return where podman keeps what is forgotten with the session, or at the next start."""
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    return f"{runtime}/containers/auth.json" if runtime else f"/run/containers/{os.getuid()}/auth.json"
 
 
 def _docker_path(environ: Mapping[str, str], home: str) -> str:

@@ -39,14 +39,19 @@ class Credentials:
     """Finds, keeps and forgets credentials; safe for threads. Made by `load`."""
 
     def __init__(
-        self, environ: Mapping[str, str], home: str, *, default_helpers: Sequence[str] = (AUTH_FILES,)
+        self,
+        environ: Mapping[str, str],
+        home: str,
+        *,
+        default_helpers: Sequence[str] = (AUTH_FILES,),
+        logins: dict[str, Credential] | None = None,
     ) -> None:
         self._environ = dict(environ)
         self._files = auth_files(environ, home)
         path = login_file(environ, home)
         self._login_file = next(file for file in self._files if file.path == path)
         self._default_helpers = tuple(default_helpers) or (AUTH_FILES,)
-        self._logins: dict[str, Credential] = {}
+        self._logins = {} if logins is None else logins
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -59,6 +64,7 @@ class Credentials:
         *,
         home: str | None = None,
         default_helpers: Sequence[str] = (AUTH_FILES,),
+        logins: dict[str, Credential] | None = None,
     ) -> Credentials:
         """Prepare for questions; reads no file yet.
 
@@ -67,9 +73,11 @@ class Credentials:
             home: Home directory; None means that of the environment or the user.
             default_helpers: Helpers that are asked for every registry, in order: ``credential-helpers`` of
                 registries.conf.
+            logins: What earlier objects have logged in, which this one uses and changes as well.
         """
         environ = os.environ if environ is None else environ
-        return cls(environ, home or home_directory(environ), default_helpers=default_helpers)
+        home = home or home_directory(environ)
+        return cls(environ, home, default_helpers=default_helpers, logins=logins)
 
     def find(self, host: str, repository: str = "") -> Credential | None:
         """Return the credential for a repository, or None to go there without one.
@@ -99,7 +107,7 @@ class Credentials:
                 break
         return found
 
-    def login(self, host: str, credential: Credential, *, persist: bool) -> None:
+    def login(self, host: str, credential: Credential, *, persist: bool) -> str:
         """Use `credential` for `host` from now on, before any other.
 
         Args:
@@ -108,16 +116,19 @@ class Credentials:
             persist: Whether to keep it for other processes and later ones: with the helper that the user's
                 configuration names for the host, otherwise in the file.
 
+        Returns:
+            The path of the file, or the program that keeps it; empty if it is in memory only.
+
         Raises:
             InvalidInputError: The file does not have its form, or a helper cannot keep such a credential.
             AuthenticationFailed: The helper failed.
             OSError: The file cannot be written.
         """
         key = _host_key(host)
-        if persist:
-            self._persist(key, credential)
+        kept = self._persist(key, credential) if persist else ""
         with self._lock:
             self._logins[key] = credential
+        return kept
 
     def logout(self, host: str) -> bool:
         """Forget the credentials of `host` wherever they are kept; return whether there were any.
@@ -169,17 +180,29 @@ class Credentials:
                 return found
         return config.credential_for(key, repository)
 
-    def _persist(self, key: str, credential: Credential) -> None:
+    def _persist(self, key: str, credential: Credential) -> str:
         first = self._default_helpers[0]
         if first != AUTH_FILES:
-            self._default_helper(first).store(key, credential)
-            return
-        config = self._login_file.read() or DockerConfig(self._login_file.path)
+            helper = self._default_helper(first)
+            helper.store(key, credential)
+            return helper.program
+        file, config = self._file_for_login(key)
         use = config.helper_for(key)
-        if use is not None:
-            self._helper(use).store(use.server, credential)
-        kept = credential if use is None else None
-        self._login_file.edit(lambda document: with_entry(document, key, kept))
+        if use is None:
+            file.edit(lambda document: with_entry(document, key, credential))
+            return file.path
+        helper = self._helper(use)
+        helper.store(use.server, credential)
+        file.edit(lambda document: with_entry(document, key, None))
+        return helper.program
+
+    def _file_for_login(self, key: str) -> tuple[AuthFile, DockerConfig]:
+        """Return the file that a login is written to: an older entry must not win over it later."""
+        for file in self._files[: self._files.index(self._login_file)]:
+            config = file.read()
+            if config is not None and key in config.auths:
+                return file, config
+        return self._login_file, self._login_file.read() or DockerConfig(self._login_file.path)
 
     def _helpers_of(
         self, key: str, inline: DockerConfig | None, configs: Sequence[DockerConfig]

@@ -110,6 +110,14 @@ class RegistriesConfig:
         registry = self._matching(reference)
         return self._source(reference, insecure=None if registry is None else registry.insecure)
 
+    def host_source(self, host: str) -> Source:
+        """Return where the registry `host` itself is reached, whatever is done there.
+
+        Raises:
+            RegistryBlocked: The configuration forbids all of it.
+        """
+        return attrs.evolve(self.push_source(Reference(host, "")), repository="")
+
     def candidates(self, text: str) -> list[str]:
         """Return the full names that `text` may mean, in the order in which to try.
 

@@ -5,7 +5,12 @@ A value only. Made by the configuration of registries, used by the client.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
+
+if TYPE_CHECKING:
+    from containerlib.registry.addresses import Place
 
 __all__ = ["Source"]
 
@@ -22,6 +27,8 @@ class Source:
         allows_http: Whether plain http may be tried when the host does not speak TLS. Never follows from a
             certificate that is not valid.
         is_mirror: Whether it stands in for another registry.
+        places: Where the host may lead, if it was a registry that named it; None for anywhere.
+        keeps_origin: Whether redirects to other hosts are refused instead of followed without credentials.
     """
 
     host: str
@@ -30,6 +37,8 @@ class Source:
     verify_tls: bool = True
     allows_http: bool = False
     is_mirror: bool = False
+    places: frozenset[Place] | None = None
+    keeps_origin: bool = False
 
     @property
     def base_url(self) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 from attrs import evolve, frozen
 
 from containerlib.errors import CgroupError, UnsupportedHost
+from containerlib.runtime.cgroup_exec import ExecCgroup, Place
 from containerlib.runtime.cgroup_files import (
     kill_below,
     pids_below,
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     from containerlib.options import Resources
     from containerlib.runtime.cgroup_limits import Setting
-    from containerlib.runtime.cgroup_v1 import BranchV1
-    from containerlib.runtime.cgroup_v2 import BranchV2
 
 __all__ = ["CgroupUsage", "ContainerCgroup", "ContainerEngine", "Place", "Step"]
 
@@ -52,18 +51,6 @@ class CgroupUsage:
     memory_peak_bytes: int | None
     oom_kills: int
     pids_peak: int | None
-
-
-@frozen
-class Place:
-    """Where directories of containers are made: an open directory of the engine in one tree.
-
-    `prefix` is its path below the engine's directory, empty or with a slash at the end.
-    """
-
-    branch: BranchV1 | BranchV2
-    fd: int
-    prefix: str = ""
 
 
 @frozen
@@ -268,6 +255,21 @@ class ContainerCgroup:
             changes += [(own, evolve(setting, value=value)) for value in _reset_values(own, setting)]
         self._apply(changes)
         self.resources = resources
+
+    def enter_exec(self, exec_id: str) -> ExecCgroup:
+        """Open what a further process joins the container by; it gets a group of its own where there is one.
+
+        Raises:
+            CgroupError: The container's directories are gone.
+        """
+        result = ExecCgroup(self.container_id, exec_id)
+        try:
+            for place in self._places:
+                result.enter(place)
+        except OSError as error:
+            result.close()
+            raise translated(error, "join", controller="", path=self._path(self._places[0], "")) from error
+        return result
 
     def close(self) -> None:
         """Close the descriptors for joining. The directories stay. Closing twice is not an error."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from attrs import frozen
 
@@ -29,9 +29,9 @@ from containerlib.runtime.host import RLIMIT_NUMBERS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from containerlib.oci.runtime_spec import DeviceNode, Linux, PosixRlimit, Spec, SpecMount
+    from containerlib.oci.runtime_spec import DeviceNode, Linux, PosixRlimit, Process, Spec, SpecMount
 
-__all__ = ["BindSource", "RootPlan", "lower"]
+__all__ = ["BindSource", "RootPlan", "lower", "lower_exec"]
 
 _NAMESPACE_FLAGS = {
     "mount": 0x00020000,
@@ -258,12 +258,68 @@ def lower(
         root_work=root.work,
         root_lowers=root.lowers,
         files=tuple(NativeFile(target=target, content=content) for target, content in files.items()),
+        hostname=spec.hostname or None,
+        domainname=spec.domainname or None,
+        **_lower_process(process),
+        fault=fault,
+    )
+
+
+@lru_cache(maxsize=64)
+def _lower_fixed_exec(rlimits: tuple[PosixRlimit, ...], seccomp: bytes) -> NativeFixed:
+    return NativeFixed(rlimits=_lower_rlimits(rlimits), seccomp=seccomp)
+
+
+def lower_exec(
+    process: Process, *, seccomp: bytes, fault: tuple[int, int, int, int] = (0, 0, 0, 0)
+) -> NativeSpec:
+    """The native spec of a process that joins a container.
+
+    Args:
+        process: What to start there.
+        seccomp: Compiled filter; empty for none.
+        fault: For tests: action, step, errno, index.
+    """
+    chosen = (
+        (True, lib.CTR_SPEC_JOIN),
+        (process.no_new_privileges, lib.CTR_SPEC_NO_NEW_PRIVS),
+        (process.terminal, lib.CTR_SPEC_CONSOLE),
+        (process.oom_score_adj is not None, lib.CTR_SPEC_OOM_SCORE),
+    )
+    return NativeSpec(
+        fixed=_lower_fixed_exec(process.rlimits, seccomp),
+        flags=sum(flag for wanted, flag in chosen if wanted),
+        namespaces=0,
+        staging="",
+        **_lower_process(process),
+        fault=fault,
+    )
+
+
+class _NativeProcess(TypedDict):
+    """The fields of a native spec that come from the process alone."""
+
+    groups: tuple[int, ...]
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    programs: tuple[str, ...]
+    workdir: str
+    capabilities: int
+    ambient: int
+    uid: int
+    gid: int
+    umask: int
+    oom_score_adj: int
+    console_rows: int
+    console_columns: int
+
+
+def _lower_process(process: Process) -> _NativeProcess:
+    return _NativeProcess(
         groups=process.user.additional_gids,
         args=process.args,
         env=process.env,
         programs=_programs(process.args, process.env),
-        hostname=spec.hostname or None,
-        domainname=spec.domainname or None,
         workdir=process.cwd,
         capabilities=_mask(process.capabilities.bounding),
         ambient=_mask(process.capabilities.ambient),
@@ -273,7 +329,6 @@ def lower(
         oom_score_adj=process.oom_score_adj or 0,
         console_rows=process.console_size[1],
         console_columns=process.console_size[0],
-        fault=fault,
     )
 
 

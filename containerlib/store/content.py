@@ -7,7 +7,10 @@ Does not know what a blob means.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
+import io
 import os
 import stat
 from typing import TYPE_CHECKING, BinaryIO
@@ -20,14 +23,17 @@ from containerlib._util.atomic_file import (
     collect_temporary_files,
     remove_file,
 )
-from containerlib.errors import BlobNotFound, DigestMismatch, SizeMismatch, StoreCorrupted
+from containerlib.errors import BlobNotFound, DigestMismatch, InvalidDigest, SizeMismatch, StoreCorrupted
 from containerlib.oci.digest import Digest
-from containerlib.store.ingest import Ingest, collect_ingests
+from containerlib.store.ingest import Ingest, collect_ingests, drop_ingest
+from containerlib.store.quarantine import put_aside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
+
+    from _typeshed import WriteableBuffer
 
     from containerlib.oci.descriptor import Descriptor
     from containerlib.store.layout import Layout
@@ -52,8 +58,16 @@ class BlobWriter:
     Looks enough like a binary file for code that only writes.
     """
 
-    def __init__(self, layout: Layout, *, digest: Digest | None, size: int | None, limit: int | None) -> None:
-        algorithm = digest.algorithm if digest is not None else "sha256"
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        digest: Digest | None,
+        size: int | None,
+        limit: int | None,
+        algorithm: str = "sha256",
+    ) -> None:
+        algorithm = digest.algorithm if digest is not None else algorithm
         self._layout = layout
         self._algorithm = algorithm
         self._expected_digest = digest
@@ -69,7 +83,15 @@ class BlobWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove it, unless it was committed; safe to call again."""
         self._pending.discard()
+
+    def open(self) -> BinaryIO:
+        """Open what was written for reading, from its beginning."""
+        return self._pending.open()
 
     def write(self, data: bytes | memoryview) -> int:
         """Append `data`.
@@ -97,7 +119,13 @@ class BlobWriter:
         digest = self.digest
         if self._expected_digest is not None and digest != self._expected_digest:
             raise DigestMismatch("blob", expected=self._expected_digest, actual=digest)
-        self._pending.commit(self._layout.blob(digest), durable=False)
+        path = self._layout.blob(digest)
+        try:
+            self._pending.commit(path, durable=False)
+        except IsADirectoryError:
+            # No blob is a directory: whatever it is, it must not keep the right content out.
+            put_aside(self._layout, path)
+            self._pending.commit(path, durable=False)
         return Blob(digest, self.size)
 
     @property
@@ -121,16 +149,22 @@ class ContentStore:
     layout: Layout
 
     def writer(
-        self, *, digest: Digest | None = None, size: int | None = None, limit: int | None = None
+        self,
+        *,
+        digest: Digest | None = None,
+        size: int | None = None,
+        limit: int | None = None,
+        algorithm: str = "sha256",
     ) -> BlobWriter:
         """Begin a blob.
 
         Args:
-            digest: The promised digest; None accepts any content and names it by sha256.
+            digest: The promised digest; None accepts any content.
             size: The promised size in bytes.
             limit: Most bytes that are accepted when no size was promised.
+            algorithm: What names the content if no digest was promised.
         """
-        return BlobWriter(self.layout, digest=digest, size=size, limit=limit)
+        return BlobWriter(self.layout, digest=digest, size=size, limit=limit, algorithm=algorithm)
 
     def put(self, data: bytes, *, digest: Digest | None = None) -> Blob:
         """Store `data`, verifying it against `digest` if one is given."""
@@ -163,27 +197,24 @@ class ContentStore:
         """
         return Ingest(self.layout, digest, size)
 
-    def exists(self, digest: Digest, *, size: int | None = None) -> bool:
-        """Say whether the blob is here; with `size`, one of another size does not count."""
+    def has_begun(self, digest: Digest) -> bool:
+        """Say whether a beginning of the blob is here, which `ingest` would go on with."""
+        return os.path.exists(self.layout.ingest(digest))
+
+    def forget(self, digest: Digest) -> None:
+        """Remove the beginning of a blob that nobody is writing, because it may be of something else."""
+        drop_ingest(self.layout, digest)
+
+    def exists(self, digest: Digest) -> bool:
+        """Say whether the blob is here."""
         try:
-            info = os.stat(self.layout.blob(digest), follow_symlinks=False)
+            return stat.S_ISREG(os.lstat(self.layout.blob(digest)).st_mode)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        return stat.S_ISREG(info.st_mode) and size in {None, info.st_size}
 
-    def matches(self, digest: Digest) -> bool:
-        """Say whether the blob is here and still hashes to its name.
-
-        Cost: reads all of it.
-        """
-        found = hashlib.new(digest.algorithm)
-        try:
-            with self.open(digest, buffer_bytes=0) as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    found.update(chunk)
-        except BlobNotFound:
-            return False
-        return found.hexdigest() == digest.hex
+    def holds(self, descriptor: Descriptor) -> bool:
+        """Say whether the blob of `descriptor` is here with the size that it must have."""
+        return self.exists(descriptor.digest) and self.size(descriptor.digest) == descriptor.size
 
     def size(self, digest: Digest) -> int:
         """Return the size in bytes of a blob, which must exist."""
@@ -197,12 +228,50 @@ class ContentStore:
 
         Raises:
             BlobNotFound: There is no such blob.
+            StoreCorrupted: Something else than a file is in its place.
         """
+        fd = self._open(digest)
+        return open(fd, "rb", buffering=buffer_bytes)
+
+    def open_verified(self, digest: Digest) -> BinaryIO:
+        """Open a blob such that whoever reads it to its end has read what it is named after.
+
+        Reading raises `StoreCorrupted` at the end if that is not so. It can be rewound.
+
+        Raises:
+            BlobNotFound: There is no such blob.
+            StoreCorrupted: Something else than a file is in its place.
+
+        Cost: hashing the content while it is read.
+        """
+        reader = _VerifyingReader(self._open(digest), self.layout.blob(digest), digest)
+        return io.BufferedReader(reader, _CHUNK_BYTES)
+
+    def is_intact(self, digest: Digest) -> bool:
+        """Say whether a blob is here and has the content that it is named after, by reading all of it."""
         try:
-            fd = os.open(self.layout.blob(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with self.open_verified(digest) as file:
+                while file.read(_CHUNK_BYTES):
+                    pass
+        except (BlobNotFound, StoreCorrupted):
+            return False
+        return True
+
+    def _open(self, digest: Digest) -> int:
+        path = self.layout.blob(digest)
+        try:
+            # Not to wait for a fifo, and not to follow a link, either of which has no business here.
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             raise BlobNotFound(f"no blob {digest}") from None
-        return open(fd, "rb", buffering=buffer_bytes)
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.ENXIO}:
+                raise StoreCorrupted(path, "not a file; pull it again") from None
+            raise
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise StoreCorrupted(path, "not a file; pull it again")
+        return fd
 
     def read(self, digest: Digest, *, limit: int) -> bytes:
         """Return a whole small blob, verified again.
@@ -236,8 +305,11 @@ class ContentStore:
         """Yield every blob."""
         for algorithm in _ALGORITHMS:
             for entry in _files(self.layout.blob_directory(algorithm)):
-                if not entry.name.startswith(TEMPORARY_PREFIX):
-                    yield Blob(Digest(f"{algorithm}:{entry.name}"), entry.stat(follow_symlinks=False).st_size)
+                # Others than files, and names that are no digests, are the business of a check.
+                with contextlib.suppress(FileNotFoundError, InvalidDigest):
+                    if entry.is_file(follow_symlinks=False) and not entry.name.startswith(TEMPORARY_PREFIX):
+                        digest = Digest(f"{algorithm}:{entry.name}")
+                        yield Blob(digest, entry.stat(follow_symlinks=False).st_size)
 
     def collect_stale(self) -> int:
         """Remove blobs whose writer died before the commit, and downloads that nobody goes on with.
@@ -247,6 +319,46 @@ class ContentStore:
         """
         stale = sum(collect_temporary_files(self.layout.blob_directory(name)) for name in _ALGORITHMS)
         return stale + collect_ingests(self.layout)
+
+
+class _VerifyingReader(io.RawIOBase):
+    """A file that lets nobody take its end for good before all of it was hashed."""
+
+    def __init__(self, fd: int, path: str, digest: Digest) -> None:
+        super().__init__()
+        self._fd = fd
+        self._path = path
+        self._digest = digest
+        self._hash = hashlib.new(digest.algorithm)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        if (offset, whence) != (0, os.SEEK_SET):
+            raise io.UnsupportedOperation("verified content is read from its beginning")
+        self._hash = hashlib.new(self._digest.algorithm)
+        return os.lseek(self._fd, 0, os.SEEK_SET)
+
+    def tell(self) -> int:
+        return os.lseek(self._fd, 0, os.SEEK_CUR)
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer)
+        count = os.readv(self._fd, [view])
+        self._hash.update(view[:count])
+        if count == 0 and self._hash.hexdigest() != self._digest.hex:
+            raise StoreCorrupted(self._path, "content does not match its digest; pull it again")
+        return count
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+        super().close()
 
 
 def _files(directory: str) -> list[os.DirEntry[str]]:

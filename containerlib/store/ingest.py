@@ -12,9 +12,18 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from containerlib._util.atomic_file import make_directory, publish_file, remove_file
+from containerlib._util.atomic_file import (
+    append,
+    empty,
+    make_directory,
+    publish_file,
+    remove_file,
+    remove_unlocked,
+)
+from containerlib._util.disk_error import translated
 from containerlib.errors import DigestMismatch, SizeMismatch
 from containerlib.oci.digest import Digest
+from containerlib.store.quarantine import put_aside
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -22,7 +31,7 @@ if TYPE_CHECKING:
 
     from containerlib.store.layout import Layout
 
-__all__ = ["Ingest", "collect_ingests"]
+__all__ = ["Ingest", "collect_ingests", "drop_ingest"]
 
 _CHUNK_BYTES = 1 << 20
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -78,9 +87,7 @@ class Ingest:
                 f"blob {self._digest}", expected=self._expected_size, actual=self.size + len(data)
             )
         self._hash.update(data)
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._fd, rest) :]
+        append(self._fd, data, self._path)
         self.size += len(data)
         return len(data)
 
@@ -98,15 +105,23 @@ class Ingest:
             self._drop()
             raise DigestMismatch("blob", expected=self._digest, actual=actual)
         make_directory(self._layout.blob_directory(self._digest.algorithm))
-        publish_file(self._path, self._layout.blob(self._digest))
+        path = self._layout.blob(self._digest)
+        try:
+            publish_file(self._path, path)
+        except IsADirectoryError:
+            # No blob is a directory: whatever it is, it must not keep the right content out.
+            put_aside(self._layout, path)
+            publish_file(self._path, path)
         self._close()
 
     def _open(self) -> int:
         try:
-            fd = os.open(self._path, _FLAGS, 0o600)
+            with translated(self._path):
+                fd = os.open(self._path, _FLAGS, 0o600)
         except FileNotFoundError:
             make_directory(self._layout.ingests)
-            fd = os.open(self._path, _FLAGS, 0o600)
+            with translated(self._path):
+                fd = os.open(self._path, _FLAGS, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:
             return fd
@@ -120,8 +135,7 @@ class Ingest:
         if self.size > self._expected_size:
             self._hash = hashlib.new(self._digest.algorithm)
             self.size = 0
-            os.ftruncate(self._fd, 0)
-            os.lseek(self._fd, 0, os.SEEK_SET)
+            empty(self._fd, self._path)
 
     def _drop(self) -> None:
         remove_file(self._path)
@@ -138,16 +152,12 @@ def collect_ingests(layout: Layout) -> int:
     count = 0
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(layout.ingests):
-            with contextlib.suppress(FileNotFoundError, BlockingIOError):
-                _collect(f"{layout.ingests}/{name}")
-                count += 1
+            with contextlib.suppress(FileNotFoundError):
+                count += remove_unlocked(f"{layout.ingests}/{name}")
     return count
 
 
-def _collect(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(path)
-    finally:
-        os.close(fd)
+def drop_ingest(layout: Layout, digest: Digest) -> None:
+    """Remove what has come of a blob, unless somebody is writing it."""
+    with contextlib.suppress(FileNotFoundError):
+        remove_unlocked(layout.ingest(digest))

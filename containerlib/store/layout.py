@@ -92,6 +92,11 @@ class Layout:
         return f"{self.root}/leases"
 
     @property
+    def quarantine(self) -> str:
+        """Directory of what a repair has put aside, for people to look at and to remove."""
+        return f"{self.root}/quarantine"
+
+    @property
     def locks(self) -> str:
         """Directory of lock files of objects that have no file of their own yet."""
         return f"{self.root}/locks"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from containerlib._util import file_lock, strict_json
-from containerlib._util.atomic_file import make_directory
+from containerlib._util.atomic_file import append, make_directory, remove_file
 from containerlib.errors import InvalidDigest, InvalidInputError
 from containerlib.oci.digest import Digest
 from containerlib.store.boot import boot_id
@@ -60,6 +60,7 @@ class Lease:
         self.id = lease_id
         self._layout = layout
         self._fd = fd
+        self._pid = os.getpid()
 
     def protect(self, digests: Iterable[Digest]) -> None:
         """Keep `digests` (of blobs, or chain ids of snapshots) until the lease ends.
@@ -68,15 +69,21 @@ class Lease:
         """
         lines = "".join(f"{digest}\n" for digest in digests).encode()
         with file_lock.locked(self._layout.collection_lock, shared=True):
-            os.write(self._fd, lines)
+            append(self._fd, lines, self._path)
 
     def release(self) -> None:
-        """End the lease; safe to call again."""
+        """End the lease; safe to call again. In a forked child the lease stays the parent's."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{self._layout.leases}/{self.id}")
-            os.close(fd)
+            try:
+                if self._pid == os.getpid():
+                    remove_file(self._path)
+            finally:
+                os.close(fd)
+
+    @property
+    def _path(self) -> str:
+        return f"{self._layout.leases}/{self.id}"
 
 
 @attrs.frozen
@@ -117,9 +124,16 @@ class LeaseStore:
             if fd is None:
                 result |= self._digests(lease_id)
             else:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(f"{self.layout.leases}/{lease_id}")
+                remove_file(f"{self.layout.leases}/{lease_id}")
                 os.close(fd)
+        return result
+
+    def survey(self) -> set[Digest]:
+        """Return every digest that a live lease protects, and change nothing."""
+        result: set[Digest] = set()
+        for lease_id in self._ids():
+            if self.is_alive(lease_id):
+                result |= self._digests(lease_id)
         return result
 
     def _create(self, purpose: str) -> Lease:
@@ -131,7 +145,11 @@ class LeaseStore:
                 break
         lease = Lease(self.layout, lease_id, fd)
         holder = {"purpose": purpose, **attrs.asdict(Holder.current())}
-        os.write(fd, strict_json.dumps(holder) + b"\n")
+        try:
+            append(fd, strict_json.dumps(holder) + b"\n", f"{self.layout.leases}/{lease_id}")
+        except BaseException:
+            lease.release()
+            raise
         return lease
 
     def _ids(self) -> list[str]:
@@ -142,10 +160,10 @@ class LeaseStore:
 
     def _lock_of_dead(self, lease_id: str) -> int | None:
         """Lock a lease that nobody holds; None if it is held or gone."""
-        path = f"{self.layout.leases}/{lease_id}"
-        if not os.path.exists(path):
+        try:
+            return file_lock.acquire(f"{self.layout.leases}/{lease_id}", blocking=False, create=False)
+        except FileNotFoundError:
             return None
-        return file_lock.acquire(path, blocking=False)
 
     def _digests(self, lease_id: str) -> set[Digest]:
         try:

@@ -6,6 +6,7 @@ Readers never wait. What a document means is the caller's business.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -17,14 +18,27 @@ from containerlib.errors import InvalidInputError, NameInUse, NotFoundError, Sto
 from containerlib.store.layout import checked_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["RecordStore"]
+__all__ = ["FORMAT", "RecordStore", "check_format"]
+
+FORMAT = 1
+"""The form of the documents of the store. A document of another form says so in its field ``format``."""
 
 _LIMIT = 16 << 20
 _SUFFIX = ".json"
 _LOCK_SUFFIX = ".lock"
+
+
+def check_format(document: Mapping[str, object], path: str) -> None:
+    """Refuse a document that a later version has written in a form of its own.
+
+    Raises:
+        StoreCorrupted: It is of another form than this version knows.
+    """
+    found = document.get("format", FORMAT)
+    if found != FORMAT:
+        raise StoreCorrupted(path, f"has format {str(found)[:20]}: it needs a newer version of containerlib")
 
 
 @attrs.frozen
@@ -51,11 +65,15 @@ class RecordStore:
         path = self._path(name)
         try:
             with open(path, "rb", buffering=0) as file:
-                return strict_json.loads_object(file.read(), limit=_LIMIT, what=self.what)
+                document = strict_json.loads_object(file.read(), limit=_LIMIT, what=self.what)
         except FileNotFoundError:
             raise NotFoundError(f"no {self.what} {name!r}") from None
+        except IsADirectoryError:
+            raise StoreCorrupted(path, "not a file") from None
         except InvalidInputError as error:
             raise StoreCorrupted(path, str(error)) from None
+        check_format(document, path)
+        return document
 
     def exists(self, name: str) -> bool:
         """Say whether there is a document called `name`."""
@@ -113,9 +131,18 @@ class RecordStore:
             if entry.endswith(_SUFFIX) and not entry.startswith(".")
         )
 
-    def lock(self, name: str) -> AbstractContextManager[None]:
-        """Return the lock of one document, for several steps that belong together."""
-        return file_lock.locked(f"{self.directory}/{checked_name(name, self.what)}{_LOCK_SUFFIX}")
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold the lock of one document, for several steps that belong together."""
+        path = f"{self.directory}/{checked_name(name, self.what)}{_LOCK_SUFFIX}"
+        with file_lock.locked(path):
+            try:
+                yield
+            except BaseException:
+                # It was to guard a document that did not come to be.
+                if not self.exists(name):
+                    remove_file(path)
+                raise
 
     def _path(self, name: str) -> str:
         return f"{self.directory}/{checked_name(name, self.what)}{_SUFFIX}"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from containerlib.store.layout import Layout
 
-__all__ = ["ReferenceStore"]
+__all__ = ["ReferenceStore", "reference_key"]
 
 _MAX_NAME_LENGTH = 1024
 _SETTLED_NS = 100_000_000
@@ -65,21 +65,21 @@ class ReferenceStore:
             return listed.get(name)
         records = self._records
         try:
-            return self._target(_key(name), records.get(_key(name)), name)
+            return self._target(reference_key(name), records.get(reference_key(name)), name)
         except NotFoundError:
             return None
 
     def set(self, name: str, target: Descriptor) -> None:
         """Make `name` point at `target` from now on, in one step."""
-        self._records.set(_key(name), {"name": name, "target": target.to_json()})
+        self._records.set(reference_key(name), {"name": name, "target": target.to_json()})
 
     def remove(self, name: str) -> bool:
         """Remove the reference `name`; return whether it was there."""
-        return self._records.remove(_key(name))
+        return self._records.remove(reference_key(name))
 
     def remove_locked(self, name: str) -> bool:
         """Do what `remove` does, for a caller that holds the lock of `name`."""
-        return self._records.remove_locked(_key(name))
+        return self._records.remove_locked(reference_key(name))
 
     def list(self, *, skip_damaged: bool = False) -> dict[str, Descriptor]:
         """Return every reference and its target, sorted by name.
@@ -114,9 +114,30 @@ class ReferenceStore:
             self._listing.remember(stamp, result)
         return dict(result)
 
+    def set_at(self, name: str) -> float:
+        """Return when `name` was last set, in seconds since 1970; 0 if there is no such reference."""
+        try:
+            return os.stat(f"{self.layout.references}/{reference_key(name)}.json").st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    def read(self, key: str) -> str | None:
+        """Return the name in the file called `key`, or None if there is no such file.
+
+        Raises:
+            StoreCorrupted: It is no reference.
+        """
+        try:
+            document = self._records.get(key)
+        except NotFoundError:
+            return None
+        name = str(document.get("name"))
+        self._target(key, document, name)
+        return name
+
     def lock(self, name: str) -> AbstractContextManager[None]:
         """Return the lock of the reference `name`."""
-        return self._records.lock(_key(name))
+        return self._records.lock(reference_key(name))
 
     def _stamp(self) -> tuple[int, int]:
         """Return what changes whenever a file of the directory is made, replaced or removed."""
@@ -141,7 +162,8 @@ class ReferenceStore:
             raise StoreCorrupted(path, str(error)) from None
 
 
-def _key(name: str) -> str:
+def reference_key(name: str) -> str:
+    """Return what the file of the reference `name` is called."""
     if not name or len(name) > _MAX_NAME_LENGTH:
         raise InvalidInputError(f"reference {name[:80]!r} is empty or too long")
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 import attrs
 
 from containerlib._util import file_lock, strict_json
-from containerlib._util.atomic_file import make_directory, rename_directory, write_atomic
+from containerlib._util.atomic_file import make_directory, move, rename_directory, write_atomic
 from containerlib._util.remove_tree import MOVED_PREFIX, remove_tree
 from containerlib.errors import InvalidDigest, InvalidInputError, SnapshotNotFound, StoreCorrupted
 from containerlib.oci.digest import ChainId, Digest
 from containerlib.store.boot import boot_id
+from containerlib.store.record import check_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,14 +33,14 @@ if TYPE_CHECKING:
     from containerlib.store.layout import Layout
     from containerlib.store.lease import Lease, LeaseStore
 
-__all__ = ["ActiveSnapshot", "Snapshot", "SnapshotStore"]
+__all__ = ["ACTIVE_PREFIX", "TRASH_PREFIX", "ActiveSnapshot", "Snapshot", "SnapshotStore"]
 
 _TREE = "fs"
 _RECORD = "snapshot.json"
 _DURABLE = "durable"
 _RECORD_LIMIT = 64 << 10
-_TRASH_PREFIX = ".trash-"
-_ACTIVE_PREFIX = "active-"
+TRASH_PREFIX = ".trash-"
+ACTIVE_PREFIX = "active-"
 
 # linux/fs.h; the numbers are the same on x86-64 and arm64.
 _FS_IOC_GETFLAGS = 0x80086601
@@ -96,9 +97,13 @@ class SnapshotStore:
         if not os.path.isdir(self.layout.snapshots):
             make_directory(self.layout.snapshots)
             _spread_subdirectories(self.layout.snapshots)
-        make_directory(directory)
         path = f"{directory}/{_TREE}"
-        make_directory(path, 0o755)
+        try:
+            make_directory(directory)
+            make_directory(path, 0o755)
+        except BaseException:
+            self._discard(directory)
+            raise
         return ActiveSnapshot(key, path)
 
     def commit(
@@ -170,6 +175,7 @@ class SnapshotStore:
         try:
             with open(path, "rb", buffering=0) as file:
                 record = strict_json.loads_object(file.read(), limit=_RECORD_LIMIT)
+            check_format(record, path)
             parent, size_bytes = record["parent"], record["size_bytes"]
             if record.get("boot_id") not in {None, boot_id()} and not os.path.exists(
                 f"{directory}/{_DURABLE}"
@@ -183,7 +189,9 @@ class SnapshotStore:
             )
         except FileNotFoundError:
             raise SnapshotNotFound(f"no snapshot {name}") from None
-        except (KeyError, InvalidInputError) as error:
+        except (NotADirectoryError, IsADirectoryError):
+            raise StoreCorrupted(path, "not a file in a directory") from None
+        except (KeyError, TypeError, InvalidInputError) as error:
             raise StoreCorrupted(path, f"damaged record: {error}") from None
 
     def stack(self, name: ChainId) -> list[Snapshot]:
@@ -215,11 +223,15 @@ class SnapshotStore:
         """Do the first half of `remove`, at the cost of one rename; `empty_trash` does the other."""
         return self._hide(self.layout.snapshot(name)) is not None
 
+    def hide_directory(self, directory: str) -> None:
+        """Do what `hide` does for what lies where a snapshot should, whatever it is."""
+        self._hide(directory)
+
     def empty_trash(self) -> int:
         """Delete the files of snapshots that were hidden, by whomever; return how many there were."""
         count = 0
         for entry in _names(self.layout.snapshots):
-            if entry.startswith((_TRASH_PREFIX, MOVED_PREFIX)):
+            if entry.startswith((TRASH_PREFIX, MOVED_PREFIX)):
                 remove_tree(f"{self.layout.snapshots}/{entry}")
                 count += 1
         return count
@@ -242,8 +254,8 @@ class SnapshotStore:
         """Remove what dead operations left behind; return how many directories that were."""
         count = self.empty_trash()
         for entry in _names(self.layout.snapshots):
-            if entry.startswith(_ACTIVE_PREFIX):
-                lease_id = entry.removeprefix(_ACTIVE_PREFIX).partition("-")[0]
+            if entry.startswith(ACTIVE_PREFIX):
+                lease_id = entry.removeprefix(ACTIVE_PREFIX).partition("-")[0]
                 if not leases.is_alive(lease_id):
                     count += self._discard(f"{self.layout.snapshots}/{entry}")
         return count
@@ -256,12 +268,8 @@ class SnapshotStore:
         return True
 
     def _hide(self, directory: str) -> str | None:
-        trash = f"{self.layout.snapshots}/{_TRASH_PREFIX}{os.urandom(8).hex()}"
-        try:
-            os.rename(directory, trash)
-        except FileNotFoundError:
-            return None
-        return trash
+        trash = f"{self.layout.snapshots}/{TRASH_PREFIX}{os.urandom(8).hex()}"
+        return trash if move(directory, trash) else None
 
 
 def _spread_subdirectories(path: str) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from containerlib._util.disk_error import translated
+from containerlib._util.failpoint import reach
 from containerlib._util.memo import Memo
 from containerlib.store.content import ContentStore
 from containerlib.store.layout import Layout
@@ -69,5 +71,7 @@ class Stores:
         if self.durable:
             from containerlib._native.path import sync_filesystem  # noqa: PLC0415 - not there in unit tests
 
-            sync_filesystem(self.layout.root)
+            reach("sync file system", self.layout.root)
+            with translated(self.layout.root):
+                sync_filesystem(self.layout.root)
             self.snapshots.mark_durable(names)

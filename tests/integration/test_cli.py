@@ -606,11 +606,11 @@ def test_terminal_needs_a_terminal(cli: CommandLine) -> None:
 
 
 def test_images_are_listed(cli: CommandLine) -> None:
-    """The list has each name with id, size and number of layers, as a table, as JSON, or ids only."""
+    """The list has each name with id, age and size, as a table, as JSON, or ids only."""
     header, *rows = cli.output("images").splitlines()
     assert header.split("  ")[0] == "REPOSITORY"
     row = next(row.split() for row in rows if row.startswith("host "))
-    assert (row[1], len(row[2]), row[4]) == ("latest", 12, "1")
+    assert (row[1], len(row[2]), row[3]) == ("latest", 12, "N/A")
     documents = [json.loads(line) for line in cli.output("images", "ls", "--format", "json").splitlines()]
     document = next(each for each in documents if "docker.io/library/host:latest" in each["references"])
     assert document["id"].startswith(f"sha256:{row[2]}")

@@ -15,7 +15,7 @@ from support.engine import BUSYBOX, busybox_tree, new_engine
 from support.posture import Posture
 
 import containerlib as cl
-from containerlib._native.spawn import _WALL  # the only flag that sees our processes
+from containerlib._native.program import WALL  # the only flag that sees our processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -217,5 +217,5 @@ def test_no_child_is_left_to_reap(made: Engine) -> None:
     container = made.images.get("box:1").run(["true"], lifetime="detached")
     container.wait(timeout_s=10)
     with pytest.raises(ChildProcessError):
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | _WALL)
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | WALL)
     made.close()

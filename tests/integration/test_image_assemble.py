@@ -30,10 +30,10 @@ from containerlib.errors import (
 from containerlib.image.assemble import assemble_image
 from containerlib.image.collect import collect
 from containerlib.image.directory import from_directory
+from containerlib.image.prune import prune_images
 from containerlib.image.resolve import (
     get_image,
     list_images,
-    prune_images,
     remove_image,
     tag_image,
     untag_image,
@@ -449,7 +449,8 @@ WORKER = """
 import os, sys
 from containerlib.image.assemble import assemble_image
 from containerlib.image.collect import collect
-from containerlib.image.resolve import get_image, list_images, remove_image, prune_images
+from containerlib.image.resolve import get_image, list_images, remove_image
+from containerlib.image.prune import prune_images
 from containerlib.layer.archive import LayerEntry
 from containerlib.errors import ImageNotFound, ResourceInUse
 from containerlib.store.stores import Stores

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.archives import archive, file
@@ -140,3 +140,45 @@ def test_bad_targets_are_refused(engine: Engine) -> None:
     config = cl.EngineConfig(offline=True)
     with cl.Engine(engine.root, engine.run_root, config) as offline, pytest.raises(cl.Offline):
         offline.images.push("x:1")
+
+
+def test_images_of_several_platforms_become_one(
+    engine: Engine, registry: DockerRegistry, tmp_path: Path
+) -> None:
+    """An index of images of the store is what skopeo and another pull choose from; its order is kept."""
+    layout = OciLayout(tmp_path / "layout")
+    for name in ("amd64", "arm64"):
+        made = layout.add_image([archive(file(b"a", name.encode()))], architecture=name)
+        skopeo_copy(layout.name(made, name), f"docker://{registry.host}/single:{name}")
+    images = [
+        engine.images.pull(f"{registry.host}/single:{name}", platform=f"linux/{name}")
+        for name in ("arm64", "amd64")
+    ]
+    name = f"{registry.host}/together:1"
+    pushed = engine.images.push_index(name, [images[0], f"{registry.host}/single:amd64"])
+    assert pushed.media_type == "application/vnd.oci.image.index.v1+json"
+    entries: Any = inspect(name)["manifests"]
+    assert [entry["digest"] for entry in entries] == [image.digest for image in images]
+    assert [entry["platform"]["architecture"] for entry in entries] == ["arm64", "amd64"]
+    chosen = engine.images.pull(name, platform="linux/arm64")
+    assert chosen.id == images[0].id
+    assert engine.images.push_index(name, images) == pushed
+    with pytest.raises(cl.InvalidInputError, match="two images are for linux/arm64"):
+        engine.images.push_index(name, [images[0], images[0]])
+    with pytest.raises(cl.InvalidInputError, match="at least one"):
+        engine.images.push_index(name, [])
+    with pytest.raises(cl.ImageNotFound):
+        engine.images.push_index(name, ["nobody/nothing"])
+
+
+def test_index_of_docker_images_is_one_of_docker(
+    engine: Engine, registry: DockerRegistry, tmp_path: Path
+) -> None:
+    """Images in Docker's format make a list in Docker's format."""
+    layout = OciLayout(tmp_path / "layout")
+    made = layout.add_image([archive(file(b"a", b"1"))])
+    source, target = f"{registry.host}/docker:1", f"{registry.host}/docker:all"
+    skopeo_copy(layout.name(made, "1"), f"docker://{source}", "--format=v2s2")
+    pushed = engine.images.push_index(target, [engine.images.pull(source)])
+    assert pushed.media_type == "application/vnd.docker.distribution.manifest.list.v2+json"
+    assert inspect(target)["mediaType"] == pushed.media_type

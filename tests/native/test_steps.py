@@ -51,6 +51,8 @@ CASES: dict[str, Case] = {
     "close_inherited": Case(),
     "cgroup_join": Case(index=1),
     "cgroup_namespace": Case(),
+    "join_namespace": Case(index=3),
+    "join_clone": Case(),
     "network": Case(),
     "keyring": Case(),
     "mount_private": Case(),
@@ -97,8 +99,10 @@ CASES: dict[str, Case] = {
 }
 
 NOT_IN_THE_CHILD = ("message", "table", "clone")
+# Of a command that joins a running container; see test_exec_steps.py.
+JOINING = ("join_namespace", "join_clone")
 AFTER_INIT = [name for number, name in STEPS.items() if number > lib.CTR_STEP_INIT_FORK]
-VARIANTS = [(name, False) for name in STEPS.values() if name != "init_fork"] + [
+VARIANTS = [(name, False) for name in STEPS.values() if name not in ("init_fork", *JOINING)] + [
     (name, True) for name in ("clone", "init_exec", "init_fork", *AFTER_INIT)
 ]
 HELD = [(name, init) for name, init in VARIANTS if name not in NOT_IN_THE_CHILD]

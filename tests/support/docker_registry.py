@@ -51,7 +51,11 @@ def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 
 @contextlib.contextmanager
 def docker_registry(
-    directory: Path, *, htpasswd: str | None = None, tls: tuple[Path, Path] | None = None
+    directory: Path,
+    *,
+    htpasswd: str | None = None,
+    tls: tuple[Path, Path] | None = None,
+    tokens: Mapping[str, str] | None = None,
 ) -> Iterator[DockerRegistry]:
     """Run a registry with its files below `directory`.
 
@@ -59,6 +63,7 @@ def docker_registry(
         directory: Empty, and long-lived enough.
         htpasswd: Content of a password file; None lets everybody in.
         tls: Files of the certificate and of its key; None for plain http.
+        tokens: Settings of the token service that it sends everybody to.
     """
     port = _free_port()
     config: dict[str, object] = {
@@ -73,6 +78,8 @@ def docker_registry(
     if htpasswd is not None:
         (directory / "htpasswd").write_text(htpasswd, encoding="ascii")
         config["auth"] = {"htpasswd": {"realm": "test", "path": str(directory / "htpasswd")}}
+    if tokens is not None:
+        config["auth"] = {"token": dict(tokens)}
     file = directory / "config.yml"
     file.write_text(json.dumps(config), encoding="ascii")  # JSON is YAML
     log = directory / "log"

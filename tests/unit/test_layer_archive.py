@@ -111,6 +111,37 @@ def test_xattrs_are_kept() -> None:
     assert entry.xattrs == {"security.capability": b"\x01\0\0\x02=\n\xff"}
 
 
+def test_devices_and_the_root() -> None:
+    """Devices keep their numbers, and the root itself can be an entry, which comes first."""
+    entries = [
+        LayerEntry("dev/null", "character", mode=0o666, device=(1, 3)),
+        LayerEntry("dev/disk", "block", mode=0o660, device=(4095, (1 << 20) - 1)),
+        LayerEntry(".", "directory", mode=0o700, uid=1),
+    ]
+    data, _ = written(entries)
+    found = read_back(data)
+    assert list(found) == ["./", "dev/", "dev/disk", "dev/null"]
+    assert (found["dev/disk"].kind, found["dev/disk"].major, found["dev/disk"].minor) == (
+        "block",
+        4095,
+        1048575,
+    )
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        member = archive.getmember("dev/null")
+        assert (member.ischr(), member.devmajor, member.devminor) == (True, 1, 3)
+
+
+def test_whiteouts_come_first() -> None:
+    """What is removed from a directory stands before what is added to it, but behind the directory."""
+    names = ["a/!first", "a/.wh.gone", "a/.wh..wh..opq", "a", "!", ".wh.x", "a!"]
+    entries = [
+        LayerEntry(name, source=b"") if name != "a" else LayerEntry("a", "directory") for name in names
+    ]
+    assert list(read_back(written(entries)[0])) == [
+        *(".wh.x", "!", "a/", "a!", "a/.wh..wh..opq", "a/.wh.gone", "a/!first"),
+    ]
+
+
 def test_hard_links_follow_their_target() -> None:
     """A link that sorts before its file becomes the file, and the others link to it."""
     entries = [
@@ -132,6 +163,8 @@ def test_hard_links_follow_their_target() -> None:
     [
         [LayerEntry("")],
         [LayerEntry("/")],
+        [LayerEntry(".", source=b"")],
+        [LayerEntry("a", source=b"", xattrs={"user.a=b": b"c"})],
         [LayerEntry("a/../b", source=b"")],
         [LayerEntry("./a", source=b"")],
         [LayerEntry("a//b", source=b"")],

@@ -50,11 +50,15 @@ REACHED: dict[str, frozenset[str]] = {
 
 # Foreign packages and the layers that may use them; everything else goes through those.
 DOORS: dict[str, frozenset[str]] = {
+    # The thread that serves, the registry's protocol, and later Docker's.
+    "aiohttp": frozenset({"_util", "registry", "docker_api"}),
+    "bcrypt": frozenset({"registry"}),
     "cffi": frozenset({"_native"}),
     "click": frozenset({"cli", "oci_cli"}),
     "isal": frozenset({"layer"}),
     "pyroute2": frozenset({"_native", "network"}),
     "rich": frozenset({"cli", "oci_cli"}),
+    "socks": frozenset({"registry"}),
     "urllib3": frozenset({"registry"}),
     "zstandard": frozenset({"layer"}),
 }

@@ -14,6 +14,7 @@ import pytest
 
 from containerlib.errors import AuthenticationFailed, InvalidInputError
 from containerlib.registry import credential_helper
+from containerlib.registry.auth_file import auth_files
 from containerlib.registry.config_file import MAX_CONFIG_BYTES, home_directory, read_config_file
 from containerlib.registry.credential import HUB_SERVER, normal_key
 from containerlib.registry.credential_helper import CredentialHelper
@@ -189,10 +190,31 @@ def test_files_are_asked_in_order(host: Host) -> None:
         "XDG_RUNTIME_DIR": f"{host.home}/run",
         "XDG_CONFIG_HOME": f"{host.home}/xdg",
     }
-    for path, expected in ((explicit, "explicit"), (runtime, "runtime"), (xdg, "xdg"), (docker, "docker")):
+    assert host.username("r.test", **environ) == "explicit"
+    explicit.unlink()
+    assert host.username("r.test", **environ) == "xdg"  # the explicit one stands for that of the session
+    del environ["REGISTRY_AUTH_FILE"]
+    for path, expected in ((runtime, "runtime"), (xdg, "xdg"), (docker, "docker")):
         assert host.username("r.test", **environ) == expected
         path.unlink()
     assert host.username("r.test", **environ) == "legacy"
+
+
+def test_without_a_session_the_file_of_the_user_is_asked() -> None:
+    """Where no session has a directory of its own, podman's file below /run is asked first."""
+    assert auth_files({}, "/h")[0].path == f"/run/containers/{os.getuid()}/auth.json"
+
+
+def test_login_replaces_what_would_win_later(host: Host) -> None:
+    """A login is written to the file whose entry another process would find first."""
+    host.write("run/containers/auth.json", {"auths": {"r.test": pair("old"), "other.test": pair("other")}})
+    environ = {"XDG_RUNTIME_DIR": f"{host.home}/run"}
+    path = host.load(**environ).login("r.test", Credential("new", "s"), persist=True)
+    assert path == f"{host.home}/run/containers/auth.json"
+    assert host.username("r.test", **environ) == "new"
+    assert host.load(**environ).login("else.test", Credential("new", "s"), persist=True) == (
+        f"{host.home}/.docker/config.json"
+    )
 
 
 def test_docker_config_names_the_directory(host: Host) -> None:

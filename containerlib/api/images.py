@@ -1,0 +1,434 @@
+"""The images of a store as the caller sees them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
+
+import attrs
+
+from containerlib.api.image import Image
+from containerlib.errors import ImageNotFound, InvalidOption
+from containerlib.image import resolve
+from containerlib.oci.image_config import Config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime, timedelta
+
+    from containerlib.api.remote import Remote
+    from containerlib.container.session import Session
+    from containerlib.image.image_record import ImageRecord
+    from containerlib.image.lock_file import LockedImage
+    from containerlib.image.progress import Progress
+    from containerlib.image.prune import PruneReport
+    from containerlib.image.resolve import Removed
+    from containerlib.oci.descriptor import Descriptor
+
+__all__ = ["Images", "PullPolicy"]
+
+_T = TypeVar("_T")
+PullPolicy = Literal["missing", "always", "never"]
+
+_HOLD_ATTEMPTS = 20
+_LATEST = 2**33 - 1  # what a tar header can hold: files keep the times that they have
+_DEFAULT_SHELLS = ("bin/sh", "usr/bin/sh", "bin/bash")
+
+
+class Images:
+    """The images of an engine's store."""
+
+    def __init__(self, session: Session, remote: Remote) -> None:
+        self._session = session
+        self._remote = remote
+
+    def _wrap(self, record: ImageRecord) -> Image:
+        return Image(self._session, self._remote, record)
+
+    def pull(self, reference: str, *, platform: str | None = None, progress: Progress | None = None) -> Image:
+        """Fetch an image from its registry, and give it this name in the store.
+
+        Layers that the store has are not fetched again; pulling what has not changed costs one request. What
+        was called so before stays, without the name. On failure the store is as it was.
+
+        Args:
+            reference: Such as ``python:3.12`` or ``localhost:5000/team/tool@sha256:...``. Without a registry
+                it means what the aliases and search registries of registries.conf make of it, else an
+                image of Docker Hub; the image then has the full name.
+            platform: Such as ``linux/arm64``; what this host runs best if None.
+            progress: Called with a `TransferEvent` for each step of each layer, one at a time.
+
+        Raises:
+            InvalidReference: It cannot be a name of an image.
+            RemoteNotFound: The registry has no such image; the message names the tags that there are.
+            PlatformNotFound: There is none for the platform; the error lists those there are.
+            AuthenticationFailed: The registry wants other credentials.
+            RegistryError: It cannot be reached, limits the rate, or is out of order.
+            VerificationError: It sent something else than it promised.
+            LayerError: A layer could harm the host, or is damaged.
+            NotLocked: The engine's lock file does not have it, and has to.
+            Offline: The engine was told to be.
+        """
+        return self._wrap(
+            self._remote.pull(self._session.stores, reference, platform=platform, progress=progress)
+        )
+
+    def find(self, name: str, *, pull: PullPolicy = "missing", progress: Progress | None = None) -> Image:
+        """The image called `name`, pulled first if the policy says so.
+
+        Args:
+            name: As for `get`; only a reference can be pulled.
+            pull: ``"missing"`` pulls what the store does not have, ``"always"`` asks the registry each time,
+                ``"never"`` is the same as `get`.
+            progress: As for `pull`.
+
+        Raises:
+            ImageNotFound: There is none, and it must not be pulled.
+            NotLocked: The engine's lock file does not have it, and has to.
+            InvalidOption: `pull` is something else.
+            RegistryError: See `pull`.
+        """
+        if pull not in {"missing", "always", "never"}:
+            raise InvalidOption("pull", pull, "give 'missing', 'always' or 'never'")
+        self._remote.locked(name, must=True)
+        if pull == "always":
+            return self.pull(name, progress=progress)
+        try:
+            return self.get(name)
+        except ImageNotFound:
+            if pull == "never" or resolve.is_id(name):
+                raise
+        return self.pull(name, progress=progress)
+
+    def lock(
+        self,
+        references: Iterable[str],
+        *,
+        path: str | os.PathLike[str] | None = None,
+        platforms: Iterable[str] | None = None,
+    ) -> tuple[LockedImage, ...]:
+        """Note in a lock file what names mean now; engines with this lock file use just that.
+
+        Entries of the file that are not named stay; those that are named are looked up anew. Nothing is
+        pulled. On failure the file is as it was.
+
+        Args:
+            references: Names with tags, such as ``python:3.12``.
+            path: The file; if None, the engine's own, otherwise ``images.lock``.
+            platforms: Such as ``linux/arm64``; all that an image is made for if None.
+
+        Returns:
+            What was locked, in the order of `references`.
+
+        Raises:
+            InvalidReference: One is no name with a tag.
+            PlatformNotFound: An image is not made for one of the platforms.
+            InvalidInputError: The file that is there is not a lock file.
+            RegistryError: See `pull`.
+            Offline: The engine was told to be.
+        """
+        from containerlib.image.lock_file import LockFile  # noqa: PLC0415 - as in the ones below
+
+        if isinstance(references, str):
+            raise InvalidOption("references", references, "give a list of names")
+        chosen = os.fspath(path) if path is not None else self._remote.locks.path or "images.lock"
+        LockFile.load(chosen, may_be_missing=True)  # a bad one is found before anybody is asked
+        locked = tuple(self._remote.lock(references, platforms))
+        LockFile.update(chosen, locked)
+        return locked
+
+    @contextlib.contextmanager
+    def hold(
+        self, name: str, *, pull: PullPolicy = "missing", progress: Progress | None = None
+    ) -> Iterator[Image]:
+        """Find an image as `find` does, and keep all others from deleting its content within the block.
+
+        Between finding an image and starting a container of it, another process may prune it. `run` and
+        `Popen` of the package hold what they are given by name.
+
+        Args:
+            name: As for `find`.
+            pull: As for `find`.
+            progress: As for `pull`.
+
+        Raises:
+            ImageNotFound: There is none; or others remove it again and again.
+            RegistryError: See `pull`.
+        """
+        for attempt in range(1, _HOLD_ATTEMPTS + 1):
+            image = self.find(name, pull=pull, progress=progress)
+            with contextlib.ExitStack() as stack:
+                try:
+                    stack.enter_context(self._session.holds.holding(image.record))
+                except ImageNotFound:
+                    if attempt == _HOLD_ATTEMPTS:
+                        raise
+                    continue
+                yield image
+                return
+
+    def prune(
+        self,
+        *,
+        all: bool = False,  # noqa: A002 - Docker's word
+        until: datetime | timedelta | None = None,
+        labels: Sequence[str] = (),
+        without_labels: Sequence[str] = (),
+    ) -> PruneReport:
+        """Remove images that no container uses, all content that nothing needs, and what dead processes left.
+
+        Args:
+            all: Whether to remove images with names, too; only those without one otherwise.
+            until: Only images that were pulled, made or named before that time, or longer ago than that. When
+                an image was built does not count: it says nothing about its use here.
+            labels: Only images with all of these labels, each ``NAME`` or ``NAME=VALUE``.
+            without_labels: Only images with none of these.
+
+        Returns:
+            What was removed. Images that a running engine holds are not.
+
+        Raises:
+            InvalidOption: A label has no name, or a time lies before 1970.
+            StoreCorrupted: The file of a name is damaged, so that nobody knows what it needs; see
+                `Engine.repair`.
+
+        Cost: reads each manifest and configuration.
+        """
+        from containerlib.image.prune import ImageFilter, prune_images  # noqa: PLC0415 - needed by few
+
+        chosen = ImageFilter.make(all=all, until=until, labels=labels, without_labels=without_labels)
+        self._session.holds.release_idle()
+        return prune_images(self._session.stores, chosen, in_use=self._session.containers_of)
+
+    def from_host(self, commands: Sequence[str] | None = None, *, reference: str | None = None) -> Image:
+        """Make an image of programs of this host, with exactly the libraries that they need.
+
+        The same programs give the same image. Nothing is downloaded, and nothing is executed. If
+        ``SOURCE_DATE_EPOCH`` is set, the image has that date, and no file has a later one.
+
+        Args:
+            commands: Absolute paths, or names that are looked up in the usual directories; directories are
+                taken whole. None for a small userland: a shell, the core utilities, grep, sed, awk, tar.
+            reference: A name for the image.
+
+        Raises:
+            InvalidOption: A program does not exist, or ``SOURCE_DATE_EPOCH`` is no number of seconds.
+            UnsupportedHost: There is not even a shell.
+
+        Cost: proportional to the size of the files; about 0.2 s for the small userland.
+        """
+        from containerlib.api.source_date import created_text, source_date_epoch  # noqa: PLC0415
+        from containerlib.image import host  # noqa: PLC0415 - as in the two below, for a quick start without
+        from containerlib.image.assemble import assemble_image  # noqa: PLC0415
+        from containerlib.layer.archive import LATEST  # noqa: PLC0415
+
+        epoch = source_date_epoch()
+        entries = [attrs.evolve(entry, mtime=entry.mtime or 0) for entry in host.collect(commands)]
+        names = {entry.path for entry in entries}
+        shell = next((f"/{path}" for path in _DEFAULT_SHELLS if path in names), None)
+        config = Config(cmd=(shell,)) if shell else Config()
+        return self._wrap(
+            assemble_image(
+                self._session.stores,
+                entries,
+                config=config,
+                reference=reference,
+                latest_mtime=LATEST if epoch is None else epoch,
+                created=created_text(epoch),
+            )
+        )
+
+    def from_directory(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        config: Config | None = None,
+        reference: str | None = None,
+    ) -> Image:
+        """Make an image of a directory tree. The same tree gives the same image.
+
+        The times of the files are not kept: all are the beginning of 1970, or what ``SOURCE_DATE_EPOCH``
+        says, which is then the date of the image, too.
+
+        Args:
+            path: Directory that becomes the root.
+            config: Defaults for its containers.
+            reference: A name for the image.
+
+        Raises:
+            InvalidInputError: It is not a directory, or holds what an image cannot.
+            InvalidOption: ``SOURCE_DATE_EPOCH`` is no number of seconds.
+        """
+        from containerlib.api.source_date import created_text, source_date_epoch  # noqa: PLC0415
+        from containerlib.image import directory  # noqa: PLC0415
+
+        epoch = source_date_epoch()
+        return self._wrap(
+            directory.from_directory(
+                self._session.stores,
+                os.fspath(path),
+                config=config,
+                reference=reference,
+                mtime=epoch or 0,
+                created=created_text(epoch),
+            )
+        )
+
+    def from_tar(
+        self,
+        source: str | os.PathLike[str] | BinaryIO,
+        *,
+        config: Config | None = None,
+        reference: str | None = None,
+    ) -> Image:
+        """Make an image of a tar archive of a root file system, plain or compressed.
+
+        If ``SOURCE_DATE_EPOCH`` is set, the image has that date, and no file has a later one.
+
+        Args:
+            source: Path, or a binary file open for reading.
+            config: Defaults for its containers.
+            reference: A name for the image.
+
+        Raises:
+            UnsafePath: An entry leads outside, or is a device.
+            UnsupportedLayer: The archive is damaged, or too large when unpacked.
+            InvalidOption: ``SOURCE_DATE_EPOCH`` is no number of seconds.
+        """
+        from containerlib.api.source_date import created_text, source_date_epoch  # noqa: PLC0415
+        from containerlib.image import tar_import  # noqa: PLC0415
+
+        epoch = source_date_epoch()
+        return self._wrap(
+            tar_import.from_tar(
+                self._session.stores,
+                os.fspath(source) if isinstance(source, (str, os.PathLike)) else source,
+                config=config,
+                reference=reference,
+                latest_mtime=epoch,
+                created=created_text(epoch),
+            )
+        )
+
+    def get(self, name: str) -> Image:
+        """The image with this reference, id, digest, or beginning of an id.
+
+        A name without a registry means an image of Docker Hub; if there is none here, what the aliases and
+        search registries of registries.conf make of it. A name that is in the engine's lock file is exactly
+        what is locked, whatever it is called here.
+
+        Raises:
+            ImageNotFound: There is none.
+            InvalidReference: It cannot be a name of an image.
+        """
+        locked = self._remote.locked(name)
+        if locked is not None:
+            return self._wrap(self._remote.locks.find(self._session.stores, locked))
+        return self._wrap(
+            self._by_any_name(name, lambda known: resolve.get_image(self._session.stores, known))
+        )
+
+    def list(
+        self,
+        *,
+        reference: str | Sequence[str] = (),
+        dangling: bool | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        before: str | None = None,
+        since: str | None = None,
+    ) -> list[Image]:
+        """The images of the store, or those for which all the conditions hold.
+
+        Args:
+            reference: Pattern such as ``team/*`` or ``python:3.*``, or several. ``*``, ``?`` and ``[...]``
+                match no slash. The images have only the names that match.
+            dangling: True for images without a name, False for those that have one.
+            labels: Labels that they have, each with its value, or with None for any value.
+            before: Name of an image that is younger than they are.
+            since: Name of an image that is older. An image without a date is older than all that have one.
+
+        Raises:
+            ImageNotFound: There is no image called `before` or `since`.
+            InvalidOption: A pattern is damaged.
+        """
+        from containerlib.image.selection import select_images  # noqa: PLC0415 - not needed to run one
+
+        stores = self._session.stores
+        records = select_images(
+            stores,
+            resolve.list_images(stores),
+            references=(reference,) if isinstance(reference, str) else reference,
+            dangling=dangling,
+            labels=labels,
+            before=before,
+            since=since,
+        )
+        return [self._wrap(record) for record in records]
+
+    def push(self, name: str, *, progress: Progress | None = None) -> Descriptor:
+        """Upload the image called `name` to where that name says; see `Image.push`.
+
+        Raises:
+            ImageNotFound: There is none.
+        """
+        return self.get(name).push(name, progress=progress)
+
+    def push_index(
+        self, reference: str, images: Sequence[Image | str], *, progress: Progress | None = None
+    ) -> Descriptor:
+        """Upload several images as one that has an image for each of their platforms.
+
+        The images are uploaded as they are, and `reference` then means an index of them. It is an OCI index,
+        or Docker's list of manifests if all of them are in Docker's format. The same images in the same order
+        give the same digest. Nothing in the store changes.
+
+        Args:
+            reference: Registry, repository and tag.
+            images: Images or names of images of this store, each for another platform.
+            progress: Called with a `TransferEvent` for each step of each blob, one at a time.
+
+        Returns:
+            What the tag means now: media type, digest and size.
+
+        Raises:
+            InvalidInputError: There are no images, or two are for one platform. Nothing was uploaded.
+            InvalidReference: It is no reference, or one with a digest.
+            ImageNotFound: There is no image of such a name.
+            RegistryError: The registry cannot be reached, or refuses.
+            Offline: The engine was told to be.
+
+        Source: OCI image-spec 1.1, "Image Index".
+        """
+        found = [self.get(image) if isinstance(image, str) else image for image in images]
+        records = [image.record for image in found]
+        return self._remote.push_index(self._session.stores, records, reference, progress=progress)
+
+    def tag(self, name: str, reference: str) -> Image:
+        """Give an image a further name; see `Image.tag`."""
+        return self.get(name).tag(reference)
+
+    def remove(self, name: str, *, force: bool = False) -> Removed:
+        """Take a name away, and with the last one the image.
+
+        Raises:
+            ImageNotFound: There is none.
+            ResourceInUse: A container of this engine is made of it.
+        """
+        self._session.holds.release_idle()
+        return self._by_any_name(
+            name,
+            lambda known: resolve.remove_image(
+                self._session.stores, known, in_use=self._session.containers_of, force=force
+            ),
+        )
+
+    def _by_any_name(self, name: str, do: Callable[[str], _T]) -> _T:
+        """Do something with the image called `name`, by Docker's rules first, then by registries.conf."""
+        try:
+            return do(name)
+        except ImageNotFound:
+            for other in self._remote.other_names(name):
+                with contextlib.suppress(ImageNotFound):
+                    return do(other)
+            raise

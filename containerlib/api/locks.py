@@ -1,0 +1,82 @@
+"""The lock file of an engine: what names mean, for those who want it to stay so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from containerlib.errors import ImageNotFound, InvalidReference, NotLocked
+from containerlib.image import resolve
+from containerlib.oci.reference import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from containerlib.image.image_record import ImageRecord
+    from containerlib.image.lock_file import LockedImage
+    from containerlib.store.stores import Stores
+
+__all__ = ["Locks"]
+
+
+@frozen
+class Locks:
+    """Made of an engine's settings. The file is read each time, and not at all if there is none.
+
+    Attributes:
+        path: The file; empty if there is none.
+        is_strict: Whether nothing else may be used.
+    """
+
+    path: str = ""
+    is_strict: bool = False
+
+    def get(self, names: Sequence[str], *, must: bool = False) -> LockedImage | None:
+        """Return what the first of `names` that is locked is locked to.
+
+        Args:
+            names: As for `Images.get`: what was asked for, and what else it may mean.
+            must: Whether a name that is not locked is an error, if the engine is strict. Ids and names with a
+                digest are not in a lock file, and need not be.
+
+        Raises:
+            NotLocked: It is not locked and has to be.
+            InvalidInputError: The file is not a lock file.
+        """
+        from containerlib.image.lock_file import LockFile  # noqa: PLC0415 - most engines have none
+
+        try:
+            references = [Reference.parse(name) for name in names]
+        except InvalidReference:
+            return None
+        file = LockFile.load(self.path)
+        for reference in references:
+            locked = file.get(reference)
+            if locked is not None:
+                return locked
+        own = references[0]
+        if must and self.is_strict and own.digest is None and not resolve.is_id(names[0]):
+            raise NotLocked(
+                f"{own.familiar!r} is not in lock file {self.path!r}, and nothing else may be used; "
+                f"add it with: containerlib lock -f {self.path} {own.familiar}"
+            )
+        return None
+
+    @staticmethod
+    def find(stores: Stores, locked: LockedImage) -> ImageRecord:
+        """Return a locked image of the store, for this host.
+
+        Raises:
+            ImageNotFound: The store does not have it.
+            PlatformNotFound: It is not locked for this host.
+        """
+        from containerlib.image.lock import find_locked  # noqa: PLC0415 - as above
+
+        record = find_locked(stores, locked, None)
+        if record is None:
+            name = Reference.parse(locked.reference).familiar
+            raise ImageNotFound(
+                f"image {name!r} is locked to {locked.digest}, which is not in the store; pull it"
+            )
+        return record

@@ -1,0 +1,144 @@
+"""Running a further command in a container that runs."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+from containerlib.container.state import check_state
+from containerlib.container.streams import Streams
+from containerlib.errors import InvalidState, OperationTimeout
+from containerlib.runtime.join import exec_config
+from containerlib.runtime.process import RunningProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from containerlib.container.entry import ContainerEntry
+    from containerlib.container.streams import Input, Output
+    from containerlib.options import Security
+    from containerlib.runtime.cgroup_exec import ExecCgroup
+    from containerlib.runtime.usage import ExitStatus
+
+__all__ = ["ExecEntry", "start_exec"]
+
+
+class ExecEntry:
+    """One command that was started in a container.
+
+    Attributes:
+        description: What it is called in messages.
+        args: What was executed.
+        process: The process.
+        streams: The caller's ends of its streams.
+    """
+
+    def __init__(
+        self,
+        description: str,
+        args: tuple[str, ...],
+        process: RunningProcess,
+        cgroup: ExecCgroup | None,
+        streams: Streams,
+    ) -> None:
+        self.description = description
+        self.args = args
+        self.process = process
+        self.streams = streams
+        self._cgroup = cgroup
+        self._lock = threading.Lock()
+
+    def poll(self) -> ExitStatus | None:
+        """How it ended, or None while it runs."""
+        return self._noted(self.process.poll())
+
+    def wait(self, timeout_s: float | None = None) -> ExitStatus:
+        """Wait for its end.
+
+        Raises:
+            OperationTimeout: It still runs after `timeout_s` seconds; it goes on.
+        """
+        status = self._noted(self.process.wait(timeout_s))
+        if status is None:
+            raise OperationTimeout(
+                f"{self.description} is still running after {timeout_s} s", timeout_s=timeout_s or 0.0
+            )
+        return status
+
+    def kill(self) -> None:
+        """Kill it and everything that it has started, and nothing else in the container."""
+        with self._lock:
+            if self._cgroup is not None:
+                self._cgroup.kill(self.process.pid)
+        self.process.signal(signal.SIGKILL)
+
+    def end(self) -> None:
+        """Kill it and wait."""
+        self.kill()
+        self.wait()
+
+    def _noted(self, status: ExitStatus | None) -> ExitStatus | None:
+        """Give up the control group of its own; what it has left behind stays in the container."""
+        if status is not None:
+            with self._lock:
+                cgroup, self._cgroup = self._cgroup, None
+            if cgroup is not None:
+                with contextlib.suppress(OSError):
+                    cgroup.remove()
+        return status
+
+
+def start_exec(
+    entry: ContainerEntry,
+    command: Sequence[str],
+    *,
+    stdin: Input,
+    stdout: Output,
+    stderr: Output,
+    env: Mapping[str, str] | Sequence[str] | None = None,
+    workdir: str | None = None,
+    user: str | None = None,
+    security: Security | None = None,
+    tty: bool = False,
+    console_size: tuple[int, int] = (0, 0),
+    fault: tuple[int, int, int, int] = (0, 0, 0, 0),
+) -> ExecEntry:
+    """Start `command` in a container, and return when it was executed.
+
+    Raises:
+        InvalidState: The container is not running, or was started by another process.
+        InvalidOption: A value that no host could honour, or that does not fit the container.
+        SpawnError: It was not started; `CommandNotFound` and `CommandNotExecutable` are kinds of it.
+    """
+    config = exec_config(
+        entry.config,
+        command,
+        env=env,
+        workdir=workdir,
+        user=user,
+        security=security,
+        tty=tty,
+        console_size=console_size,
+        fault=fault,
+    )
+    check_state("exec in", entry.refresh(), entry.name, "start it first")
+    process = entry.process
+    if not isinstance(process, RunningProcess) or process.supervision is not None:
+        raise InvalidState(
+            f"container {entry.name!r} is detached: only containers that end with this process can be joined",
+            expected="lifetime=process",
+            actual="lifetime=detached",
+        )
+    streams = Streams.open(stdin, stdout, stderr)
+    try:
+        runner = entry.session.enter()
+        started, cgroup = runner.exec(entry.id, process, entry.name, config, streams.inner)
+    except BaseException:
+        streams.close_outer()
+        raise
+    finally:
+        streams.close_inner()
+    description = f"{config.args[0]!r} in container {entry.name!r}"
+    return ExecEntry(description, config.args, started, cgroup, streams)

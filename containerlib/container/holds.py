@@ -1,0 +1,98 @@
+"""The images that one engine runs or is about to run: each is held by a lease, so that nobody collects it.
+
+A lease is kept when the last container of an image is gone, because another one is likely to follow and a
+lease costs a file. An engine that removes images itself gives up first what it does not use at the moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import attrs
+
+from containerlib.errors import ContainerlibError, ImageNotFound, ReadOnlyStore
+from containerlib.image.collect import collect
+from containerlib.oci.digest import chain_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from containerlib.image.image_record import ImageRecord
+    from containerlib.oci.digest import Digest
+    from containerlib.store.stores import Stores
+
+__all__ = ["Holds"]
+
+
+@attrs.define
+class _Held:
+    image: ImageRecord
+    lease: contextlib.ExitStack
+    users: int = 0
+
+
+class Holds:
+    """What one engine holds; safe for threads."""
+
+    def __init__(self, stores: Stores, is_used: Callable[[str], bool]) -> None:
+        """Hold nothing yet; `is_used` says whether there are containers of an image id."""
+        self._stores = stores
+        self._is_used = is_used
+        self._lock = threading.RLock()
+        self._held: dict[Digest, _Held] = {}
+
+    @contextlib.contextmanager
+    def holding(self, image: ImageRecord) -> Iterator[None]:
+        """Keep the content of `image` for the length of a block, and for as long as it has containers.
+
+        Raises:
+            ImageNotFound: It has been removed meanwhile.
+        """
+        with self._lock:
+            held = self._held.get(image.digest) or self._hold(image)
+            held.users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                held.users -= 1
+
+    def _hold(self, image: ImageRecord) -> _Held:
+        with contextlib.ExitStack() as undo:
+            # Where nothing can be written, nothing can be removed either.
+            with contextlib.suppress(ReadOnlyStore):
+                lease = undo.enter_context(self._stores.leases.acquire(f"run image {image.id.short}"))
+                documents = {image.digest, image.manifest.digest, image.id}
+                lease.protect([*documents, *chain_ids(image.config.diff_ids)])
+            if not all(map(os.path.exists, image.lowers)):
+                name = image.references[0] if image.references else image.id
+                raise ImageNotFound(f"image {name} has been removed by somebody else; pull or make it again")
+            held = _Held(image, undo.pop_all())
+        self._held[image.digest] = held
+        return held
+
+    def release_idle(self) -> None:
+        """Give up the images of which this engine has no containers."""
+        with self._lock:
+            idle = [
+                digest
+                for digest, held in self._held.items()
+                if not held.users and not self._is_used(str(held.image.id))
+            ]
+            for digest in idle:
+                self._held.pop(digest).lease.close()
+
+    def close(self) -> None:
+        """Give up everything, and collect what was only kept because of it."""
+        with self._lock:
+            held, self._held = self._held, {}
+            for each in held.values():
+                each.lease.close()
+        if held:
+            with contextlib.suppress(ContainerlibError, OSError):
+                named = {target.digest for target in self._stores.references.list().values()}
+                if held.keys() - named:
+                    collect(self._stores)

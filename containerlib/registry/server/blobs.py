@@ -1,0 +1,77 @@
+"""Blobs over HTTP: reading them, whole or in parts, and deleting them.
+
+Source: OCI distribution-spec 1.1, "Pulling blobs", "Deleting Blobs".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from containerlib.errors import BlobNotFound
+from containerlib.registry.server.refused import Refused
+from containerlib.registry.server.route import as_digest
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.web import BaseRequest
+
+    from containerlib.oci.digest import Digest
+    from containerlib.registry.server.service import Call, Service
+
+__all__ = ["OCTETS", "delete_blob", "get_blob", "send_file"]
+
+OCTETS = "application/octet-stream"
+_CHUNK_BYTES = 1 << 18
+
+
+class _FileResponse(web.FileResponse):
+    """The content of an open file; sent once, while the file is open."""
+
+    async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
+        return None if self.prepared else await super().prepare(request)
+
+
+async def get_blob(service: Service, call: Call) -> web.StreamResponse:
+    """Answer ``GET`` and ``HEAD`` of a blob, with ranges."""
+    digest = as_digest(call.route.reference)
+    if service.cache is not None:
+        answer = await service.cache.blob(call, digest)
+        if answer is not None:
+            return answer
+    try:
+        file = await service.run(service.storage.open_blob, call.repository, digest)
+    except BlobNotFound:
+        raise await service.unknown(call.repository, _blob_unknown(call.repository, digest)) from None
+    with file:
+        return await send_file(call.request, file, digest)
+
+
+async def send_file(request: web.Request, file: BinaryIO, digest: Digest) -> web.StreamResponse:
+    """Send the whole answer: the content of `file`, or the part of it that is asked for."""
+    headers = {
+        "Content-Type": OCTETS,
+        "Docker-Content-Digest": str(digest),
+        "X-Content-Type-Options": "nosniff",
+    }
+    # By the open file and not by its name: it may be deleted while it is sent.
+    response = _FileResponse(f"/proc/self/fd/{file.fileno()}", _CHUNK_BYTES, headers=headers)
+    await response.prepare(request)
+    return response
+
+
+async def delete_blob(service: Service, call: Call) -> web.Response:
+    """Answer ``DELETE`` of a blob."""
+    digest = as_digest(call.route.reference)
+    if not service.storage.deletes_blobs:
+        raise Refused("UNSUPPORTED", "blobs go when no manifest needs them, and not one by one")
+    if not await service.run(service.storage.remove_blob, call.repository, digest):
+        raise await service.unknown(call.repository, _blob_unknown(call.repository, digest))
+    return web.Response(status=202)
+
+
+def _blob_unknown(repository: str, digest: Digest) -> Refused:
+    return Refused("BLOB_UNKNOWN", f"{repository} has no blob {digest}", detail={"digest": str(digest)})

@@ -1,0 +1,114 @@
+"""Killing a process in front of each durable step of an operation, and breaking the disk there.
+
+Which steps an operation has is recorded from the operation itself, so none can be forgotten. The operation
+runs in a forked child; nothing is synced there: the death of a process loses nothing that was written.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from typing import TYPE_CHECKING
+from unittest import mock
+
+import attrs
+
+from containerlib._util import failpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Step", "died_at", "failing_at", "record_steps"]
+
+
+@attrs.frozen
+class Step:
+    """One durable step.
+
+    Attributes:
+        name: What happens, and in which part of the store, such as ``"rename references"``.
+        number: The how many-th of this name.
+    """
+
+    name: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.number}"
+
+
+class _Namer:
+    """Names steps as they come."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._counts: Counter[str] = Counter()
+
+    def name(self, step: str, path: str) -> Step:
+        place = os.path.relpath(path, self._root) if path.startswith("/") else ""
+        head = "outside" if place.startswith("..") else place.partition("/")[0]
+        if head == "locks":
+            # Whether a lock has to be made depends on who has held it before.
+            head = "locks/" + place.partition("/")[2].partition("-")[0]
+        name = f"{step} {head}".strip()
+        self._counts[name] += 1
+        return Step(name, self._counts[name])
+
+
+def _in_child(operation: Callable[[], object], hook: failpoint.Hook) -> int:
+    """Run an operation in a forked child under a hook, and return its wait status."""
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            with mock.patch.object(os, "sync"), mock.patch.object(os, "fsync"):
+                failpoint.set_hook(hook)
+                operation()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitpid(pid, 0)[1]
+
+
+def record_steps(operation: Callable[[], object], root: str) -> list[Step]:
+    """Run an operation to its end in a child, and return its steps."""
+    read_end, write_end = os.pipe()
+    namer = _Namer(root)
+    with open(read_end, "rb") as stream:
+        status = _in_child(
+            operation, lambda step, path: void(os.write(write_end, f"{namer.name(step, path)}\n".encode()))
+        )
+        os.close(write_end)
+        lines = stream.read().decode().splitlines()
+    assert os.waitstatus_to_exitcode(status) == 0, "the operation fails even if nobody kills it"
+    return [Step(line.rpartition(" ")[0], int(line.rpartition(" ")[2])) for line in lines]
+
+
+def void(value: object) -> None:
+    """Take a value and do nothing with it."""
+    del value
+
+
+def died_at(operation: Callable[[], object], root: str, step: Step) -> bool:
+    """Run an operation in a child that is killed in front of `step`; say whether it came so far."""
+    namer = _Namer(root)
+
+    def hook(name: str, path: str) -> None:
+        if namer.name(name, path) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    code = os.waitstatus_to_exitcode(_in_child(operation, hook))
+    assert code in {0, -signal.SIGKILL}, code
+    return code == -signal.SIGKILL
+
+
+def failing_at(step: Step, root: str, number: int) -> failpoint.Hook:
+    """Return a hook that makes `step` fail with the error `number`."""
+    namer = _Namer(root)
+
+    def hook(name: str, path: str) -> None:
+        if namer.name(name, path) == step:
+            raise OSError(number, os.strerror(number), path)
+
+    return hook
