@@ -27,12 +27,12 @@ __all__ = [
     "PendingFile",
     "append",
     "collect_temporary_files",
-    "empty",
+    "empty_file",
     "make_directory",
     "move",
+    "open_lasting",
     "publish_file",
     "remove_file",
-    "remove_unlocked",
     "rename_directory",
     "sync_directory",
     "sync_filesystem",
@@ -43,6 +43,7 @@ __all__ = [
 TEMPORARY_PREFIX = ".tmp-"
 """Names with this prefix are unfinished; after a crash they may be deleted by anyone."""
 
+_LASTING_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -119,12 +120,6 @@ def rename_directory(source: str, target: str, *, durable: bool) -> bool:
     return True
 
 
-def publish_file(source: str, target: str) -> None:
-    """Give the complete file `source` its final name, in place of what has it."""
-    with _step("publish", target):
-        os.rename(source, target)
-
-
 def move(source: str, target: str) -> bool:
     """Give the file or directory `source` the name `target`, which nothing has; say whether it was there.
 
@@ -146,11 +141,27 @@ def append(fd: int, data: bytes | memoryview, path: str) -> None:
             rest = rest[os.write(fd, rest) :]
 
 
-def empty(fd: int, path: str) -> None:
-    """Take all content from the open file `fd`, which is at `path`."""
+def open_lasting(path: str) -> int:
+    """Open the file at `path` for reading and writing; what is missing of it and its directory is made."""
+    with _step("create", path):
+        try:
+            return os.open(path, _LASTING_FLAGS, 0o600)
+        except FileNotFoundError:
+            make_directory(os.path.dirname(path))
+            return os.open(path, _LASTING_FLAGS, 0o600)
+
+
+def empty_file(fd: int, path: str) -> None:
+    """Let the open file `fd`, which is at `path`, have no content, and go to its beginning."""
     with _step("empty", path):
         os.ftruncate(fd, 0)
         os.lseek(fd, 0, os.SEEK_SET)
+
+
+def publish_file(source: str, target: str) -> None:
+    """Give the complete file `source` its final name, in place of what has it."""
+    with _step("rename", target):
+        os.rename(source, target)
 
 
 def remove_file(path: str) -> bool:
@@ -190,12 +201,11 @@ def collect_temporary_files(directory: str) -> int:
     for name in names:
         if name.startswith(TEMPORARY_PREFIX):
             with contextlib.suppress(FileNotFoundError):
-                count += remove_unlocked(os.path.join(directory, name))
+                count += _collect(os.path.join(directory, name))
     return count
 
 
-def remove_unlocked(path: str) -> bool:
-    """Remove the file at `path` unless somebody holds its lock; return whether it went."""
+def _collect(path: str) -> bool:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

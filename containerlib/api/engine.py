@@ -16,8 +16,8 @@ from containerlib.container.session import Session
 from containerlib.errors import InvalidOption
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime, timedelta
+    import datetime as dt
+    from collections.abc import Mapping
     from types import TracebackType
     from typing import Self
 
@@ -221,9 +221,9 @@ class Engine:
         self,
         *,
         all: bool = False,  # noqa: A002 - Docker's word
-        until: datetime | timedelta | None = None,
-        labels: Sequence[str] = (),
-        without_labels: Sequence[str] = (),
+        until: dt.datetime | dt.timedelta | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        without_labels: Mapping[str, str | None] | None = None,
     ) -> SystemPruneReport:
         """Remove what nobody uses: containers that do not run, images, content, leftovers of dead processes.
 
@@ -233,11 +233,11 @@ class Engine:
             all: Whether to remove images with names, too; only those without one otherwise.
             until: Only what was made before that time, or longer ago than that; for images see
                 `Images.prune`.
-            labels: Only what has all of these labels, each ``NAME`` or ``NAME=VALUE``.
+            labels: Only what has all of these labels; None for any value.
             without_labels: Only what has none of these.
 
         Raises:
-            InvalidOption: A label has no name, or a time lies before 1970.
+            InvalidOption: `until` lies before 1970.
             StoreCorrupted: The file of a name is damaged; see `repair`.
         """
         from containerlib.container.prune import prune_system  # noqa: PLC0415 - needed by few

@@ -14,8 +14,8 @@ from containerlib.image import resolve
 from containerlib.oci.image_config import Config
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from datetime import datetime, timedelta
 
     from containerlib.api.remote import Remote
     from containerlib.container.session import Session
@@ -150,7 +150,7 @@ class Images:
         Args:
             name: As for `find`.
             pull: As for `find`.
-            progress: As for `pull`.
+            progress: As for `find`.
 
         Raises:
             ImageNotFound: There is none; or others remove it again and again.
@@ -172,9 +172,9 @@ class Images:
         self,
         *,
         all: bool = False,  # noqa: A002 - Docker's word
-        until: datetime | timedelta | None = None,
-        labels: Sequence[str] = (),
-        without_labels: Sequence[str] = (),
+        until: dt.datetime | dt.timedelta | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        without_labels: Mapping[str, str | None] | None = None,
     ) -> PruneReport:
         """Remove images that no container uses, all content that nothing needs, and what dead processes left.
 
@@ -182,14 +182,14 @@ class Images:
             all: Whether to remove images with names, too; only those without one otherwise.
             until: Only images that were pulled, made or named before that time, or longer ago than that. When
                 an image was built does not count: it says nothing about its use here.
-            labels: Only images with all of these labels, each ``NAME`` or ``NAME=VALUE``.
+            labels: Only images with all of these labels; None for any value.
             without_labels: Only images with none of these.
 
         Returns:
             What was removed. Images that a running engine holds are not.
 
         Raises:
-            InvalidOption: A label has no name, or a time lies before 1970.
+            InvalidOption: `until` lies before 1970.
             StoreCorrupted: The file of a name is damaged, so that nobody knows what it needs; see
                 `Engine.repair`.
 

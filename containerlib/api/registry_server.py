@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from containerlib.api.engine import Engine
     from containerlib.registry.server.cache import Cache
-    from containerlib.registry.server.start import Running
+    from containerlib.registry.server.service import ServerSettings
+    from containerlib.registry.server.start import Endpoint, Running
     from containerlib.registry.server.storage import Storage
 
 __all__ = ["RegistryServer", "serve"]
@@ -98,6 +99,7 @@ def serve(
     tls_cert: str | os.PathLike[str] | None = None,
     tls_key: str | os.PathLike[str] | None = None,
     allow_anonymous: bool = False,
+    public_url: str | None = None,
     read_only: bool = False,
     allow_delete: bool = True,
     upstream: str | None = None,
@@ -126,6 +128,8 @@ def serve(
         tls_cert: File of the certificate and its chain, in PEM form; None for plain http.
         tls_key: File of its key.
         allow_anonymous: Let everybody in on an address that is not this machine's own.
+        public_url: Scheme and host by which clients come, such as ``https://registry.site``, if a proxy
+            stands in between; tokens are fetched there.
         read_only: Refuse everything that changes something.
         allow_delete: Whether manifests, tags and blobs can be deleted.
         upstream: Be a cache of this registry, such as ``docker.io``: what is not here is fetched from there,
@@ -154,7 +158,7 @@ def serve(
     _need_extra()
     from containerlib._util.http_service import HttpLimits  # noqa: PLC0415 - needs the extra
     from containerlib.registry.server.service import ServerSettings  # noqa: PLC0415
-    from containerlib.registry.server.start import Endpoint, start  # noqa: PLC0415
+    from containerlib.registry.server.start import Endpoint  # noqa: PLC0415
     from containerlib.registry.server.uploads import UploadLimits  # noqa: PLC0415
 
     endpoint = Endpoint(
@@ -166,6 +170,7 @@ def serve(
         tls_cert=_path(tls_cert),
         tls_key=_path(tls_key),
         allow_anonymous=allow_anonymous,
+        public_url=public_url,
         limits=HttpLimits(stall_timeout_s=stall_timeout_s),
     )
     settings = ServerSettings(
@@ -174,9 +179,21 @@ def serve(
         stall_timeout_s=stall_timeout_s,
         uploads=UploadLimits(blob_bytes=max_blob_bytes, open_uploads=max_uploads, expiry_s=upload_expiry_s),
     )
-    storage, where, temporary = _storage(_path(directory), engine)
+    return _start(endpoint, settings, _storage(_path(directory), engine), upstream)
+
+
+def _start(
+    endpoint: Endpoint,
+    settings: ServerSettings,
+    place: tuple[Storage, str, tempfile.TemporaryDirectory[str] | None],
+    upstream: str | None,
+) -> RegistryServer:
+    """Start a server over its storage, or give the storage up again."""
+    from containerlib.registry.server.start import start  # noqa: PLC0415 - needs the extra
+
+    storage, where, temporary = place
     try:
-        running = start(endpoint, storage, settings, _cache(upstream, storage, max_blob_bytes))
+        running = start(endpoint, storage, settings, _cache(upstream, storage, settings.uploads.blob_bytes))
     except BaseException:
         storage.close()
         if temporary is not None:

@@ -14,8 +14,13 @@ __all__ = ["FILTER_OPTION", "Filters"]
 _TRUE, _FALSE = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
 
 
-def FILTER_OPTION(*names: str) -> click.Option:  # noqa: N802 - a constant, but each command needs its own
-    """The option ``--filter`` for the conditions `names`; pass its value, ``conditions``, to `Filters`."""
+def FILTER_OPTION(  # noqa: N802 - a constant, but each command needs its own
+    *names: str, short: bool = True
+) -> click.Option:
+    """The option ``--filter`` for the conditions `names`; pass its value, ``conditions``, to `Filters`.
+
+    With `short` it is also ``-f``, which is ``--force`` where things are removed.
+    """
 
     def convert(ctx: click.Context, param: click.Parameter, texts: Sequence[str]) -> list[tuple[str, str]]:
         try:
@@ -24,7 +29,7 @@ def FILTER_OPTION(*names: str) -> click.Option:  # noqa: N802 - a constant, but 
             raise click.BadParameter(str(error), ctx=ctx, param=param) from None
 
     return click.Option(
-        ["-f", "--filter", "conditions"],
+        [*(["-f"] if short else []), "--filter", "conditions"],
         multiple=True,
         callback=convert,
         metavar="NAME=VALUE",

@@ -18,7 +18,6 @@ from containerlib.cli.output import (
     print_table,
     short_id,
 )
-from containerlib.cli.prune import image_prune
 from containerlib.errors import ConflictError, InvalidInputError, NotFoundError
 from containerlib.oci import timestamp
 from containerlib.oci.reference import Reference
@@ -217,7 +216,6 @@ images = click.Group(
             "Make an image of a tar archive of a root file system; '-' is standard input.",
             click.Argument(["file"], metavar="FILE|-"),
         ),
-        image_prune,
         remove,
         tag,
     ],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from containerlib.api.engine import Engine
+from containerlib.cli.filters import FILTER_OPTION, Filters
 from containerlib.cli.output import human_size
-from containerlib.cli.prune_filters import parse_filters
+from containerlib.cli.until import parse_until
 from containerlib.oci.reference import Reference
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from containerlib.image.prune import PruneReport
 
-__all__ = ["PRUNE_OPTIONS", "image_prune", "prune"]
+__all__ = ["image_prune", "prune"]
 
 _CANCELLED = 1
 _DANGLING = "all images without a name"
@@ -47,38 +48,39 @@ def _print_images(report: PruneReport) -> None:
         print()
 
 
-def _image_prune(*, every: bool, force: bool, filters: Sequence[str]) -> int:
-    chosen = parse_filters(filters, ("until", "label", "dangling"))
-    if chosen.dangling is not None:
-        if every and chosen.dangling:
+def _chosen(filters: Filters) -> dict[str, Any]:
+    """What the filters say, as arguments of the library."""
+    until = filters.one("until")
+    return {
+        "until": None if until is None else parse_until(until),
+        "labels": filters.labels(),
+        "without_labels": filters.labels("label!"),
+    }
+
+
+def _image_prune(*, every: bool, force: bool, conditions: Sequence[tuple[str, str]]) -> int:
+    filters = Filters(conditions)
+    chosen, dangling = _chosen(filters), filters.flag("dangling")
+    if dangling is not None:
+        if every and dangling:
             raise click.UsageError("--all and --filter dangling=true contradict each other")
-        every = not chosen.dangling
+        every = not dangling
     if not _ask([_ALL if every else _DANGLING], force=force):
         return _CANCELLED
     with Engine() as engine:
-        report = engine.images.prune(
-            all=every,
-            until=chosen.until,
-            labels=chosen.labels,
-            without_labels=chosen.without_labels,
-        )
+        report = engine.images.prune(all=every, **chosen)
     _print_images(report)
     print(f"Total reclaimed space: {human_size(report.freed_bytes)}")
     return 0
 
 
-def _prune(*, every: bool, force: bool, filters: Sequence[str]) -> int:
-    chosen = parse_filters(filters, ("until", "label"))
+def _prune(*, every: bool, force: bool, conditions: Sequence[tuple[str, str]]) -> int:
+    chosen = _chosen(Filters(conditions))
     what = ["all containers that do not run", _ALL if every else _DANGLING]
     if not _ask([*what, "what processes that died have left"], force=force):
         return _CANCELLED
     with Engine() as engine:
-        report = engine.prune(
-            all=every,
-            until=chosen.until,
-            labels=chosen.labels,
-            without_labels=chosen.without_labels,
-        )
+        report = engine.prune(all=every, **chosen)
     if report.containers:
         print("Deleted Containers:", *report.containers, "", sep="\n")
     _print_images(report.images)
@@ -86,31 +88,26 @@ def _prune(*, every: bool, force: bool, filters: Sequence[str]) -> int:
     return 0
 
 
-def PRUNE_OPTIONS(names: str) -> list[click.Parameter]:  # noqa: N802 - a constant, but each needs its own
-    """The options of a command that prunes, with the names of its filters."""
+def _options(*filters: str) -> list[click.Parameter]:
     return [
         click.Option(["-a", "--all", "every"], is_flag=True, help="Also images with names."),
         click.Option(["-f", "--force"], is_flag=True, help="Do not ask."),
-        click.Option(
-            ["--filter", "filters"], multiple=True, metavar="NAME=VALUE", help=f"Only what matches: {names}."
-        ),
+        FILTER_OPTION(*filters, short=False),
     ]
 
 
 image_prune = click.Command(
     "prune",
     callback=_image_prune,
-    params=PRUNE_OPTIONS("until=24h, label=NAME[=VALUE], label!=NAME[=VALUE], dangling=false"),
+    params=_options("until", "label", "label!", "dangling"),
     help="Remove images that no container uses: those without a name, or all.\n\n"
     "An image is as old as the time since it was pulled, made or named here.",
     short_help="Remove images that no container uses.",
 )
-
-
 prune = click.Command(
     "prune",
     callback=_prune,
-    params=PRUNE_OPTIONS("until=24h, label=NAME[=VALUE], label!=NAME[=VALUE]"),
+    params=_options("until", "label", "label!"),
     help="Remove containers that do not run, images that no container uses, and what is left of processes "
     "that died.",
     short_help="Remove what nobody uses.",

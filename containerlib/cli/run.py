@@ -298,11 +298,10 @@ def _image(engine: Engine, values: Mapping[str, Any]) -> Iterator[tuple[Image, S
     if values["from_host"]:
         yield _host_image(engine, values["entrypoint"] or arguments[0]), arguments
         return
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         with shown_progress("Pull complete", quiet=not sys.stderr.isatty()) as progress:
-            image = held.enter_context(
-                engine.images.hold(arguments[0], pull=values["pull"], progress=progress)
-            )
+            held = engine.images.hold(arguments[0], pull=values["pull"], progress=progress)
+            image = stack.enter_context(held)
         yield image, arguments[1:] or None
 
 

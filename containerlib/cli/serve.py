@@ -65,6 +65,7 @@ serve = click.Command(
         click.Option(["--tls-cert"], type=click.Path(dir_okay=False), help="Certificate and chain, PEM."),
         click.Option(["--tls-key"], type=click.Path(dir_okay=False), help="Key of the certificate, PEM."),
         click.Option(["--allow-anonymous"], is_flag=True, help="Let everybody in on any address."),
+        click.Option(["--public-url"], metavar="URL", help="Scheme and host by which clients come."),
         click.Option(["--read-only"], is_flag=True, help="Refuse pushes and deletions."),
         click.Option(["--no-delete"], is_flag=True, help="Refuse deletions."),
         click.Option(["--upstream"], metavar="HOST", help="Be a cache of the registry HOST."),

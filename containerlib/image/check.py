@@ -27,7 +27,7 @@ from containerlib.store.damage import Damage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from containerlib.image.survey import LayerSource
+    from containerlib.image.survey import SnapshotSource
     from containerlib.oci.digest import ChainId
     from containerlib.store.lease import Lease
     from containerlib.store.stores import Stores
@@ -96,7 +96,7 @@ def _compare(stores: Stores, survey: Survey, bad: set[str]) -> Iterator[Damage]:
         for source in survey.sources.values():
             path = stores.layout.snapshot(source.name)
             blob = stores.layout.blob(source.blob.digest)
-            if {path, f"{path}/fs", blob} & bad or not stores.content.holds(source.blob):
+            if {path, f"{path}/fs", blob} & bad or not source.is_here(stores):
                 continue
             if not stores.snapshots.exists(source.name):
                 continue
@@ -105,7 +105,7 @@ def _compare(stores: Stores, survey: Survey, bad: set[str]) -> Iterator[Damage]:
                 yield Damage("snapshot-content", path, problem, "repair")
 
 
-def _layer_problem(stores: Stores, lease: Lease, source: LayerSource) -> str | None:
+def _layer_problem(stores: Stores, lease: Lease, source: SnapshotSource) -> str | None:
     try:
         with unpack_aside(stores, lease, source.blob.digest, source.diff_id) as fresh:
             return difference(fresh, stores.snapshots.get(source.name).path)

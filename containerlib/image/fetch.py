@@ -76,7 +76,7 @@ class LayerFetch:
         for layer in layers:
             if layer.digest not in self._coming:
                 self._coming[layer.digest] = coming = _Coming(self._stores.content, layer)
-                if not self._stores.content.holds(layer):
+                if not self._stores.content.exists(layer.digest, size=layer.size):
                     self.tell(layer, "waiting", 0)
                 self._pool.submit(self._fetch, coming)
 
@@ -116,7 +116,7 @@ class LayerFetch:
     def _download(self, coming: _Coming) -> None:
         layer, content = coming.layer, self._stores.content
         with self._lock(layer):
-            if content.holds(layer):
+            if content.exists(layer.digest, size=layer.size):
                 self.tell(layer, "exists", layer.size)
                 return
             with content.ingest(layer.digest, layer.size) as ingest:

@@ -21,7 +21,7 @@ from containerlib.image.image_record import load_config, load_manifest
 from containerlib.image.naming import is_anonymous
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.digest import ChainId, Digest
@@ -64,14 +64,16 @@ def as_time(until: datetime | timedelta | None, *, now: datetime | None = None) 
     return seconds
 
 
-def has_labels(labels: Mapping[str, str], wanted: Sequence[str], unwanted: Sequence[str]) -> bool:
-    """Say whether there are all of the `wanted` labels and none of the `unwanted` ones."""
+def has_labels(
+    labels: Mapping[str, str], wanted: Mapping[str, str | None], unwanted: Mapping[str, str | None]
+) -> bool:
+    """Say whether there are all of the `wanted` labels and none of the `unwanted` ones; None is any value."""
 
-    def matches(label: str) -> bool:
-        name, sign, value = label.partition("=")
-        return name in labels and (not sign or labels[name] == value)
+    def matches(name: str, value: str | None) -> bool:
+        return name in labels and value in {None, labels[name]}
 
-    return all(map(matches, wanted)) and not any(map(matches, unwanted))
+    has_wanted = all(matches(name, value) for name, value in wanted.items())
+    return has_wanted and not any(matches(name, value) for name, value in unwanted.items())
 
 
 @attrs.frozen
@@ -87,8 +89,8 @@ class ImageFilter:
 
     all: bool = False
     until: float | None = None
-    labels: tuple[str, ...] = ()
-    without_labels: tuple[str, ...] = ()
+    labels: Mapping[str, str | None] = attrs.field(factory=dict)
+    without_labels: Mapping[str, str | None] = attrs.field(factory=dict)
 
     @classmethod
     def make(
@@ -96,14 +98,11 @@ class ImageFilter:
         *,
         all: bool = False,  # noqa: A002 - Docker's word
         until: datetime | timedelta | None = None,
-        labels: Sequence[str] = (),
-        without_labels: Sequence[str] = (),
+        labels: Mapping[str, str | None] | None = None,
+        without_labels: Mapping[str, str | None] | None = None,
     ) -> ImageFilter:
         """Check what the caller gives; see `Images.prune`."""
-        for option, given in (("labels", labels), ("without_labels", without_labels)):
-            if isinstance(given, str) or any(not label.partition("=")[0] for label in given):
-                raise InvalidOption(option, given, "give a list of NAME or NAME=VALUE")
-        return cls(all, as_time(until), tuple(labels), tuple(without_labels))
+        return cls(all, as_time(until), dict(labels or {}), dict(without_labels or {}))
 
     @property
     def needs_config(self) -> bool:

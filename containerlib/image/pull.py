@@ -206,7 +206,7 @@ def _fetch_layers(
     try:
         _fetch_once(stores, lease, repository, found, progress, policy)
     except (LayerError, DigestMismatch):
-        damaged = [digest for digest in digests if content.exists(digest) and not content.is_intact(digest)]
+        damaged = [digest for digest in digests if content.exists(digest) and not content.matches(digest)]
         if not damaged and not begun:
             raise
         for digest in damaged:

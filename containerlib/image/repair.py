@@ -35,9 +35,9 @@ from containerlib.store.quarantine import put_aside
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from containerlib.image.survey import LayerSource
+    from containerlib.image.survey import SnapshotSource
     from containerlib.oci.descriptor import Descriptor
-    from containerlib.oci.digest import Digest
+    from containerlib.oci.digest import ChainId, Digest
     from containerlib.store.damage import Damage
     from containerlib.store.lease import Lease
     from containerlib.store.stores import Stores
@@ -190,11 +190,12 @@ def _children(stores: Stores, target: Descriptor) -> Iterable[Descriptor]:
     return document.manifests if isinstance(document, Index) else ()
 
 
-def _unpack_again(stores: Stores, lease: Lease, sources: Iterable[LayerSource]) -> None:
+def _unpack_again(stores: Stores, lease: Lease, sources: Iterable[SnapshotSource]) -> None:
     """Make the snapshots that are missing, lowest first, from the blobs that are here."""
+    made: list[ChainId] = []
     for source in sources:
         whole_below = source.parent is None or stores.snapshots.exists(source.parent)
-        if stores.snapshots.exists(source.name) or not whole_below or not stores.content.holds(source.blob):
+        if stores.snapshots.exists(source.name) or not whole_below or not source.is_here(stores):
             continue
         try:
             with stores.content.open(source.blob.digest) as stream:
@@ -202,8 +203,12 @@ def _unpack_again(stores: Stores, lease: Lease, sources: Iterable[LayerSource]) 
                     stores, lease, stream, diff_id=source.diff_id, name=source.name, parent=source.parent
                 )
         except (DigestMismatch, LayerError, SizeMismatch, InvalidInputError):
-            if not stores.content.is_intact(source.blob.digest):
+            if not stores.content.matches(source.blob.digest):
                 stores.content.delete(source.blob.digest)
+        else:
+            made.append(source.name)
+    if made:
+        stores.settle(made)
 
 
 def _forget(stores: Stores) -> None:

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from containerlib.store.damage import DamageKind
     from containerlib.store.stores import Stores
 
-__all__ = ["LayerSource", "Survey"]
+__all__ = ["SnapshotSource", "Survey"]
 
 _MENDABLE = frozenset({"blob-content", "blob-kind", "snapshot-record"})
 
 
 @attrs.frozen
-class LayerSource:
+class SnapshotSource:
     """Where a snapshot comes from.
 
     Attributes:
@@ -53,6 +53,10 @@ class LayerSource:
     diff_id: DiffId
     blob: Descriptor
 
+    def is_here(self, stores: Stores) -> bool:
+        """Say whether the layer is stored, with the size that it must have."""
+        return stores.content.exists(self.blob.digest, size=self.blob.size)
+
 
 class Survey:
     """All images of a store, as they were when this was made.
@@ -65,7 +69,7 @@ class Survey:
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
         self._found: dict[str, Damage] = {}
-        self.sources: dict[ChainId, LayerSource] = {}
+        self.sources: dict[ChainId, SnapshotSource] = {}
         self.blobs: set[Digest] = set()
         self._owners: dict[str, set[str]] = {}
         names: dict[Digest, list[str]] = {}
@@ -114,7 +118,7 @@ class Survey:
         parent: ChainId | None = None
         names = chain_ids(config.diff_ids)
         for blob, diff_id, name in zip(manifest.layers, config.diff_ids, names, strict=True):
-            self.sources.setdefault(name, LayerSource(name, parent, diff_id, blob))
+            self.sources.setdefault(name, SnapshotSource(name, parent, diff_id, blob))
             self.blobs.add(blob.digest)
             self._blob(blob, images)
             path = self._stores.layout.snapshot(name)
@@ -137,7 +141,9 @@ class Survey:
         self._need(path, images)
         if not os.path.lexists(path):
             self._miss("blob-missing", path, "a layer of images is missing", images)
-        elif self._stores.content.exists(blob.digest) and not self._stores.content.holds(blob):
+        elif self._stores.content.exists(blob.digest) and not self._stores.content.exists(
+            blob.digest, size=blob.size
+        ):
             size = self._stores.content.size(blob.digest)
             self._miss("blob-content", path, f"has {size} bytes instead of {blob.size}", images)
 
@@ -155,5 +161,7 @@ class Survey:
     ) -> None:
         """Note a finding; `blob` is what it could be made from."""
         self._need(path, images)
-        mendable = kind in _MENDABLE or (blob is not None and self._stores.content.holds(blob))
+        mendable = kind in _MENDABLE or (
+            blob is not None and self._stores.content.exists(blob.digest, size=blob.size)
+        )
         self._found.setdefault(path, Damage(kind, path, reason, "repair" if mendable else "pull"))

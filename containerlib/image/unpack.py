@@ -35,14 +35,7 @@ if TYPE_CHECKING:
     from containerlib.store.lease import Lease
     from containerlib.store.stores import Stores
 
-__all__ = [
-    "LayerSource",
-    "UnpackPolicy",
-    "unpack_aside",
-    "unpack_image",
-    "unpack_layer",
-    "unpack_layers",
-]
+__all__ = ["LayerSource", "UnpackPolicy", "unpack_aside", "unpack_image", "unpack_layer", "unpack_layers"]
 
 _WORKERS = max(2, min(4, os.cpu_count() or 1))
 

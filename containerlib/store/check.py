@@ -86,7 +86,7 @@ def check_blobs(stores: Stores, *, deep: bool) -> Iterator[Damage]:
                 continue
             if not entry.is_file(follow_symlinks=False):
                 yield Damage("blob-kind", entry.path, "not a file", "repair")
-            elif deep and not stores.content.is_intact(digest) and os.path.lexists(entry.path):
+            elif deep and not stores.content.matches(digest) and os.path.lexists(entry.path):
                 yield Damage("blob-content", entry.path, "content does not match its digest", "repair")
 
 
@@ -140,7 +140,9 @@ def _snapshot(stores: Stores, name: ChainId) -> Iterator[Damage]:
     try:
         snapshot = stores.snapshots.get(name)
     except SnapshotNotFound:
-        if os.path.lexists(path):
+        if os.path.lexists(f"{path}/snapshot.json"):
+            yield Damage("snapshot-record", path, "did not survive a power loss", "repair")
+        elif os.path.lexists(path):
             yield Damage("snapshot-record", path, "its record is missing", "repair")
         return
     except StoreCorrupted as error:
@@ -174,7 +176,10 @@ def _parents(stores: Stores, name: ChainId, path: str) -> Iterator[Damage]:
 
 
 def check_leases(stores: Stores) -> Iterator[Damage]:
-    """Yield leases whose holders are dead."""
+    """Yield leases whose holders are dead, and downloads that nobody goes on with."""
+    for entry in _entries(stores.layout.ingests):
+        if _is_abandoned(entry.path):
+            yield leftover(entry.path, "download that nobody goes on with")
     for entry in _entries(stores.layout.leases):
         if _is_abandoned(entry.path):
             yield leftover(entry.path, "lease of a process that is dead")

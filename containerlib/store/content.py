@@ -205,16 +205,26 @@ class ContentStore:
         """Remove the beginning of a blob that nobody is writing, because it may be of something else."""
         drop_ingest(self.layout, digest)
 
-    def exists(self, digest: Digest) -> bool:
-        """Say whether the blob is here."""
+    def exists(self, digest: Digest, *, size: int | None = None) -> bool:
+        """Say whether the blob is here; with `size`, one of another size does not count."""
         try:
-            return stat.S_ISREG(os.lstat(self.layout.blob(digest)).st_mode)
+            info = os.stat(self.layout.blob(digest), follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
             return False
+        return stat.S_ISREG(info.st_mode) and size in {None, info.st_size}
 
-    def holds(self, descriptor: Descriptor) -> bool:
-        """Say whether the blob of `descriptor` is here with the size that it must have."""
-        return self.exists(descriptor.digest) and self.size(descriptor.digest) == descriptor.size
+    def matches(self, digest: Digest) -> bool:
+        """Say whether the blob is here and still hashes to its name.
+
+        Cost: reads all of it.
+        """
+        try:
+            with self.open_verified(digest) as file:
+                while file.read(_CHUNK_BYTES):
+                    pass
+        except (BlobNotFound, StoreCorrupted):
+            return False
+        return True
 
     def size(self, digest: Digest) -> int:
         """Return the size in bytes of a blob, which must exist."""
@@ -236,7 +246,8 @@ class ContentStore:
     def open_verified(self, digest: Digest) -> BinaryIO:
         """Open a blob such that whoever reads it to its end has read what it is named after.
 
-        Reading raises `StoreCorrupted` at the end if that is not so. It can be rewound.
+        Reading raises `StoreCorrupted` in place of the last bytes if that is not so. Seeking costs reading
+        what lies before.
 
         Raises:
             BlobNotFound: There is no such blob.
@@ -246,16 +257,6 @@ class ContentStore:
         """
         reader = _VerifyingReader(self._open(digest), self.layout.blob(digest), digest)
         return io.BufferedReader(reader, _CHUNK_BYTES)
-
-    def is_intact(self, digest: Digest) -> bool:
-        """Say whether a blob is here and has the content that it is named after, by reading all of it."""
-        try:
-            with self.open_verified(digest) as file:
-                while file.read(_CHUNK_BYTES):
-                    pass
-        except (BlobNotFound, StoreCorrupted):
-            return False
-        return True
 
     def _open(self, digest: Digest) -> int:
         path = self.layout.blob(digest)
@@ -322,14 +323,19 @@ class ContentStore:
 
 
 class _VerifyingReader(io.RawIOBase):
-    """A file that lets nobody take its end for good before all of it was hashed."""
+    """A file that gives its last bytes to nobody before all of it was hashed."""
 
     def __init__(self, fd: int, path: str, digest: Digest) -> None:
         super().__init__()
         self._fd = fd
         self._path = path
         self._digest = digest
-        self._hash = hashlib.new(digest.algorithm)
+        self._size = os.fstat(fd).st_size
+        self._restart()
+
+    def _restart(self) -> None:
+        self._hash = hashlib.new(self._digest.algorithm)
+        self._position = os.lseek(self._fd, 0, os.SEEK_SET)
 
     def readable(self) -> bool:
         return True
@@ -338,21 +344,32 @@ class _VerifyingReader(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        if (offset, whence) != (0, os.SEEK_SET):
-            raise io.UnsupportedOperation("verified content is read from its beginning")
-        self._hash = hashlib.new(self._digest.algorithm)
-        return os.lseek(self._fd, 0, os.SEEK_SET)
+        """Go to `offset`; what lies before it is read and hashed for that."""
+        if whence != os.SEEK_SET:
+            raise io.UnsupportedOperation("content that is verified is sought from its beginning")
+        if offset < self._position:
+            self._restart()
+        while self._position < offset and (
+            data := os.read(self._fd, min(_CHUNK_BYTES, offset - self._position))
+        ):
+            self._take(data)
+        return self._position
 
     def tell(self) -> int:
-        return os.lseek(self._fd, 0, os.SEEK_CUR)
+        return self._position
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer)
         count = os.readv(self._fd, [view])
-        self._hash.update(view[:count])
-        if count == 0 and self._hash.hexdigest() != self._digest.hex:
-            raise StoreCorrupted(self._path, "content does not match its digest; pull it again")
+        self._take(view[:count])
         return count
+
+    def _take(self, data: bytes | memoryview) -> None:
+        self._hash.update(data)
+        self._position += len(data)
+        is_end = not data or self._position >= self._size
+        if is_end and self._hash.hexdigest() != self._digest.hex:
+            raise StoreCorrupted(self._path, "content does not match its digest; pull it again")
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1

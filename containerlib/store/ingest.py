@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 
 from containerlib._util.atomic_file import (
     append,
-    empty,
+    empty_file,
     make_directory,
+    open_lasting,
     publish_file,
     remove_file,
-    remove_unlocked,
 )
-from containerlib._util.disk_error import translated
 from containerlib.errors import DigestMismatch, SizeMismatch
 from containerlib.oci.digest import Digest
 from containerlib.store.quarantine import put_aside
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["Ingest", "collect_ingests", "drop_ingest"]
 
 _CHUNK_BYTES = 1 << 20
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Ingest:
@@ -105,23 +103,17 @@ class Ingest:
             self._drop()
             raise DigestMismatch("blob", expected=self._digest, actual=actual)
         make_directory(self._layout.blob_directory(self._digest.algorithm))
-        path = self._layout.blob(self._digest)
+        target = self._layout.blob(self._digest)
         try:
-            publish_file(self._path, path)
+            publish_file(self._path, target)
         except IsADirectoryError:
             # No blob is a directory: whatever it is, it must not keep the right content out.
-            put_aside(self._layout, path)
-            publish_file(self._path, path)
+            put_aside(self._layout, target)
+            publish_file(self._path, target)
         self._close()
 
     def _open(self) -> int:
-        try:
-            with translated(self._path):
-                fd = os.open(self._path, _FLAGS, 0o600)
-        except FileNotFoundError:
-            make_directory(self._layout.ingests)
-            with translated(self._path):
-                fd = os.open(self._path, _FLAGS, 0o600)
+        fd = open_lasting(self._path)
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:
             return fd
@@ -135,7 +127,7 @@ class Ingest:
         if self.size > self._expected_size:
             self._hash = hashlib.new(self._digest.algorithm)
             self.size = 0
-            empty(self._fd, self._path)
+            empty_file(self._fd, self._path)
 
     def _drop(self) -> None:
         remove_file(self._path)
@@ -152,12 +144,22 @@ def collect_ingests(layout: Layout) -> int:
     count = 0
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(layout.ingests):
-            with contextlib.suppress(FileNotFoundError):
-                count += remove_unlocked(f"{layout.ingests}/{name}")
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):
+                _collect(f"{layout.ingests}/{name}")
+                count += 1
     return count
 
 
 def drop_ingest(layout: Layout, digest: Digest) -> None:
     """Remove what has come of a blob, unless somebody is writing it."""
-    with contextlib.suppress(FileNotFoundError):
-        remove_unlocked(layout.ingest(digest))
+    with contextlib.suppress(FileNotFoundError, BlockingIOError):
+        _collect(layout.ingest(digest))
+
+
+def _collect(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove_file(path)
+    finally:
+        os.close(fd)

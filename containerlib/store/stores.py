@@ -71,7 +71,7 @@ class Stores:
         if self.durable:
             from containerlib._native.path import sync_filesystem  # noqa: PLC0415 - not there in unit tests
 
-            reach("sync file system", self.layout.root)
             with translated(self.layout.root):
+                reach("sync file system", self.layout.root)
                 sync_filesystem(self.layout.root)
             self.snapshots.mark_durable(names)

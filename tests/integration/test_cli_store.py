@@ -76,7 +76,7 @@ def test_check_says_what_to_pull(engine: Engine, capsys: pytest.CaptureFixture[s
     assert images(engine) == 0
 
 
-@pytest.mark.parametrize("command", [["image", "prune"], ["images", "prune"], ["prune"], ["system", "prune"]])
+@pytest.mark.parametrize("command", [["image", "prune"], ["prune"], ["system", "prune"]])
 def test_nobody_to_ask(engine: Engine, command: list[str]) -> None:
     """Without a terminal and without --force nothing is removed."""
     load_two_layers(engine, "a:1", b"one")

@@ -296,6 +296,8 @@ def test_options_that_contradict(tmp_path: Path, engine: cl.Engine) -> None:
         ({"htpasswd": tmp_path / "empty"}, "no users"),
         ({"directory": tmp_path / "used"}, "neither empty"),
         ({"port": 70_000}, "port"),
+        ({"public_url": 'https://a"b'}, "public_url"),
+        ({"public_url": "https://a/path"}, "public_url"),
         ({"max_uploads": 0}, "max_uploads"),
         ({"upload_expiry_s": 0.0}, "upload_expiry_s"),
     ]
@@ -342,6 +344,23 @@ def test_process_ends_without_closing(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert str(tmp_path) in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_behind_a_proxy(users: Path) -> None:
+    """Where clients come by another name, tokens are to be fetched under that."""
+    with cl.Registry.serve(htpasswd=users, token_auth=True, public_url="https://registry.site") as server:
+        reply = RawRegistry(server.host, server.port).ask("GET", "/v2/")
+        assert reply.headers["www-authenticate"].startswith('Bearer realm="https://registry.site/token",')
+
+
+def test_address_of_version_6(users: Path, engine: cl.Engine) -> None:
+    """On an IPv6 address the registry has a name that images can have."""
+    with cl.Registry.serve(host="::1", htpasswd=users, token_auth=True) as server:
+        assert server.url == f"http://[::1]:{server.port}"
+        engine.registry(server.name).login("ann", "secret", store=False)
+        image = engine.images.from_host(["sh"], reference="x:1")
+        assert image.push(f"{server.name}/x:1").digest == image.digest
+        assert engine.registry(server.name).tags("x") == ["1"]
 
 
 def test_forgotten_server_is_noticed() -> None:

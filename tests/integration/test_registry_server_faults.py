@@ -9,14 +9,13 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 from support.oci_layout import MANIFEST
-from support.registry_http import EMPTY, RawRegistry, artifact, digest_of, until
+from support.registry_http import EMPTY, RawRegistry, artifact, digest_of, serve_command, until
 
 import containerlib as cl
 
@@ -333,28 +332,9 @@ def test_full_disk(tmp_path: Path) -> None:
         subprocess.run(["umount", str(directory)], check=True)
 
 
-@contextlib.contextmanager
-def command(*options: str) -> Iterator[tuple[subprocess.Popen[str], RawRegistry]]:
-    """Run ``containerlib registry serve``, and give its process and a client."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "containerlib", "registry", "serve", "--port=0", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert url.startswith("http://127.0.0.1:"), process.communicate()[1]
-        yield process, RawRegistry("127.0.0.1", int(url.rpartition(":")[2]))
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def test_killed_while_uploading(tmp_path: Path) -> None:
     """SIGKILL in the middle of an upload leaves nothing to be seen, and the next start removes the rest."""
-    with command(f"--directory={tmp_path}") as (process, raw):
+    with serve_command(f"--directory={tmp_path}") as (process, raw):
         kept = raw.push_image("x", "1")
         before = files(tmp_path)
         place = place_of(raw)
@@ -370,7 +350,7 @@ def test_killed_while_uploading(tmp_path: Path) -> None:
         left = files(tmp_path) - before
         assert len(left) == 1
         assert left.pop().startswith("incoming/.tmp-")
-    with command(f"--directory={tmp_path}") as (_, raw):
+    with serve_command(f"--directory={tmp_path}") as (_, raw):
         assert files(tmp_path) == before
         assert raw.ask("GET", place).codes == ["BLOB_UPLOAD_UNKNOWN"]
         assert raw.ask("HEAD", f"/v2/x/blobs/{DIGEST}").status == 404
@@ -381,7 +361,7 @@ def test_killed_while_uploading(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_command_ends_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     """The command ends with 0 on the signals that ask for it, in the middle of an upload, too."""
-    with command(f"--directory={tmp_path}") as (process, raw):
+    with serve_command(f"--directory={tmp_path}") as (process, raw):
         raw.ask("PATCH", place_of(raw), BLOB[:5000])
         os.kill(process.pid, number)
         assert process.wait(30) == 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.archives import archive, file
 from support.engine import new_engine
 from support.oci_layout import LAYER
-from support.registry_http import RawRegistry, artifact, descriptor, digest_of, image, index
+from support.registry_http import RawRegistry, artifact, descriptor, digest_of, image, index, serve_command
 from support.session import temporary_directory, tracked_root
 
 import containerlib as cl
@@ -209,6 +210,27 @@ def test_wrong_diff_id_is_refused(engine: Engine, raw: RawRegistry) -> None:
         reply = raw.ask("PUT", "/v2/x/manifests/1", data, {"Content-Type": document["mediaType"]})
         assert (reply.status, reply.codes) == (400, ["MANIFEST_INVALID"])
     assert engine.images.list() == []
+
+
+def test_killed_while_uploading(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL in the middle of a push leaves nothing that is seen, and collecting removes what there is."""
+    monkeypatch.setenv("CONTAINERLIB_ROOT", engine.root)
+    monkeypatch.setenv("CONTAINERLIB_RUN_ROOT", engine.run_root)
+    layer = archive(file(b"a", b"one"))
+    with serve_command("--store") as (process, raw):
+        push_parts(raw, "x", layer)
+        place = raw.ask("POST", "/v2/x/blobs/uploads/").headers["location"]
+        assert raw.ask("PATCH", place, b"half of it").status == 202
+        process.kill()
+        process.wait()
+    assert engine.images.list() == []
+    collected = collect(engine._session.stores)
+    assert (collected.blobs, collected.stale >= 1) == (2, True)
+    left = [entry for entry in Path(engine.root, "blobs").rglob("*") if entry.is_file()]
+    assert left == []
+    with serve_command("--store") as (_, raw):
+        raw.push_manifest("x", push_parts(raw, "x", layer), "1")
+    assert [each.references for each in engine.images.list()] == [("docker.io/library/x:1",)]
 
 
 def test_deletion_takes_names_only(engine: Engine, raw: RawRegistry) -> None:

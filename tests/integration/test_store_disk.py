@@ -21,6 +21,7 @@ from support.session import temporary_directory, tracked_root
 from support.stock import load_two_layers, two_layers
 
 import containerlib as cl
+from containerlib._native import path
 from containerlib._util import failpoint
 
 if TYPE_CHECKING:
@@ -61,16 +62,18 @@ class Disk:
     def files(self) -> set[str]:
         """Return everything on it but locks, which come and go."""
         return {
-            str(path.relative_to(self.mount))
-            for path in self.mount.rglob("*")
-            if path.parent.name != "locks" and path.suffix != ".lock" and path.name not in {"locks", "leases"}
+            str(found.relative_to(self.mount))
+            for found in self.mount.rglob("*")
+            if found.parent.name != "locks"
+            and found.suffix != ".lock"
+            and found.name not in {"locks", "leases"}
         }
 
 
 @pytest.fixture(autouse=True)
 def _no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare the other disks of this host: nothing here depends on what survives a power loss."""
-    monkeypatch.setattr(os, "sync", lambda: None)
+    monkeypatch.setattr(path, "sync_filesystem", lambda _: None)
 
 
 @pytest.fixture
@@ -166,9 +169,9 @@ def test_out_of_inodes_at_any_file(disk: Disk, run: Callable[[Engine], object]) 
 def test_a_full_disk_while_pulling(disk: Disk, request: pytest.FixtureRequest) -> None:
     """A pull fails cleanly at any write, and succeeds as soon as there is enough room."""
     need(request.config, "peers", ("docker-registry",))
-    with temporary_directory("g") as path, docker_registry(path) as registry:
+    with temporary_directory("g") as place, docker_registry(place) as registry:
         name = f"{registry.host}/box:1"
-        with cl.Engine(path / "r", path / "n") as source:
+        with cl.Engine(place / "r", place / "n") as source:
             load_two_layers(source, name, os.urandom(20000)).push(name)
         before = disk.files()
         for room in range(0, 400, 2):
@@ -177,7 +180,7 @@ def test_a_full_disk_while_pulling(disk: Disk, request: pytest.FixtureRequest) -
                 disk.engine.images.pull(name)
             except cl.StoreFull:
                 disk.resize(ROOMY)
-                left = {path for path in disk.files() - before if not path.startswith("r/ingest")}
+                left = {name for name in disk.files() - before if not name.startswith("r/ingest")}
                 assert left == set(), room
                 assert [found for found in disk.engine.check() if not found.is_leftover] == [], room
             else:
@@ -320,7 +323,7 @@ cl.Engine(*sys.argv[1:3]).images.from_tar(sys.argv[3], reference="new:1")
 
 @pytest.mark.parametrize(
     ("call", "first"),
-    [*(("fsync", number) for number in range(1, 8, 2)), ("rename", 1), ("rename", 3), ("write", 1)],
+    [("fsync", 1), ("syncfs", 1), ("rename", 1), ("rename", 3), ("write", 1)],
 )
 def test_the_kernel_says_that_the_disk_is_broken(
     disk: Disk, call: str, first: int, request: pytest.FixtureRequest

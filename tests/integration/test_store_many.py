@@ -39,8 +39,9 @@ PATIENCE_S = 120.0
 # Nothing here depends on what survives a power loss, and syncing would stop all other disks of the host.
 WORKER = """
 import collections, contextlib, json, os, random, sys, time
-os.sync = lambda: None
 import containerlib as cl
+import containerlib._native.path
+containerlib._native.path.sync_filesystem = lambda _: None
 from containerlib._util import failpoint
 
 seed, host, duration_s = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
@@ -60,7 +61,7 @@ end = time.monotonic() + duration_s
 while time.monotonic() < end:
     number = pick.randrange(4)
     name = f"{host}/box:{number}"
-    what = pick.choices(["run", "pull", "prune", "remove", "detached"], [12, 4, 2, 2, 1])[0]
+    what = pick.choices(["run", "pull", "prune", "remove", "check", "detached"], [12, 4, 2, 2, 1, 1])[0]
     done[what] += 1
     if pick.random() < 0.5:
         # What an engine has run it holds; only when many come and go is there something to prune.
@@ -77,6 +78,10 @@ while time.monotonic() < end:
     elif what == "remove":
         with contextlib.suppress(cl.ImageNotFound, cl.ResourceInUse):
             engine.images.remove(name)
+    elif what == "check":
+        found = engine.check(deep=pick.random() < 0.3)
+        assert all(damage.is_leftover for damage in found), found
+        assert all(damage.is_leftover for damage in engine.repair().left)
     else:
         with engine.images.hold(name) as image, engine.containers.run(
             image, ["cat", "/etc/who"], stdin=cl.DEVNULL, stdout=cl.DEVNULL, lifetime="detached"

@@ -143,27 +143,18 @@ def test_labels(engine: Engine) -> None:
     make(engine, "a:1", b"1", team="x", keep="yes")
     make(engine, "b:1", b"2", team="x")
     make(engine, "c:1", b"3", team="y")
-    assert engine.images.prune(all=True, labels=["team=z"]).deleted == ()
-    engine.images.prune(all=True, labels=["team=x"], without_labels=["keep"])
+    assert engine.images.prune(all=True, labels={"team": "z"}).deleted == ()
+    engine.images.prune(all=True, labels={"team": "x"}, without_labels={"keep": None})
     assert names(engine) == {"a:1", "c:1"}
-    engine.images.prune(all=True, labels=["team", "keep=yes"])
+    engine.images.prune(all=True, labels={"team": None, "keep": "yes"})
     assert names(engine) == {"c:1"}
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"labels": "team"},
-        {"labels": [""]},
-        {"without_labels": ["=x"]},
-        {"until": dt.timedelta(days=99999)},
-    ],
-)
-def test_bad_filters(engine: Engine, options: dict[str, object]) -> None:
-    """A filter that makes no sense is refused before anything is removed."""
+def test_a_time_that_is_none(engine: Engine) -> None:
+    """A time before all images is refused before anything is removed."""
     make(engine, "a:1", b"1")
     with pytest.raises(cl.InvalidOption):
-        engine.images.prune(all=True, **options)  # type: ignore[arg-type]
+        engine.images.prune(all=True, until=dt.timedelta(days=99999))
     assert names(engine) == {"a:1"}
 
 
@@ -174,7 +165,7 @@ def test_images_in_use_stay(engine: Engine) -> None:
     other = cl.Engine(engine.root, engine.run_root)
     for each in (engine, other):
         assert each.images.prune(all=True).deleted == ()
-        assert each.prune(all=True, labels=["no"]).images.deleted == ()
+        assert each.prune(all=True, labels={"no": None}).images.deleted == ()
     made.remove()
     assert engine.images.prune(all=True).deleted == (image.id,)
     assert engine.check() == ()
@@ -205,7 +196,7 @@ def test_pruning_everything(engine: Engine) -> None:
     image = make(engine, "a:1", b"1")
     made = engine.containers.create(image, ["x"], layer="disk", labels={"team": "x"})
     (Path(made.entry.layers.directory or "") / "upper" / "data").write_bytes(bytes(5000))
-    assert engine.prune(labels=["team=y"]).containers == ()
+    assert engine.prune(labels={"team": "y"}).containers == ()
     assert engine.prune(until=HOUR).containers == ()
     report = engine.prune(all=True)
     assert (report.containers, report.images.deleted) == ((made.id,), (image.id,))

@@ -14,6 +14,7 @@ from unittest import mock
 
 import attrs
 
+from containerlib._native import path
 from containerlib._util import failpoint
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ class _Namer:
         self._root = root
         self._counts: Counter[str] = Counter()
 
-    def name(self, step: str, path: str) -> Step:
-        place = os.path.relpath(path, self._root) if path.startswith("/") else ""
+    def name(self, step: str, where: str) -> Step:
+        place = os.path.relpath(where, self._root) if where.startswith("/") else ""
         head = "outside" if place.startswith("..") else place.partition("/")[0]
         if head == "locks":
             # Whether a lock has to be made depends on who has held it before.
@@ -62,7 +63,7 @@ def _in_child(operation: Callable[[], object], hook: failpoint.Hook) -> int:
     if pid == 0:
         code = 99
         try:
-            with mock.patch.object(os, "sync"), mock.patch.object(os, "fsync"):
+            with mock.patch.object(path, "sync_filesystem"), mock.patch.object(os, "fsync"):
                 failpoint.set_hook(hook)
                 operation()
             code = 0
@@ -77,7 +78,7 @@ def record_steps(operation: Callable[[], object], root: str) -> list[Step]:
     namer = _Namer(root)
     with open(read_end, "rb") as stream:
         status = _in_child(
-            operation, lambda step, path: void(os.write(write_end, f"{namer.name(step, path)}\n".encode()))
+            operation, lambda step, where: void(os.write(write_end, f"{namer.name(step, where)}\n".encode()))
         )
         os.close(write_end)
         lines = stream.read().decode().splitlines()
@@ -94,8 +95,8 @@ def died_at(operation: Callable[[], object], root: str, step: Step) -> bool:
     """Run an operation in a child that is killed in front of `step`; say whether it came so far."""
     namer = _Namer(root)
 
-    def hook(name: str, path: str) -> None:
-        if namer.name(name, path) == step:
+    def hook(name: str, where: str) -> None:
+        if namer.name(name, where) == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
     code = os.waitstatus_to_exitcode(_in_child(operation, hook))
@@ -107,8 +108,8 @@ def failing_at(step: Step, root: str, number: int) -> failpoint.Hook:
     """Return a hook that makes `step` fail with the error `number`."""
     namer = _Namer(root)
 
-    def hook(name: str, path: str) -> None:
-        if namer.name(name, path) == step:
-            raise OSError(number, os.strerror(number), path)
+    def hook(name: str, where: str) -> None:
+        if namer.name(name, where) == step:
+            raise OSError(number, os.strerror(number), where)
 
     return hook

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +16,20 @@ from support.oci_layout import CONFIG, INDEX, LAYER, MANIFEST
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["EMPTY", "RawRegistry", "Reply", "artifact", "descriptor", "digest_of", "image", "index", "until"]
+__all__ = [
+    "EMPTY",
+    "RawRegistry",
+    "Reply",
+    "artifact",
+    "descriptor",
+    "digest_of",
+    "image",
+    "index",
+    "serve_command",
+    "until",
+]
 
 _PATIENCE_S = 30.0
 EMPTY = b"{}"
@@ -110,6 +124,25 @@ class RawRegistry:
         self.push_blob(repository, EMPTY)
         self.push_blob(repository, layer)
         return self.push_manifest(repository, document, name)
+
+
+@contextlib.contextmanager
+def serve_command(*options: str) -> Iterator[tuple[subprocess.Popen[str], RawRegistry]]:
+    """Run ``containerlib registry serve``, and give its process and a client."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "containerlib", "registry", "serve", "--port=0", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert url.startswith("http://127.0.0.1:"), process.communicate()[1]
+        yield process, RawRegistry("127.0.0.1", int(url.rpartition(":")[2]))
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def descriptor(data: bytes, kind: str, algorithm: str = "sha256") -> dict[str, Any]:

@@ -60,8 +60,8 @@ ALLOWED = {
     "containerlib.image.repair": {"chmod", "chown"},
     # These write files of the caller, outside of the store.
     "containerlib.image.lock_file": {"chmod"},
-    "containerlib.image.output": CHANGES,
     "containerlib.image.archive_save": CHANGES,
+    "containerlib.image.output": CHANGES,
 }
 
 WRITING_MODES = frozenset("wax+")

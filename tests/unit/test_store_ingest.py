@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from containerlib.errors import DigestMismatch, SizeMismatch
-from containerlib.oci.descriptor import Descriptor
 from containerlib.oci.digest import Digest
 from containerlib.store.content import ContentStore
 from containerlib.store.layout import Layout
@@ -37,8 +36,8 @@ def test_a_blob_in_one_go(content: ContentStore) -> None:
         ingest.commit()
     assert content.read(DIGEST, limit=len(DATA)) == DATA
     assert unfinished(content) == []
-    assert content.holds(Descriptor("", DIGEST, len(DATA)))
-    assert not content.holds(Descriptor("", DIGEST, 5))
+    assert content.exists(DIGEST, size=len(DATA))
+    assert not content.exists(DIGEST, size=5)
 
 
 def test_a_blob_in_parts(content: ContentStore) -> None:
@@ -49,7 +48,7 @@ def test_a_blob_in_parts(content: ContentStore) -> None:
         assert ingest.size == ingest.resumed_bytes == 1_200_000
         ingest.write(DATA[1_200_000:])
         ingest.commit()
-    assert content.is_intact(DIGEST)
+    assert content.matches(DIGEST)
 
 
 def test_nothing_that_came_leaves_nothing(content: ContentStore) -> None:
@@ -90,7 +89,7 @@ def test_a_beginning_that_is_too_long_is_begun_anew(content: ContentStore) -> No
         assert ingest.size == 0
         ingest.write(DATA)
         ingest.commit()
-    assert content.is_intact(DIGEST)
+    assert content.matches(DIGEST)
 
 
 def test_what_comes_can_be_read_meanwhile(content: ContentStore) -> None:
@@ -116,5 +115,5 @@ def test_only_what_nobody_writes_is_collected(content: ContentStore) -> None:
         assert len(unfinished(content)) == 1
         ingest.write(DATA[10:])
         ingest.commit()
-    assert content.is_intact(DIGEST)
-    assert not content.is_intact(other)
+    assert content.matches(DIGEST)
+    assert not content.matches(other)

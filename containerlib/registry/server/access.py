@@ -72,6 +72,7 @@ class AccessControl:
         by_token: bool = False,
         authorize: Authorize | None = None,
         scheme: str = "http",
+        public_url: str | None = None,
     ) -> None:
         """Make the rules.
 
@@ -80,11 +81,13 @@ class AccessControl:
             by_token: Whether a token stands for the password, as with Docker's own registry.
             authorize: Decides about a user, a repository and an action; None allows users everything.
             scheme: By which clients come, for the address of the token endpoint.
+            public_url: Scheme and host by which clients come, where that is not how this host is called.
         """
         self._passwords = passwords
         self._tokens = Tokens(_SERVICE) if by_token else None
         self._authorize = authorize
         self._scheme = scheme
+        self._public_url = public_url
         self._checks = asyncio.Semaphore(_CHECKS)
 
     async def grant(self, request: web.Request, scope: str = "") -> Grant:
@@ -121,7 +124,8 @@ class AccessControl:
         if self._tokens is None:
             value = f'Basic realm="{_SERVICE}", charset="UTF-8"'
         else:
-            value = f'Bearer realm="{self._scheme}://{_host(request)}/token",service="{_SERVICE}"'
+            url = self._public_url or f"{self._scheme}://{_host(request)}"
+            value = f'Bearer realm="{url}/token",service="{_SERVICE}"'
             value += f',scope="{scope}"' if scope else ""
             value += f',error="{error}"' if error else ""
         return Refused("UNAUTHORIZED", "authentication required", headers={"WWW-Authenticate": value})

@@ -63,7 +63,7 @@ class DirectoryStorage:
         make_directory(directory)
         mark = f"{directory}/registry.json"
         if not os.path.exists(mark) and any(
-            not name.startswith(TEMPORARY_PREFIX) for name in os.listdir(directory)
+            not name.startswith(TEMPORARY_PREFIX) and name != "lost+found" for name in os.listdir(directory)
         ):
             raise InvalidInputError(f"{directory!r} is neither empty nor the directory of a registry")
         if not os.path.exists(mark):

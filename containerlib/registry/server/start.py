@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import ssl
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint", "Running", "start"]
 
+_URL = re.compile(r"https?://[A-Za-z0-9.\[\]:-]{1,253}")
+
 
 @attrs.frozen(kw_only=True)
 class Endpoint:
@@ -37,6 +40,7 @@ class Endpoint:
         tls_cert: File of the certificate and its chain; None for plain http.
         tls_key: File of its key.
         allow_anonymous: Whether everybody may be let in on an address that others reach.
+        public_url: Scheme and host by which clients come, if a proxy stands in between.
         limits: What clients may take.
     """
 
@@ -48,6 +52,7 @@ class Endpoint:
     tls_cert: str | None = None
     tls_key: str | None = None
     allow_anonymous: bool = False
+    public_url: str | None = None
     limits: HttpLimits = attrs.field(factory=HttpLimits)
 
 
@@ -98,7 +103,11 @@ def start(
 
     def make_service() -> Service:
         access = AccessControl(
-            passwords, by_token=endpoint.by_token, authorize=endpoint.authorize, scheme=scheme
+            passwords,
+            by_token=endpoint.by_token,
+            authorize=endpoint.authorize,
+            scheme=scheme,
+            public_url=endpoint.public_url,
         )
         return Service(storage, access, settings, None if make_cache is None else make_cache())
 
@@ -110,6 +119,8 @@ def start(
 
 
 def _check(endpoint: Endpoint) -> None:
+    if endpoint.public_url is not None and _URL.fullmatch(endpoint.public_url) is None:
+        raise InvalidOption("public_url", endpoint.public_url, "give scheme and host: https://registry.site")
     if not 0 <= endpoint.port < 1 << 16:
         raise InvalidOption("port", endpoint.port, "give 0 to 65535")
     if endpoint.htpasswd is None:

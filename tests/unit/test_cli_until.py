@@ -1,4 +1,4 @@
-"""What the filters of pruning mean."""
+"""What ``until`` means in a filter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import datetime as dt
 import click
 import pytest
 
-from containerlib.cli.prune_filters import parse_filters, parse_until
+from containerlib.cli.until import parse_until
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,3 @@ def test_bad_times(text: str) -> None:
     """What is neither a duration nor a time is refused."""
     with pytest.raises(click.UsageError):
         parse_until(text)
-
-
-def test_filters_together() -> None:
-    """All filters of a command make one."""
-    found = parse_filters(["label=a", "label=b=c", "label!=d", "until=1h"], ("until", "label"))
-    assert (found.labels, found.without_labels) == (["a", "b=c"], ["d"])
-    assert found.until == dt.timedelta(hours=1)
-    with pytest.raises(click.UsageError):
-        parse_filters(["dangling=true"], ("until", "label"))
