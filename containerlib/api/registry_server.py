@@ -149,12 +149,8 @@ def serve(
     Source: OCI distribution-spec 1.1.
     """
     _check(directory=directory, engine=engine, upstream=upstream, read_only=read_only)
-    for option, value in (("max_blob_bytes", max_blob_bytes), ("max_uploads", max_uploads)):
-        if value < 1:
-            raise InvalidOption(option, value, "give more than 0")
-    for option, seconds in (("upload_expiry_s", upload_expiry_s), ("stall_timeout_s", stall_timeout_s)):
-        if not seconds > 0:
-            raise InvalidOption(option, seconds, "give more than 0 seconds")
+    _check_numbers(max_blob_bytes=max_blob_bytes, max_uploads=max_uploads)
+    _check_numbers(upload_expiry_s=upload_expiry_s, stall_timeout_s=stall_timeout_s)
     _need_extra()
     from containerlib._util.http_service import HttpLimits  # noqa: PLC0415 - needs the extra
     from containerlib.registry.server.service import ServerSettings  # noqa: PLC0415
@@ -180,6 +176,12 @@ def serve(
         uploads=UploadLimits(blob_bytes=max_blob_bytes, open_uploads=max_uploads, expiry_s=upload_expiry_s),
     )
     return _start(endpoint, settings, _storage(_path(directory), engine), upstream)
+
+
+def _check_numbers(**numbers: float) -> None:
+    for option, value in numbers.items():
+        if not value > 0:
+            raise InvalidOption(option, value, "give more than 0")
 
 
 def _start(
