@@ -152,15 +152,11 @@ def serve(
     Source: OCI distribution-spec 1.1.
     """
     _check(directory=directory, engine=engine, upstream=upstream, read_only=read_only)
-    _check_numbers(max_blob_bytes=max_blob_bytes, max_uploads=max_uploads)
-    _check_numbers(upload_expiry_s=upload_expiry_s, stall_timeout_s=stall_timeout_s)
-    if min_chunk_bytes < 0:
-        raise InvalidOption("min_chunk_bytes", min_chunk_bytes, "give 0 or more")
+    _check_numbers(stall_timeout_s=stall_timeout_s)
     _need_extra()
     from containerlib._util.http_service import HttpLimits  # noqa: PLC0415 - needs the extra
     from containerlib.registry.server.service import ServerSettings  # noqa: PLC0415
     from containerlib.registry.server.start import Endpoint  # noqa: PLC0415
-    from containerlib.registry.server.uploads import UploadLimits  # noqa: PLC0415
 
     endpoint = Endpoint(
         host=host,
@@ -178,14 +174,25 @@ def serve(
         read_only=read_only,
         allow_delete=allow_delete,
         stall_timeout_s=stall_timeout_s,
-        uploads=UploadLimits(
-            blob_bytes=max_blob_bytes,
-            open_uploads=max_uploads,
-            expiry_s=upload_expiry_s,
-            min_chunk_bytes=min_chunk_bytes,
-        ),
+        uploads=_uploads(max_blob_bytes, max_uploads, upload_expiry_s, min_chunk_bytes),
     )
     return _start(endpoint, settings, _storage(_path(directory), engine), upstream)
+
+
+def _uploads(
+    max_blob_bytes: int, max_uploads: int, upload_expiry_s: float, min_chunk_bytes: int
+) -> UploadLimits:
+    from containerlib.registry.server.uploads import UploadLimits  # noqa: PLC0415 - needs the extra
+
+    _check_numbers(max_blob_bytes=max_blob_bytes, max_uploads=max_uploads, upload_expiry_s=upload_expiry_s)
+    if min_chunk_bytes < 0:
+        raise InvalidOption("min_chunk_bytes", min_chunk_bytes, "give 0 or more")
+    return UploadLimits(
+        blob_bytes=max_blob_bytes,
+        open_uploads=max_uploads,
+        expiry_s=upload_expiry_s,
+        min_chunk_bytes=min_chunk_bytes,
+    )
 
 
 def _check_numbers(**numbers: float) -> None:

@@ -14,7 +14,7 @@ from support.capabilities import need
 from support.docker_registry import docker_registry, skopeo_copy
 from support.engine import busybox_tree, new_engine
 from support.oci_layout import OciLayout
-from support.peers import NAMES, Peer, invoke
+from support.peers import NAMES, Peer, digest_of, invoke, raw_of
 from support.registry_http import RawRegistry
 from support.session import temporary_directory, tracked_root
 from support.zoo import tar_of
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from containerlib import Engine, RegistryServer
 
-# This machine's own registries need no valid certificate, and the HTTP library says so each time.
-pytestmark = [pytest.mark.root, pytest.mark.filterwarnings("ignore:Unverified HTTPS request")]
+pytestmark = [pytest.mark.root]
 
 HTPASSWD = "ann:$2b$04$A4gdF34YbxXzojKIPZplCeiPVBBfPc9I8A.gPFqcb.C20iQc31VYK\n"  # the password is "secret"
 MODES = ("plain", "password", "token", "tls", "store")
@@ -122,17 +121,7 @@ def asks_for_password(server: RegistryServer) -> bool:
     return RawRegistry(server.host, server.port, context).ask("GET", "/v2/").status == 401
 
 
-def digest_of(name: str) -> str:
-    """Return the digest that skopeo sees under this name."""
-    return invoke("skopeo", "inspect", "--tls-verify=false", "--format={{.Digest}}", f"docker://{name}")
-
-
-def raw_of(name: str) -> str:
-    """Return the manifest that skopeo sees under this name."""
-    return invoke("skopeo", "inspect", "--tls-verify=false", "--raw", f"docker://{name}")
-
-
-@pytest.mark.parametrize("name", sorted(NAMES))
+@pytest.mark.parametrize("name", NAMES)
 def test_peers_pull_and_push(
     name: str,
     server: RegistryServer,
