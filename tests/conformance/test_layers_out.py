@@ -8,7 +8,6 @@ import os
 import socket
 import stat
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +24,7 @@ from containerlib.layer.diff import write_diff, write_merged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from support.peers import Peer
 
