@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from attrs import define, evolve, field
 
 from containerlib._util import strict_json
-from containerlib._util.remove_tree import remove_tree
+from containerlib._util.remove_tree import remove_at_once, remove_tree
 from containerlib.container.detached import DetachedRecord, read_record, write_record
 from containerlib.container.state import ContainerState
 from containerlib.container.wait import wait
@@ -171,7 +171,8 @@ class ContainerEntry:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.record_path)
         if self.layers.directory is not None:
-            remove_tree(self.layers.directory)
+            # A record whose layer is half gone would be a container that nobody can use or remove.
+            remove_at_once(self.layers.directory)
         copied = self.session.runner.copy_directory(self.id, self.layers)
         if os.path.isdir(copied):
             remove_tree(copied)
