@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from containerlib.api.remote import Remote
     from containerlib.container.session import Session
     from containerlib.container.streams import Input, Output
+    from containerlib.image.archive_save import SaveFormat
     from containerlib.image.changes import Change
     from containerlib.image.export import Exported
     from containerlib.image.history import HistoryEntry
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from containerlib.image.inspection import ImageInspection
     from containerlib.image.progress import Progress
     from containerlib.image.resolve import Removed
+    from containerlib.layer.compress import Compression
     from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.image_config import Config
 
@@ -226,6 +228,20 @@ class Image:
             usage=status.usage,
         )
         return result.check() if check else result
+
+    def save(
+        self,
+        out: str | os.PathLike[str] | BinaryIO,
+        *,
+        format: SaveFormat = "docker",  # noqa: A002 - what every program calls it
+        compression: Compression | None = None,
+    ) -> None:
+        """Write it with all its names into an archive or a directory; see `Images.save`."""
+        from containerlib.image.archive_save import save  # noqa: PLC0415 - needed by few
+
+        opened = os.fspath(out) if isinstance(out, (str, os.PathLike)) else out
+        wanted = [(self._record, self.references)]
+        save(self._session.stores, wanted, opened, format=format, compression=compression)
 
     def tag(self, reference: str) -> Image:
         """Give it a further name; another image that has the name loses it.

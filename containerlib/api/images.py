@@ -6,25 +6,28 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 
-import attrs
-
 from containerlib.api.image import Image
 from containerlib.errors import ImageNotFound, InvalidOption
 from containerlib.image import resolve
-from containerlib.oci.image_config import Config
+from containerlib.oci.platform import Platform
 
 if TYPE_CHECKING:
+    import builtins
     import datetime as dt
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from containerlib.api.remote import Remote
     from containerlib.container.session import Session
+    from containerlib.image.archive_save import SaveFormat
     from containerlib.image.image_record import ImageRecord
     from containerlib.image.lock_file import LockedImage
     from containerlib.image.progress import Progress
     from containerlib.image.prune import PruneReport
     from containerlib.image.resolve import Removed
+    from containerlib.image.transport import Place
+    from containerlib.layer.compress import Compression
     from containerlib.oci.descriptor import Descriptor
+    from containerlib.oci.image_config import Config
 
 __all__ = ["Images", "PullPolicy"]
 
@@ -33,7 +36,7 @@ PullPolicy = Literal["missing", "always", "never"]
 
 _HOLD_ATTEMPTS = 20
 _LATEST = 2**33 - 1  # what a tar header can hold: files keep the times that they have
-_DEFAULT_SHELLS = ("bin/sh", "usr/bin/sh", "bin/bash")
+_TRANSPORTS = ("oci:", "oci-archive:", "docker-archive:")
 
 
 class Images:
@@ -75,10 +78,12 @@ class Images:
         )
 
     def find(self, name: str, *, pull: PullPolicy = "missing", progress: Progress | None = None) -> Image:
-        """The image called `name`, pulled first if the policy says so.
+        """The image called `name`, pulled or loaded first if it is not here.
 
         Args:
-            name: As for `get`; only a reference can be pulled.
+            name: As for `get`; only a reference can be pulled. Or where an image lies: ``oci:DIRECTORY``,
+                ``oci-archive:FILE`` or ``docker-archive:FILE``, with ``:REFERENCE`` behind it if it holds
+                several. It is loaded when it is used first, without a name.
             pull: ``"missing"`` pulls what the store does not have, ``"always"`` asks the registry each time,
                 ``"never"`` is the same as `get`.
             progress: As for `pull`.
@@ -91,6 +96,8 @@ class Images:
         """
         if pull not in {"missing", "always", "never"}:
             raise InvalidOption("pull", pull, "give 'missing', 'always' or 'never'")
+        if (place := _place(name)) is not None:
+            return self._wrap(place.find(self._session.stores))
         self._remote.locked(name, must=True)
         if pull == "always":
             return self.pull(name, progress=progress)
@@ -101,6 +108,67 @@ class Images:
                 raise
         return self.pull(name, progress=progress)
 
+    def load(
+        self, source: str | os.PathLike[str] | BinaryIO, *, platform: str | None = None
+    ) -> builtins.list[Image]:
+        """Load all images of an archive, or of an OCI layout, with the names that they have there.
+
+        Reads what docker, podman, skopeo and buildah write, plain or compressed. All images are there
+        afterwards or none. An image that had one of the names stays, without it.
+
+        Args:
+            source: Path of the archive or of the layout's directory, or a binary file open for reading.
+            platform: Which images of those for several platforms; what this host runs best if None.
+
+        Returns:
+            The images in the order of the archive.
+
+        Raises:
+            InvalidInputError: It is not there, holds no images, or is damaged.
+            PlatformNotFound: It has images, but not for `platform`.
+            LayerError: A layer could harm the host, or is damaged.
+            VerificationError: Content is not what its name says.
+        """
+        from containerlib.image.archive_load import load  # noqa: PLC0415 - as in the ones below
+
+        opened = os.fspath(source) if isinstance(source, (str, os.PathLike)) else source
+        wanted = None if platform is None else Platform.parse(platform)
+        return [*map(self._wrap, load(self._session.stores, opened, platform=wanted))]
+
+    def save(
+        self,
+        names: str | Iterable[str],
+        out: str | os.PathLike[str] | BinaryIO,
+        *,
+        format: SaveFormat = "docker",  # noqa: A002 - what every program calls it
+        compression: Compression | None = None,
+    ) -> None:
+        """Write images into an archive or a directory that `load` and other programs read.
+
+        The same images give the same bytes. What goes to a path is there when it is complete, and not before.
+
+        Args:
+            names: One name or several, as for `get`. They are the names in the archive; an image that is
+                given by its id has all of its names there.
+            out: Path, or a binary file open for writing.
+            format: ``"docker"`` for what ``docker save`` writes, ``"oci"`` for an archive of an OCI layout,
+                ``"oci-directory"`` for a directory, which must not exist.
+            compression: None keeps layers, and so digests; the others write them anew.
+
+        Raises:
+            ImageNotFound: There is no such image.
+            InvalidOption: There is no such format or compression.
+            InvalidInputError: `out` exists, or lies in no directory.
+        """
+        from containerlib.image.archive_save import save  # noqa: PLC0415 - as in the ones below
+
+        wanted = []
+        for name in [names] if isinstance(names, str) else names:
+            image = self.get(name)
+            wanted.append((image.record, image.references if resolve.is_id(name) else (name,)))
+        opened = os.fspath(out) if isinstance(out, (str, os.PathLike)) else out
+        save(self._session.stores, wanted, opened, format=format, compression=compression)
+
     def lock(
         self,
         references: Iterable[str],
@@ -110,11 +178,10 @@ class Images:
     ) -> tuple[LockedImage, ...]:
         """Note in a lock file what names mean now; engines with this lock file use just that.
 
-        Entries of the file that are not named stay; those that are named are looked up anew. Nothing is
-        pulled. On failure the file is as it was.
+        Other entries of the file stay. Nothing is pulled. On failure the file is as it was.
 
         Args:
-            references: Names with tags, such as ``python:3.12``.
+            references: Names with tags.
             path: The file; if None, the engine's own, otherwise ``images.lock``.
             platforms: Such as ``linux/arm64``; all that an image is made for if None.
 
@@ -192,8 +259,6 @@ class Images:
             InvalidOption: `until` lies before 1970.
             StoreCorrupted: The file of a name is damaged, so that nobody knows what it needs; see
                 `Engine.repair`.
-
-        Cost: reads each manifest and configuration.
         """
         from containerlib.image.prune import ImageFilter, prune_images  # noqa: PLC0415 - needed by few
 
@@ -218,25 +283,11 @@ class Images:
 
         Cost: proportional to the size of the files; about 0.2 s for the small userland.
         """
-        from containerlib.api.source_date import created_text, source_date_epoch  # noqa: PLC0415
-        from containerlib.image import host  # noqa: PLC0415 - as in the two below, for a quick start without
-        from containerlib.image.assemble import assemble_image  # noqa: PLC0415
-        from containerlib.layer.archive import LATEST  # noqa: PLC0415
+        from containerlib.api.source_date import source_date_epoch  # noqa: PLC0415
+        from containerlib.image.host_image import from_host  # noqa: PLC0415 - for a quick start without
 
-        epoch = source_date_epoch()
-        entries = [attrs.evolve(entry, mtime=entry.mtime or 0) for entry in host.collect(commands)]
-        names = {entry.path for entry in entries}
-        shell = next((f"/{path}" for path in _DEFAULT_SHELLS if path in names), None)
-        config = Config(cmd=(shell,)) if shell else Config()
         return self._wrap(
-            assemble_image(
-                self._session.stores,
-                entries,
-                config=config,
-                reference=reference,
-                latest_mtime=LATEST if epoch is None else epoch,
-                created=created_text(epoch),
-            )
+            from_host(self._session.stores, commands, reference=reference, epoch=source_date_epoch())
         )
 
     def from_directory(
@@ -281,6 +332,8 @@ class Images:
         *,
         config: Config | None = None,
         reference: str | None = None,
+        platform: str | None = None,
+        comment: str = "",
     ) -> Image:
         """Make an image of a tar archive of a root file system, plain or compressed.
 
@@ -290,6 +343,8 @@ class Images:
             source: Path, or a binary file open for reading.
             config: Defaults for its containers.
             reference: A name for the image.
+            platform: What it is for, such as ``linux/arm64``; this host if None.
+            comment: Goes into its history.
 
         Raises:
             UnsafePath: An entry leads outside, or is a device.
@@ -308,15 +363,16 @@ class Images:
                 reference=reference,
                 latest_mtime=epoch,
                 created=created_text(epoch),
+                platform=None if platform is None else Platform.parse(platform),
+                comment=comment,
             )
         )
 
     def get(self, name: str) -> Image:
         """The image with this reference, id, digest, or beginning of an id.
 
-        A name without a registry means an image of Docker Hub; if there is none here, what the aliases and
-        search registries of registries.conf make of it. A name that is in the engine's lock file is exactly
-        what is locked, whatever it is called here.
+        A name without a registry means Docker Hub, then what registries.conf makes of it. A name in the
+        engine's lock file is what is locked there.
 
         Raises:
             ImageNotFound: There is none.
@@ -432,3 +488,12 @@ class Images:
                 with contextlib.suppress(ImageNotFound):
                     return do(other)
             raise
+
+
+def _place(name: str) -> Place | None:
+    """Where the image called `name` lies, if that is the name of a file or directory."""
+    if not name.startswith(_TRANSPORTS):
+        return None
+    from containerlib.image.transport import Place  # noqa: PLC0415 - needed by few
+
+    return Place.parse(name)

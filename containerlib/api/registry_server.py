@@ -152,14 +152,10 @@ def serve(
     Source: OCI distribution-spec 1.1.
     """
     _check(directory=directory, engine=engine, upstream=upstream, read_only=read_only)
+    _check_numbers(max_blob_bytes=max_blob_bytes, max_uploads=max_uploads)
+    _check_numbers(upload_expiry_s=upload_expiry_s, stall_timeout_s=stall_timeout_s)
     if min_chunk_bytes < 0:
         raise InvalidOption("min_chunk_bytes", min_chunk_bytes, "give 0 or more")
-    for option, value in (("max_blob_bytes", max_blob_bytes), ("max_uploads", max_uploads)):
-        if value < 1:
-            raise InvalidOption(option, value, "give more than 0")
-    for option, seconds in (("upload_expiry_s", upload_expiry_s), ("stall_timeout_s", stall_timeout_s)):
-        if not seconds > 0:
-            raise InvalidOption(option, seconds, "give more than 0 seconds")
     _need_extra()
     from containerlib._util.http_service import HttpLimits  # noqa: PLC0415 - needs the extra
     from containerlib.registry.server.service import ServerSettings  # noqa: PLC0415
@@ -190,6 +186,12 @@ def serve(
         ),
     )
     return _start(endpoint, settings, _storage(_path(directory), engine), upstream)
+
+
+def _check_numbers(**numbers: float) -> None:
+    for option, value in numbers.items():
+        if not value > 0:
+            raise InvalidOption(option, value, "give more than 0")
 
 
 def _start(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import TYPE_CHECKING, TypeVar
 
 from containerlib.api.locks import Locks
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from containerlib.oci.descriptor import Descriptor
     from containerlib.registry.client import Registries, RepositoryClient
     from containerlib.registry.credential import Credential
-    from containerlib.registry.credentials import Credentials
+    from containerlib.registry.credentials import Credentials, Memory
     from containerlib.registry.mirrors import RegistriesConfig
     from containerlib.registry.transport import TransportSettings
     from containerlib.store.stores import Stores
@@ -58,7 +59,8 @@ class Remote:
         self.locks = locks or Locks()
         self._insecure = insecure_registries
         self._token_services = trusted_token_services
-        self._logins: dict[str, Credential] = {}
+        self._memory: Memory | None = None
+        self._lock = threading.Lock()
 
     def pull(
         self, stores: Stores, name: str, *, platform: str | None, progress: Progress | None
@@ -264,9 +266,11 @@ class Remote:
         return RegistriesConfig.load().with_insecure(self._insecure)
 
     def _credentials(self, config: RegistriesConfig) -> Credentials:
-        from containerlib.registry.credentials import Credentials  # noqa: PLC0415 - see the module
+        from containerlib.registry.credentials import Credentials, Memory  # noqa: PLC0415 - see the module
 
-        return Credentials.load(default_helpers=config.credential_helpers, logins=self._logins)
+        with self._lock:
+            self._memory = memory = self._memory or Memory()
+        return Credentials.load(default_helpers=config.credential_helpers, memory=memory)
 
     def _registries(self, config: RegistriesConfig) -> Registries:
         from containerlib.registry.client import Registries  # noqa: PLC0415 - see the module

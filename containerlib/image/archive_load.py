@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import attrs
 
-from containerlib.errors import InvalidInputError, InvalidManifest, InvalidReference, PlatformNotFound
+from containerlib.errors import (
+    ImageNotFound,
+    InvalidInputError,
+    InvalidManifest,
+    InvalidReference,
+    PlatformNotFound,
+)
 from containerlib.image.archive_spool import Spool
 from containerlib.image.archive_tar import read_tar
 from containerlib.image.collect import discard
@@ -63,15 +69,20 @@ def load(
     source: str | BinaryIO,
     *,
     platform: Platform | None = None,
+    only: str | None = None,
+    keeps_names: bool = True,
     policy: UnpackPolicy | None = None,
 ) -> list[ImageRecord]:
-    """Load all images of `source`.
+    """Load the images of `source`.
 
     Args:
         stores: Where they go.
         source: Path of an archive or of an OCI layout directory; or a binary stream of an archive, which is
             not closed. An archive may be compressed by gzip, zstd, bzip2 or xz.
         platform: Which images to unpack where there are several for one name; this host's if None.
+        only: Name of the one image to load: a reference, or what the layout's annotation calls it.
+        keeps_names: Whether the images get the names that they have in the archive. Without them there can
+            be only one image.
         policy: What layers may hold, and how far the archive may expand.
 
     Returns:
@@ -79,6 +90,7 @@ def load(
 
     Raises:
         InvalidInputError: `source` is not there, or holds no images; or a document of it is damaged.
+        ImageNotFound: It has no image called `only`.
         InvalidReference: A name in it is not a name.
         PlatformNotFound: It has images, but not for `platform`.
         LayerError: It is damaged, over a limit or could harm the host.
@@ -90,7 +102,9 @@ def load(
     try:
         with stores.leases.acquire("load images") as lease:
             spool = Spool(stores, lease)
-            found, useful = _read(spool, source, platform, policy)
+            found, useful = _read(spool, source, platform, only, policy)
+            if not keeps_names:
+                found = [attrs.evolve(image, names=()) for image in _single(found)]
             return _publish(stores, lease, found, platform, policy)
     except BaseException:
         useful = frozenset()
@@ -102,7 +116,11 @@ def load(
 
 
 def _read(
-    spool: Spool, source: str | BinaryIO, platform: Platform | None, policy: UnpackPolicy
+    spool: Spool,
+    source: str | BinaryIO,
+    platform: Platform | None,
+    only: str | None,
+    policy: UnpackPolicy,
 ) -> tuple[list[_Found], frozenset[Digest]]:
     """Store what `source` holds; return its images and all that they lead to."""
     if isinstance(source, str) and os.path.isdir(source):
@@ -110,13 +128,20 @@ def _read(
             documents = directory.documents()
             _check_kind(documents, "index.json", "oci-layout")
             graph = LayoutGraph(spool, lambda descriptor: directory.provide(spool, descriptor))
-            return _layout_images(graph, documents, platform)
+            return _layout_images(graph, documents, platform, only)
     with _opened(source) as stream:
         contents = read_tar(decompressed(stream, limits=policy.decompression), spool)
     if {"index.json", "oci-layout"} <= contents.documents.keys():
-        return _layout_images(LayoutGraph(spool, spool.has), contents.documents, platform)
+        return _layout_images(LayoutGraph(spool, spool.has), contents.documents, platform, only)
     _check_kind(contents.documents, "manifest.json")
-    return _docker_images(spool, contents)
+    return _docker_images(spool, contents, only)
+
+
+def _single(found: Sequence[_Found]) -> Sequence[_Found]:
+    if len(found) != 1:
+        names = ", ".join(name for image in found for name in image.names) or "without names"
+        raise InvalidInputError(f"the archive holds {len(found)} images ({names}): say which one")
+    return found
 
 
 def _check_kind(documents: Mapping[str, bytes], *needed: str) -> None:
@@ -128,10 +153,14 @@ def _check_kind(documents: Mapping[str, bytes], *needed: str) -> None:
 
 
 def _layout_images(
-    graph: LayoutGraph, documents: Mapping[str, bytes], platform: Platform | None
+    graph: LayoutGraph, documents: Mapping[str, bytes], platform: Platform | None, only: str | None
 ) -> tuple[list[_Found], frozenset[Digest]]:
     beside = parse_manifest_json(documents["manifest.json"]) if "manifest.json" in documents else []
     roots = parse_layout(documents["oci-layout"], documents["index.json"])
+    if only is not None:
+        called = {root.descriptor.digest: [*root.labels, *root.names] for root in roots}
+        roots = [root for root in roots if _is_called(only, called[root.descriptor.digest])]
+        _check_found(only, roots, [name for names in called.values() for name in names])
     found = [image for root in roots if (image := _root_image(graph, root, platform, beside)) is not None]
     if not found:
         raise InvalidManifest("index.json lists no image")
@@ -155,18 +184,54 @@ def _root_image(
     for descriptor in (manifest.config, *manifest.layers):
         if not graph.is_here(descriptor):
             raise InvalidManifest(f"image {manifest.digest} needs {descriptor.digest}, which is not there")
-    names = root.names or [
+    names = root.names or _names_beside(manifest, beside)
+    return _Found(target, manifest, _canonical(names, target.digest))
+
+
+def _names_beside(manifest: Manifest, beside: Sequence[DockerImage]) -> list[str]:
+    """Return the names that Docker's document gives an image whose manifest has none."""
+    return [
         name
         for image in beside
         if image.config.rpartition("/")[2].removesuffix(".json") == manifest.config.digest.hex
         for name in image.names
     ]
-    return _Found(target, manifest, _canonical(names, target.digest))
 
 
-def _docker_images(spool: Spool, contents: TarContents) -> tuple[list[_Found], frozenset[Digest]]:
+def _is_called(wanted: str, names: Sequence[str]) -> bool:
+    """Say whether one of `names` means the same as `wanted`."""
+    if wanted in names:
+        return True
+    with contextlib.suppress(InvalidReference):
+        canonical = Reference.parse(wanted).canonical
+        return any("/" in name or ":" in name for name in names) and canonical in _canonical_of(names)
+    return False
+
+
+def _canonical_of(names: Sequence[str]) -> set[str]:
+    found = set()
+    for name in names:
+        with contextlib.suppress(InvalidReference):
+            found.add(Reference.parse(name).canonical)
+    return found
+
+
+def _check_found(wanted: str, found: Sequence[object], names: Sequence[str]) -> None:
+    if not found:
+        there = ", ".join(dict.fromkeys(names)) or "none that has a name"
+        raise ImageNotFound(f"no image is called {wanted!r} in the archive; there are: {there}")
+
+
+def _docker_images(
+    spool: Spool, contents: TarContents, only: str | None
+) -> tuple[list[_Found], frozenset[Digest]]:
     found = []
-    for image in parse_manifest_json(contents.documents["manifest.json"]):
+    images = parse_manifest_json(contents.documents["manifest.json"])
+    if only is not None:
+        names = [name for image in images for name in image.names]
+        images = [image for image in images if _is_called(only, image.names)]
+        _check_found(only, images, names)
+    for image in images:
         manifest = build_manifest(spool, contents, image)
         found.append(_Found(manifest.descriptor, manifest, _canonical(image.names, manifest.digest)))
     useful = {

@@ -47,10 +47,17 @@ _MAX_DESCRIPTORS = 10_000
 
 @attrs.define
 class LayoutRoot:
-    """One image that the index lists, and the names it gives it."""
+    """One image that the index lists.
+
+    Attributes:
+        descriptor: Its manifest or index.
+        names: The names that the index gives it.
+        labels: What else it is called there: by the specification's annotation, often a tag alone.
+    """
 
     descriptor: Descriptor
     names: list[str]
+    labels: list[str]
 
 
 def parse_layout(layout: bytes, index: bytes) -> list[LayoutRoot]:
@@ -74,8 +81,9 @@ def parse_layout(layout: bytes, index: bytes) -> list[LayoutRoot]:
     roots: dict[Digest, LayoutRoot] = {}
     for entry in document.manifests if isinstance(document, Index) else ():
         if media_type.is_index(entry.media_type) or media_type.is_manifest(entry.media_type):
-            root = roots.setdefault(entry.digest, LayoutRoot(entry, []))
+            root = roots.setdefault(entry.digest, LayoutRoot(entry, [], []))
             root.names += [name for name in [_name(entry)] if name and name not in root.names]
+            root.labels += filter(None, [entry.annotations.get(REF_NAME)])
     return list(roots.values())
 
 

@@ -42,6 +42,7 @@ def from_tar(
     policy: UnpackPolicy | None = None,
     latest_mtime: int | None = None,
     created: str = "",
+    comment: str = "",
 ) -> ImageRecord:
     """Make an image of the archive `source`.
 
@@ -56,6 +57,7 @@ def from_tar(
         latest_mtime: Later times become this one, in seconds since 1970, and the archive is written anew;
             None leaves it as it is.
         created: When the image says it was made, in RFC 3339; empty leaves it out.
+        comment: Goes into the history.
 
     Raises:
         LayerError: The archive is damaged, over a limit or could harm the host; nothing is left of it.
@@ -76,6 +78,7 @@ def from_tar(
                 platform=platform,
                 policy=policy,
                 created=created,
+                comment=comment,
             )
     except BaseException:
         discard(stores, [blob.digest for blob in stored])

@@ -66,7 +66,7 @@ class Authorizer:
             transport: How token services are reached.
             credentials: Where credentials are found.
             token_services: Hosts, with their ports, that may be token services wherever they are.
-            wants_identity: Whether token services are asked for identity tokens; see `identity`.
+            wants_identity: Whether token services are asked for identity tokens; the credentials note them.
 
         Raises:
             InvalidInputError: A token service is not of the form host or host:port.
@@ -77,7 +77,6 @@ class Authorizer:
         self._wants_identity = wants_identity
         self._known: dict[tuple[str, str], Credential | None] = {}
         self._tokens: dict[tuple[str, str, tuple[str, ...], str], Token] = {}
-        self._identities: dict[str, str] = {}
         # One question at a time: of several threads that need the same token, one asks.
         self._asking = threading.Lock()
         self._lock = threading.Lock()
@@ -120,11 +119,6 @@ class Authorizer:
                 key: token for key, token in self._tokens.items() if grant.header != f"Bearer {token.text}"
             }
 
-    def identity(self, credential: Credential) -> str:
-        """Return the identity token that a token service gave for `credential`; empty if none did."""
-        with self._lock:
-            return self._identities.get(credential.key, "")
-
     def _credential(self, source: Source) -> Credential | None:
         """Return the credential for `source`; helpers are asked once."""
         place = (source.host, source.repository)
@@ -146,16 +140,17 @@ class Authorizer:
         key = (realm, service, scopes, owner)
         with self._lock:
             known = self._tokens.get(key)
-            renewed = self._identities.get(owner, "")
         if known is not None and known.expires_at > time.monotonic():
             return known
-        if credential is not None and credential.identity_token and renewed:
-            credential = attrs.evolve(credential, identity_token=renewed)
-        token = self._fetch(source, realm, service, scopes, credential, what)
+        shown = credential
+        if credential is not None and credential.identity_token:
+            newest = self._credentials.newest_identity(credential) or credential.identity_token
+            shown = attrs.evolve(credential, identity_token=newest)
+        token = self._fetch(source, realm, service, scopes, shown, what)
         with self._lock:
             self._tokens[key] = token
-            if token.identity and owner:
-                self._identities[owner] = token.identity
+        if token.identity and credential is not None:
+            self._credentials.note_identity(credential, token.identity)
         return token
 
     def _fetch(

@@ -77,13 +77,13 @@ class Registries:
     ) -> None:
         """Prepare; contacts nobody. See `Authorizer` for the last two."""
         self._transport = Transport(settings)
-        self.authorizer = Authorizer(
+        self._authorizer = Authorizer(
             self._transport, credentials, token_services=token_services, wants_identity=wants_identity
         )
 
     def access(self, source: Source, *scopes: str) -> RegistryAccess:
         """Return the way to a registry itself, for purposes as token services call them."""
-        return RegistryAccess(source, self._transport, self.authorizer, scopes)
+        return RegistryAccess(source, self._transport, self._authorizer, scopes)
 
     def repository(self, source: Source, actions: str = "pull") -> RepositoryClient:
         """Return the client of one repository. Contacts nobody.
@@ -93,7 +93,7 @@ class Registries:
             actions: What it is to be used for: ``pull``, ``pull,push`` or ``pull,delete``.
         """
         scope = f"repository:{source.repository}:{actions}"
-        return RepositoryClient(source, self._transport, self.authorizer, (scope,))
+        return RepositoryClient(source, self._transport, self._authorizer, (scope,))
 
     def close(self) -> None:
         """Close every connection that is idle; new ones are made when they are needed."""
@@ -156,7 +156,9 @@ class RepositoryClient(RegistryAccess):
             before = sink.size
             try:
                 self._download_from(descriptor, sink, on_bytes)
-            except RegistryUnavailable:
+            except RegistryUnavailable as error:
+                if error.status is not None:
+                    raise  # an answer, and not a broken connection: it has been asked for often enough
                 # One that hardly gets further is given up soon; progress earns another chance.
                 breaks = breaks + 1 if sink.size - before < _PROGRESS_BYTES else 1
                 if breaks >= _BREAKS:

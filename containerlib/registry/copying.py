@@ -90,6 +90,10 @@ def copy_image(
     return put_manifest(target, root.raw, root.media_type, tag)
 
 
+class _AbandonedError(Exception):
+    """Another blob has failed, so this one is of no use any more."""
+
+
 class _Copy:
     """One copy on its way."""
 
@@ -98,6 +102,7 @@ class _Copy:
         self._target = target
         self._on_blob = on_blob
         self._lock = threading.Lock()
+        self._abandoned = threading.Event()
         self._seen: set[Digest] = set()
         self._sent: set[Digest] = set()
         here, there = source.source, target.source
@@ -161,6 +166,7 @@ class _Copy:
                 for copying in concurrent.futures.as_completed(pending):
                     copying.result()
             except BaseException:
+                self._abandoned.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
         self._sent.update(blob.digest for blob in wanted)
@@ -213,5 +219,7 @@ class _Copy:
         self._tell(blob, "done" if was_sent else "exists", blob.size)
 
     def _tell(self, blob: Descriptor, phase: Phase, current_bytes: int) -> None:
+        if self._abandoned.is_set():
+            raise _AbandonedError
         with self._lock:
             self._on_blob(blob, phase, current_bytes)

@@ -11,6 +11,8 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+import attrs
+
 from containerlib.errors import InvalidInputError
 from containerlib.registry.auth_file import AuthFile, auth_files, login_file
 from containerlib.registry.config_file import home_directory
@@ -27,12 +29,25 @@ from containerlib.registry.docker_config import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["AUTH_FILES", "Credential", "Credentials"]
+__all__ = ["AUTH_FILES", "Credential", "Credentials", "Memory"]
 
 AUTH_FILES = "containers-auth.json"
 """Among the names of default helpers, this one stands for the files."""
 
 _INLINE = "DOCKER_AUTH_CONFIG"
+
+
+@attrs.define
+class Memory:
+    """What is known beside what is kept; may be shared by objects, one after the other or at the same time.
+
+    Attributes:
+        logins: What was logged in, by registry.
+        identities: The newest identity token that was given for a credential, by the key of that.
+    """
+
+    logins: dict[str, Credential] = attrs.field(factory=dict, repr=False)
+    identities: dict[str, str] = attrs.field(factory=dict, repr=False)
 
 
 class Credentials:
@@ -44,14 +59,14 @@ class Credentials:
         home: str,
         *,
         default_helpers: Sequence[str] = (AUTH_FILES,),
-        logins: dict[str, Credential] | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._environ = dict(environ)
         self._files = auth_files(environ, home)
         path = login_file(environ, home)
         self._login_file = next(file for file in self._files if file.path == path)
         self._default_helpers = tuple(default_helpers) or (AUTH_FILES,)
-        self._logins = {} if logins is None else logins
+        self._memory = memory or Memory()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -64,7 +79,7 @@ class Credentials:
         *,
         home: str | None = None,
         default_helpers: Sequence[str] = (AUTH_FILES,),
-        logins: dict[str, Credential] | None = None,
+        memory: Memory | None = None,
     ) -> Credentials:
         """Prepare for questions; reads no file yet.
 
@@ -73,11 +88,11 @@ class Credentials:
             home: Home directory; None means that of the environment or the user.
             default_helpers: Helpers that are asked for every registry, in order: ``credential-helpers`` of
                 registries.conf.
-            logins: What earlier objects have logged in, which this one uses and changes as well.
+            memory: What earlier objects know, which this one uses and changes as well.
         """
         environ = os.environ if environ is None else environ
         home = home or home_directory(environ)
-        return cls(environ, home, default_helpers=default_helpers, logins=logins)
+        return cls(environ, home, default_helpers=default_helpers, memory=memory)
 
     def find(self, host: str, repository: str = "") -> Credential | None:
         """Return the credential for a repository, or None to go there without one.
@@ -94,7 +109,7 @@ class Credentials:
         """
         key = _host_key(host)
         with self._lock:
-            login = self._logins.get(key)
+            login = self._memory.logins.get(key)
         if login is not None:
             return login
         found = self._find_inline(key, repository)
@@ -127,8 +142,20 @@ class Credentials:
         key = _host_key(host)
         kept = self._persist(key, credential) if persist else ""
         with self._lock:
-            self._logins[key] = credential
+            self._memory.logins[key] = credential
         return kept
+
+    def newest_identity(self, credential: Credential) -> str:
+        """Return the identity token that a token service has given for `credential`; empty if none has.
+
+        One that stands for a password, or that replaces the credential's own: some services let each be used
+        only once.
+        """
+        return self._memory.identities.get(credential.key, "")
+
+    def note_identity(self, credential: Credential, identity: str) -> None:
+        """Remember the identity token that a token service has given for `credential`."""
+        self._memory.identities[credential.key] = identity
 
     def logout(self, host: str) -> bool:
         """Forget the credentials of `host` wherever they are kept; return whether there were any.
@@ -149,7 +176,7 @@ class Credentials:
         # Before the files change: they say what a helper calls the registry.
         helpers = list(self._helpers_of(key, inline, [config for _, config in configs]))
         with self._lock:
-            is_known = self._logins.pop(key, None) is not None
+            is_known = self._memory.logins.pop(key, None) is not None
         for file, config in configs:
             if key in config.servers:
                 is_known |= key in config.auths

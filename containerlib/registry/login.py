@@ -58,7 +58,7 @@ def verified(source: Source, credential: Credential, *, token_services: Collecti
             with access.request("GET", _BASE, what, headers) as answer:
                 if answer.status != _OK:
                     raise refused(answer.refusal(), what)
-        identity = registries.authorizer.identity(credential)
+        identity = alone.newest_identity(credential)
     if not identity:
         return credential
     return attrs.evolve(credential, secret="", identity_token=identity)

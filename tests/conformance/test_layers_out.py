@@ -198,7 +198,8 @@ def podman(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     """Return the beginning of podman's commands, with storage of its own."""
     need(request.config, "peers", ("podman",))
     with temporary_directory("p") as base:
-        yield ["podman", f"--root={base}/r", f"--runroot={base}/n", "--storage-driver=vfs"]
+        places = [f"--root={base}/r", f"--runroot={base}/n", f"--tmpdir={base}/t"]
+        yield ["podman", *places, "--storage-driver=vfs"]
 
 
 def test_podman(podman: list[str], made: Made, layout: OciLayout) -> None:

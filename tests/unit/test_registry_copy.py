@@ -9,8 +9,13 @@ import pytest
 from support.small_registry import Reply, Request, SmallRegistry, digest_of, serve
 
 import containerlib as cl
+from containerlib.oci.descriptor import Descriptor
 from containerlib.oci.digest import Digest
+from containerlib.registry.client import Registries
+from containerlib.registry.copying import _AbandonedError, _Copy
+from containerlib.registry.credentials import Credentials
 from containerlib.registry.referrers import referrers_tag
+from containerlib.registry.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,6 +166,37 @@ def test_lying_source_is_refused(
     if lie == "missing":
         assert isinstance(caught.value, cl.RemoteNotFound)
     assert target.manifests == {}
+
+
+def test_what_is_told_of_progress_can_end_the_copy(
+    engine: cl.Engine, source: SmallRegistry, target: SmallRegistry
+) -> None:
+    """What the callback raises ends the copy, and comes out of it."""
+    add_index(source, "1")
+
+    class EnoughError(Exception):
+        pass
+
+    def stop(event: cl.TransferEvent) -> None:
+        if event.current_bytes:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        engine.registry(source.host).copy("x:1", f"{target.host}/y:1", progress=stop)
+    assert target.manifests == {}
+
+
+def test_failure_ends_what_else_is_going_on(source: SmallRegistry, target: SmallRegistry) -> None:
+    """When one blob cannot be had, the others are not sent to their end first."""
+    add_image(source, "1")
+    name, data = max(source.blobs.items(), key=lambda item: len(item[1]))
+    registries = Registries(Credentials({}, "/nonexistent"))
+    places = [Source(small.host, name[0], scheme="http") for small in (source, target)]
+    copy = _Copy(*map(registries.repository, places), lambda *_: copy._abandoned.set())
+    with pytest.raises(_AbandonedError):
+        copy._send_blob(Descriptor.of(data, LAYER))
+    registries.close()
+    assert target.blobs == {}
 
 
 def test_bad_copies_are_refused(engine: cl.Engine, source: SmallRegistry) -> None:

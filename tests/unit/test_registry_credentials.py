@@ -645,7 +645,7 @@ def test_secrets_stay_out_of_representations(host: Host) -> None:
     credential = Credential("me", "s3cret-a", identity_token="s3cret-b", registry_token="s3cret-c")
     credentials = host.load(DOCKER_AUTH_CONFIG=json.dumps({"auths": {"r.test": pair("x", "s3cret-d")}}))
     credentials.login("r.test", credential, persist=False)
-    for shown in (credential, credentials, vars(credentials)["_logins"], credentials._files):
+    for shown in (credential, credentials, vars(credentials)["_memory"], credentials._files):
         assert "s3cret" not in f"{shown!r} {shown!s}"
     assert "s3cret" not in repr(CredentialHelper("one", {"X": "s3cret"}))
 
