@@ -14,7 +14,6 @@ import attrs
 
 from containerlib._util import strict_json
 from containerlib._util.atomic_file import (
-    PendingFile,
     make_directory,
     rename_directory,
     sync_filesystem,
@@ -25,6 +24,7 @@ from containerlib.errors import BlobNotFound, InvalidInputError, InvalidOption
 from containerlib.image.archive_spool import Spool
 from containerlib.image.collect import discard
 from containerlib.image.oci_layout import IMAGE_NAME, LAYOUT, REF_NAME, LayoutGraph
+from containerlib.image.output import opened_output
 from containerlib.layer.archive import LayerEntry, write_layer
 from containerlib.layer.compress import Compression, Compressor
 from containerlib.layer.compression import decompressed
@@ -76,7 +76,8 @@ def save(
         stores: Where the images are.
         images: The images and names for them, which need not be names they have here.
         out: Path of the archive, or of the directory, which must not exist; or a binary stream for an
-            archive, which is not closed. Under a path nothing is seen before it is complete.
+            archive, which is not closed. Under a path nothing is seen before it is complete; a pipe or
+            device is written to as a stream.
         format: ``docker`` for what `docker save` writes, ``oci`` for an archive of an OCI layout,
             ``oci-directory`` for a directory.
         compression: None writes layers as they are stored, which keeps the digests of the images; otherwise
@@ -210,16 +211,8 @@ def _blob(stores: Stores, digest: Digest) -> LayerEntry:
 
 
 def _write_archive(entries: Sequence[LayerEntry], out: str | BinaryIO, *, durable: bool) -> None:
-    if not isinstance(out, str):
-        write_layer(entries, _Whole(out))
-        return
-    path = os.path.abspath(out)
-    if os.path.isdir(path):
-        raise InvalidInputError(f"{out!r} is a directory; the format oci-directory writes one")
-    _check_parent(path)
-    with PendingFile(os.path.dirname(path)) as pending:
-        write_layer(entries, pending)
-        pending.commit(path, durable=durable)
+    with opened_output(out, durable=durable) as sink:
+        write_layer(entries, sink)
 
 
 def _write_directory(entries: Sequence[LayerEntry], out: str | BinaryIO, *, durable: bool) -> None:
@@ -258,16 +251,3 @@ def _write_file(entry: LayerEntry, path: str) -> None:
                 while chunk := stored.read(_COPY_BYTES):
                     file.write(chunk)
         os.fchmod(file.fileno(), 0o644)
-
-
-class _Whole:
-    """A sink that writes everything even to a raw stream, which may take less at a time."""
-
-    def __init__(self, out: BinaryIO) -> None:
-        self._out = out
-
-    def write(self, data: bytes, /) -> int:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._out.write(rest) or 0 :]
-        return len(data)
