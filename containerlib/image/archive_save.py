@@ -19,6 +19,7 @@ from containerlib._util.atomic_file import (
     sync_filesystem,
     temporary_name,
 )
+from containerlib._util.disk_error import translated
 from containerlib._util.remove_tree import remove_tree
 from containerlib.errors import BlobNotFound, InvalidInputError, InvalidOption
 from containerlib.image.archive_spool import Spool
@@ -89,6 +90,7 @@ def save(
         InvalidOption: There is no such format or compression.
         InvalidInputError: There is no image, or `out` is taken.
         BlobNotFound: Content of an image is missing.
+        StoreFull: There is no room where it goes.
     """
     if format not in _FORMATS:
         raise InvalidOption("format", format, f"expected one of {', '.join(_FORMATS)}")
@@ -243,7 +245,7 @@ def _check_parent(path: str) -> None:
 
 
 def _write_file(entry: LayerEntry, path: str) -> None:
-    with open(path, "xb") as file:
+    with translated(path), open(path, "xb") as file:
         if isinstance(entry.source, bytes):
             file.write(entry.source)
         elif callable(entry.source):
