@@ -3,22 +3,15 @@
 #define _GNU_SOURCE
 #include "apply.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
 #include "attribute.h"
+#include "notes.h"
 #include "sys.h"
 #include "tree.h"
 
-enum { MAX_MAJOR = 1 << 12, MAX_MINOR = 1 << 20, MAX_TIMES_BYTES = 256 << 20, COPY = TAR_BUFFER };
-
-/* When a directory was last changed, to be set when nothing changes in it any more. */
-struct time_note {
-    int64_t mtime_ns;
-    uint32_t size;
-    char path[];
-};
+enum { MAX_MAJOR = 1 << 12, MAX_MINOR = 1 << 20, COPY = TAR_BUFFER };
 
 struct applier {
     struct tar_reader *reader;
@@ -27,9 +20,7 @@ struct applier {
     const struct ctr_unpack_order *order;
     int root_fd;
     uint64_t apparent;
-    char *times;
-    size_t times_used;
-    size_t times_room;
+    struct notes notes;
     /* The present entry: its cleaned path, how much of it names the directory, and the name. */
     char path[TREE_PATH];
     size_t head;
@@ -162,28 +153,6 @@ static int make_file(struct applier *a, const struct tar_entry *e)
     return attribute_time(fd, NULL, e->mtime_ns) < 0 ? fail_system(a) : 0;
 }
 
-static int note_time(struct applier *a, const char *path, size_t size, int64_t mtime_ns)
-{
-    size_t wanted = (sizeof(struct time_note) + size + 7) & ~(size_t)7;
-    struct time_note *note;
-
-    if (a->times_used + wanted > a->times_room) {
-        size_t room = a->times_room ? 2 * a->times_room : 1 << 20;
-        char *more = room > MAX_TIMES_BYTES ? NULL : realloc(a->times, room);
-
-        if (!more)
-            return fail(a, CTR_UNPACK_MEMORY);
-        a->times = more;
-        a->times_room = room;
-    }
-    note = (struct time_note *)(a->times + a->times_used);
-    note->mtime_ns = mtime_ns;
-    note->size = (uint32_t)size;
-    memcpy(note->path, path, size);
-    a->times_used += wanted;
-    return 0;
-}
-
 static int finish_directory(struct applier *a, const struct tar_entry *e, int fd)
 {
     size_t size;
@@ -192,7 +161,7 @@ static int finish_directory(struct applier *a, const struct tar_entry *e, int fd
     if (attribute_set(a->reader, a->result, e, fd) < 0)
         return -1;
     path = tree_path(a->tree, &size);
-    return note_time(a, path, size, e->mtime_ns);
+    return notes_add(&a->notes, path, size, e->mtime_ns) < 0 ? fail(a, CTR_UNPACK_MEMORY) : 0;
 }
 
 /* A directory in the place of something else hides what lies below, as that did. */
@@ -418,20 +387,6 @@ static int apply(struct applier *a, const struct tar_entry *e)
     }
 }
 
-/* A directory may since have been replaced by something else, which has its own time. */
-static int set_times(struct applier *a)
-{
-    for (size_t at = 0; at < a->times_used;) {
-        const struct time_note *note = (const struct time_note *)(a->times + at);
-        int fd = tree_find(a->tree, note->path, note->size);
-
-        if (fd >= 0 && attribute_time(fd, ".", note->mtime_ns) < 0)
-            return fail_system(a);
-        at += (sizeof(*note) + note->size + 7) & ~(size_t)7;
-    }
-    return 0;
-}
-
 static int count(struct applier *a, const struct tar_entry *e)
 {
     a->result->entries++;
@@ -444,19 +399,28 @@ static int count(struct applier *a, const struct tar_entry *e)
     return 0;
 }
 
+static struct applier the_applier;
+
+int apply_report_implied(int control)
+{
+    return notes_report_implied(&the_applier.notes, the_applier.tree, control);
+}
+
 int apply_archive(struct tar_reader *reader, int root_fd, const struct ctr_unpack_order *order,
                   struct ctr_unpack_result *result)
 {
-    static struct applier a;
+    struct applier *a = &the_applier;
     struct tar_entry entry;
     int more;
 
-    a = (struct applier){.reader = reader, .root_fd = root_fd, .order = order, .result = result};
-    a.tree = tree_open(root_fd, result);
-    if (!a.tree)
-        return fail_system(&a);
+    *a = (struct applier){.reader = reader, .root_fd = root_fd, .order = order, .result = result};
+    a->tree = tree_open(root_fd, result);
+    if (!a->tree)
+        return fail_system(a);
     while ((more = tar_next(reader, &entry)) > 0)
-        if (count(&a, &entry) < 0 || apply(&a, &entry) < 0)
+        if (count(a, &entry) < 0 || apply(a, &entry) < 0)
             return -1;
-    return more < 0 ? -1 : set_times(&a);
+    if (more < 0)
+        return -1;
+    return notes_set_times(&a->notes, a->tree) < 0 ? fail_system(a) : 0;
 }

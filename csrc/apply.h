@@ -10,4 +10,8 @@
 int apply_archive(struct tar_reader *reader, int root_fd, const struct ctr_unpack_order *order,
                   struct ctr_unpack_result *result);
 
+/* Sends a struct ctr_unpack_implied for each directory that was made only because something is in it. To be called
+ * once the archive was applied. 0, or -1 with errno. */
+int apply_report_implied(int control);
+
 #endif

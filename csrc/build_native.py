@@ -33,6 +33,7 @@ PROGRAM_SOURCES = [
     "confine.c",
     "apply.c",
     "attribute.c",
+    "notes.c",
     "tree.c",
     "tar.c",
     "tar_input.c",

@@ -262,6 +262,7 @@ enum ctr_unpack_flag {
 /* What became of an archive. What the archive does wrong, and CTR_UNPACK_SYSTEM with errno for the rest. */
 enum ctr_unpack_reason {
     CTR_UNPACK_DONE = 0,
+    CTR_UNPACK_IMPLIED,
     CTR_UNPACK_SYSTEM,
     CTR_UNPACK_CONFINE,
     CTR_UNPACK_CUT_OFF,
@@ -312,6 +313,13 @@ struct ctr_unpack_order {
     uint64_t total_bytes;
     uint32_t flags;
     uint32_t reserved;
+};
+
+/* A directory that the archive needs and says nothing of; such records come before the result. The path is as long
+ * as the record is. */
+struct ctr_unpack_implied {
+    uint32_t reason;
+    char path[4096];
 };
 
 /* name: of the entry; detail: what in particular is wrong. Neither is terminated; sizes say how much is there. */

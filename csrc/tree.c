@@ -4,13 +4,20 @@
 #include "tree.h"
 
 #include <dirent.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
 #include "sys.h"
 
-enum { MAX_DEPTH = TREE_PATH / 2 + 1, MAX_OPEN = 128, MAX_LINKS = 40, MAX_STEPS = 8192 };
+enum {
+    MAX_DEPTH = TREE_PATH / 2 + 1,
+    MAX_OPEN = 128,
+    MAX_LINKS = 40,
+    MAX_STEPS = 8192,
+    MAX_IMPLIED_BYTES = 64 << 20
+};
 
 struct link {
     size_t end; /* of its path in the path of the chain */
@@ -29,6 +36,10 @@ struct tree {
     size_t target_size;
     char target[TREE_PATH];
     int is_plain;
+    int is_new;    /* whether the last step has made its directory */
+    char *implied; /* paths of directories that were made on the way, each with a NUL behind it */
+    size_t implied_used;
+    size_t implied_room;
 };
 
 static struct tree the_tree;
@@ -120,8 +131,10 @@ static int step(struct tree *t, int parent, const char *name, int create)
     _cleanup_close_ int fd = openat(parent, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     struct stat st;
 
+    t->is_new = 0;
     if (fd < 0 && errno == ENOENT && create) {
         fd = make_directory(parent, name);
+        t->is_new = 1;
     } else if (fd < 0 && (errno == ENOTDIR || errno == ELOOP)) {
         if (!create || fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev)
             return -2;
@@ -155,6 +168,39 @@ static size_t common_depth(const struct tree *t, const char *path, size_t size)
     return depth;
 }
 
+/* Remembers the last directory as one that nobody asked for. */
+static int note_implied(struct tree *t)
+{
+    size_t size = chain_size(t);
+
+    if (t->implied_used + size + 1 > t->implied_room) {
+        size_t room = t->implied_room ? 2 * t->implied_room : 1 << 16;
+        char *more = room > MAX_IMPLIED_BYTES ? NULL : realloc(t->implied, room);
+
+        if (!more)
+            return fail(t, CTR_UNPACK_MEMORY, NULL, 0);
+        t->implied = more;
+        t->implied_room = room;
+    }
+    memcpy(t->implied + t->implied_used, t->path, size);
+    t->implied[t->implied_used + size] = 0;
+    t->implied_used += size + 1;
+    return 0;
+}
+
+int tree_implied(const struct tree *t, int (*tell)(void *context, const char *path, size_t size), void *context)
+{
+    for (size_t at = 0; at < t->implied_used;) {
+        size_t size = strlen(t->implied + at);
+        int result = tell(context, t->implied + at, size);
+
+        if (result != 0)
+            return result;
+        at += size + 1;
+    }
+    return 0;
+}
+
 /* Makes the chain that of `path`. 0, -2 if a part is no directory, -1 with errno. */
 static int walk(struct tree *t, const char *path, size_t size, int create)
 {
@@ -178,6 +224,8 @@ static int walk(struct tree *t, const char *path, size_t size, int create)
             errno = ENAMETOOLONG;
             return -1;
         }
+        if (t->is_new && note_implied(t) < 0)
+            return -1;
     }
     return 0;
 }

@@ -24,6 +24,10 @@ int tree_directory(struct tree *t, const char *path, size_t size, int create, in
 /* As above for a path that must be there and have no links in it. -1 if it is not so; nothing is noted. */
 int tree_find(struct tree *t, const char *path, size_t size);
 
+/* Calls `tell` with each directory that was made although nobody asked for it, in the order in which they were.
+ * 0, or what `tell` returned if that is something else. */
+int tree_implied(const struct tree *t, int (*tell)(void *context, const char *path, size_t size), void *context);
+
 /* Whether the last directory was reached without a symbolic link. */
 int tree_is_plain(const struct tree *t);
 

@@ -81,8 +81,12 @@ void unpacker_role(int argc, char **argv)
     if (leave_group() < 0 || set_blocking(u.archive, 0) < 0 ||
         confine(u.root, (order.flags & CTR_UNPACK_DEVICES) != 0) < 0)
         (void)unpack_fail(&result, CTR_UNPACK_CONFINE, NULL, 0);
-    else if (apply_archive(reader, u.root, &order, &result) == 0)
+    else if (apply_archive(reader, u.root, &order, &result) == 0) {
+        /* First of all the rest: the other side listens when it has nothing more to say. */
         tar_drain(reader);
+        if (apply_report_implied(u.control) < 0)
+            (void)unpack_fail(&result, CTR_UNPACK_SYSTEM, NULL, 0);
+    }
     (void)!write(u.control, &result, sizeof(result));
     _exit(0);
 }

@@ -12,6 +12,7 @@ import fcntl
 import os
 import select
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["UnpackReport", "Unpacker"]
 
 _PIPE_BYTES = 1 << 20
+_RECORD_BYTES = 8192
+_IMPLIED = lib.CTR_UNPACK_IMPLIED.to_bytes(4, sys.byteorder)
 _PREFIX = "CTR_UNPACK_"
 _REASONS: dict[int, str] = {
     getattr(lib, name): name.removeprefix(_PREFIX).lower()
@@ -47,6 +50,7 @@ class UnpackReport:
         size_bytes: Content of its regular files, as far as it is stored.
         name: Name of the entry that is wrong, or the beginning of it.
         detail: What in particular is wrong, or the beginning of it.
+        implied: Directories that were made only because something is in them, in the order of their making.
     """
 
     reason: str
@@ -55,6 +59,7 @@ class UnpackReport:
     size_bytes: int
     name: bytes
     detail: bytes
+    implied: tuple[bytes, ...] = ()
 
 
 class Unpacker:
@@ -129,9 +134,9 @@ class Unpacker:
         close_all([self._pipe, self._read_end])
         self._pipe = self._read_end = -1
         result = ffi.new("struct ctr_unpack_result *")
-        data = b""
-        with contextlib.suppress(ConnectionResetError):  # it was killed before it had read what it was to do
-            data = os.read(self._control, ffi.sizeof("struct ctr_unpack_result"))
+        implied: list[bytes] = []
+        while (data := self._record())[:4] == _IMPLIED:
+            implied.append(data[4:])
         if len(data) != ffi.sizeof("struct ctr_unpack_result"):
             raise UnsupportedHost("unpacking layers", needed="a helper process that lives", found=self._end())
         ffi.memmove(result, data, len(data))
@@ -142,7 +147,14 @@ class Unpacker:
             result.size_bytes,
             bytes(ffi.buffer(result.name, min(result.name_size, len(result.name)))),
             bytes(ffi.buffer(result.detail, min(result.detail_size, len(result.detail)))),
+            tuple(implied),
         )
+
+    def _record(self) -> bytes:
+        """Wait for what it says next; nothing if it is gone."""
+        with contextlib.suppress(ConnectionResetError):  # it was killed before it had read what it was to do
+            return os.read(self._control, _RECORD_BYTES)
+        return b""
 
     def close(self) -> None:
         """End the process if it still runs; safe to call again."""

@@ -22,13 +22,14 @@ from containerlib._util.failpoint import reach
 from containerlib.errors import DigestMismatch
 from containerlib.layer.apply import ApplyLimits, apply_layer
 from containerlib.layer.compression import DecompressionLimits, decompressed
+from containerlib.layer.inherit import inherit
 from containerlib.oci.digest import Digest, chain_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from containerlib.layer.apply import Devices
+    from containerlib.layer.apply import ApplyResult, Devices
     from containerlib.oci.digest import ChainId, DiffId
     from containerlib.oci.image_config import ImageConfig
     from containerlib.oci.manifest import Manifest
@@ -164,10 +165,11 @@ def unpack_layer(
         try:
             with translated(active.path):
                 reach("unpack", active.path)
-                size_bytes = _apply(stream, active.path, diff_id, policy or UnpackPolicy(), stop)
+                result = _apply(stream, active.path, diff_id, policy or UnpackPolicy(), stop)
             if wait is not None:
                 wait()
-            stores.snapshots.commit(active.key, name=name, parent=parent, size_bytes=size_bytes)
+            _inherit(stores, active.path, result, parent)
+            stores.snapshots.commit(active.key, name=name, parent=parent, size_bytes=result.size_bytes)
         except BaseException:
             stores.snapshots.abort(active.key)
             raise
@@ -175,9 +177,15 @@ def unpack_layer(
 
 @contextlib.contextmanager
 def unpack_aside(
-    stores: Stores, lease: Lease, digest: Digest, diff_id: DiffId, *, policy: UnpackPolicy | None = None
+    stores: Stores,
+    lease: Lease,
+    digest: Digest,
+    diff_id: DiffId,
+    *,
+    parent: ChainId | None,
+    policy: UnpackPolicy | None = None,
 ) -> Iterator[str]:
-    """Unpack the layer in the blob `digest` for the length of a block, for those who compare.
+    """Unpack the layer in the blob `digest` over `parent` for the length of a block, for those who compare.
 
     Raises:
         LayerError, DigestMismatch: As `unpack_layer`.
@@ -185,7 +193,8 @@ def unpack_aside(
     active = stores.snapshots.prepare(lease)
     try:
         with stores.content.open(digest) as stream, translated(active.path):
-            _apply(stream, active.path, diff_id, policy or UnpackPolicy(), None)
+            result = _apply(stream, active.path, diff_id, policy or UnpackPolicy(), None)
+        _inherit(stores, active.path, result, parent)
         yield active.path
     finally:
         stores.snapshots.abort(active.key)
@@ -259,9 +268,15 @@ def _ignore() -> None:
     pass
 
 
+def _inherit(stores: Stores, path: str, result: ApplyResult, parent: ChainId | None) -> None:
+    """Make directories that the layer says nothing of what they are below, which is committed by now."""
+    if result.implied:
+        inherit(path, result.implied, [] if parent is None else stores.snapshots.lowers(parent))
+
+
 def _apply(
     stream: BinaryIO, path: str, diff_id: DiffId, policy: UnpackPolicy, stop: threading.Event | None
-) -> int:
+) -> ApplyResult:
     hashing = hashlib.new(diff_id.algorithm)
 
     def note(data: bytes) -> None:
@@ -278,4 +293,4 @@ def _apply(
     actual = Digest(f"{diff_id.algorithm}:{hashing.hexdigest()}")
     if actual != diff_id:
         raise DigestMismatch("layer", expected=diff_id, actual=actual)
-    return result.size_bytes
+    return result

@@ -50,10 +50,12 @@ class ApplyResult:
     Attributes:
         entries: Number of members.
         size_bytes: Content of its regular files.
+        implied: Directories that it needs and says nothing of; they are root's, with mode 0755.
     """
 
     entries: int
     size_bytes: int
+    implied: tuple[bytes, ...] = ()
 
 
 def apply_layer(
@@ -97,7 +99,7 @@ def apply_layer(
         report = unpacker.finish()
     if report.reason != "done":
         raise _refusal(report, limits)
-    return ApplyResult(report.entries, report.size_bytes)
+    return ApplyResult(report.entries, report.size_bytes, report.implied)
 
 
 # What the archive asks wrongly, if the kernel refuses it; anything else is for the disk to answer.

@@ -112,7 +112,7 @@ def test_it_may_be_left_in_the_middle(root: int) -> None:
 def test_every_reason_has_words() -> None:
     """Each reason of the unpacker is turned into an error of its own kind."""
     names = {name.removeprefix("CTR_UNPACK_").lower() for name in dir(lib) if name.startswith("CTR_UNPACK_")}
-    names -= {"text_bytes", "devices", "done", "system", "confine"}
+    names -= {"text_bytes", "devices", "done", "implied", "system", "confine"}
     assert names ^ (apply._UNSAFE.keys() | apply._DAMAGED.keys()) == set()
 
 
@@ -265,6 +265,22 @@ def test_a_full_disk_is_an_error_of_the_disk(tmp_path: Path) -> None:
         os.close(fd)
         subprocess.run(["umount", str(tmp_path)], check=True)
     assert caught.value.errno == errno.ENOSPC
+
+
+def test_what_an_archive_says_nothing_of(root: int) -> None:
+    """Directories that were made on the way are told, unless they have an entry of their own as well."""
+    members = [
+        *(file(b"a/b/c/f"), file(b"d/e/f"), directory(b"d/e"), directory(b"g"), file(b"g/h/i")),
+        *(file(b"x/y"), file(b"x"), symlink(b"l", b"m/n"), file(b"l/o")),
+    ]
+    result = apply_layer(io.BytesIO(archive(*members)), root)
+    assert result.implied == (b"a", b"a/b", b"a/b/c", b"d", b"g/h", b"m", b"m/n")
+
+
+def test_many_of_them(root: int) -> None:
+    """More of them than a socket holds at a time."""
+    members = [file(b"d%d/e%d/f" % (number, number)) for number in range(5000)]
+    assert len(apply_layer(io.BytesIO(archive(*members)), root).implied) == 10_000
 
 
 NAMES = st.sampled_from(
