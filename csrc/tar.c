@@ -382,13 +382,15 @@ static int set_attributes(struct tar_reader *r, struct tar_entry *e)
 /* Skips content and padding that nobody has read. */
 static int skip_rest(struct tar_reader *r)
 {
-    uint64_t left = r->left + r->padding;
+    uint64_t padding = r->padding, left = r->left + padding;
 
     r->left = r->padding = 0;
     while (left) {
         ssize_t n = input_need(&r->input, 1);
         size_t ready;
 
+        if (n == 0 && left <= padding)
+            return 0; /* Programs in Go leave it out at the end, as "umoci insert" does. */
         if (n <= 0)
             return fail(r, n < 0 ? CTR_UNPACK_SYSTEM : CTR_UNPACK_CUT_OFF_IN_FILE);
         ready = r->input.end - r->input.start;

@@ -150,7 +150,7 @@ class Images:
         Args:
             names: One name or several, as for `get`. They are the names in the archive; an image that is
                 given by its id has all of its names there.
-            out: Path, or a binary file open for writing.
+            out: Path, or a binary file open for writing. A file that is there is replaced.
             format: ``"docker"`` for what ``docker save`` writes, ``"oci"`` for an archive of an OCI layout,
                 ``"oci-directory"`` for a directory, which must not exist.
             compression: None keeps layers, and so digests; the others write them anew.
@@ -158,7 +158,8 @@ class Images:
         Raises:
             ImageNotFound: There is no such image.
             InvalidOption: There is no such format or compression.
-            InvalidInputError: `out` exists, or lies in no directory.
+            InvalidInputError: `out` lies in no directory or is one; or for a directory: it exists.
+            StoreFull: There is no room where it goes; nothing is left of it.
         """
         from containerlib.image.archive_save import save  # noqa: PLC0415 - as in the ones below
 

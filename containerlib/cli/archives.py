@@ -12,6 +12,7 @@ from containerlib.cli.output import QUIET_OPTION
 from containerlib.image.config_change import changed
 from containerlib.oci.image_config import Config
 from containerlib.oci.reference import Reference
+from containerlib.runtime.signals import parse_signal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,14 +36,12 @@ def _save(
 
 
 def _load(*, path: str | None, platform: str | None, quiet: bool) -> None:
+    del quiet  # as Docker's: it silences progress only, and there is none
     if path is None and sys.stdin.isatty():
         raise click.UsageError("an archive does not come from a terminal; give a file with --input")
     with Engine() as engine:
         source = sys.stdin.buffer if path is None else path
         for image in engine.images.load(source, platform=platform):
-            if quiet:
-                print(image.id)
-                continue
             for name in image.references:
                 print(f"Loaded image: {Reference.parse(name).familiar}")
             if not image.references:
@@ -53,6 +52,8 @@ def _import(
     *, file: str, name: str | None, changes: Sequence[str], message: str, platform: str | None
 ) -> None:
     config = changed(Config(), changes)
+    if config.stop_signal:
+        parse_signal(config.stop_signal)
     with Engine() as engine:
         source = sys.stdin.buffer if file == "-" else file
         image = engine.images.from_tar(
@@ -90,7 +91,7 @@ load = click.Command(
             ["-i", "--input", "path"], metavar="FILE", help="An archive or an OCI layout directory."
         ),
         click.Option(["--platform"], metavar="OS/ARCH", help="Which images of several, such as linux/arm64."),
-        QUIET_OPTION("Show the images' ids only."),
+        QUIET_OPTION("Changes nothing: no progress is shown."),
     ],
     help="Load all images of an archive, from standard input if no file is named.",
     short_help="Load images from an archive.",

@@ -14,17 +14,18 @@ import attrs
 
 from containerlib._util import strict_json
 from containerlib._util.atomic_file import (
-    PendingFile,
     make_directory,
     rename_directory,
     sync_filesystem,
     temporary_name,
 )
+from containerlib._util.disk_error import translated
 from containerlib._util.remove_tree import remove_tree
 from containerlib.errors import BlobNotFound, InvalidInputError, InvalidOption
 from containerlib.image.archive_spool import Spool
 from containerlib.image.collect import discard
 from containerlib.image.oci_layout import IMAGE_NAME, LAYOUT, REF_NAME, LayoutGraph
+from containerlib.image.output import opened_output
 from containerlib.layer.archive import LayerEntry, write_layer
 from containerlib.layer.compress import Compression, Compressor
 from containerlib.layer.compression import decompressed
@@ -76,7 +77,8 @@ def save(
         stores: Where the images are.
         images: The images and names for them, which need not be names they have here.
         out: Path of the archive, or of the directory, which must not exist; or a binary stream for an
-            archive, which is not closed. Under a path nothing is seen before it is complete.
+            archive, which is not closed. Under a path nothing is seen before it is complete; a pipe or
+            device is written to as a stream.
         format: ``docker`` for what `docker save` writes, ``oci`` for an archive of an OCI layout,
             ``oci-directory`` for a directory.
         compression: None writes layers as they are stored, which keeps the digests of the images; otherwise
@@ -88,6 +90,7 @@ def save(
         InvalidOption: There is no such format or compression.
         InvalidInputError: There is no image, or `out` is taken.
         BlobNotFound: Content of an image is missing.
+        StoreFull: There is no room where it goes.
     """
     if format not in _FORMATS:
         raise InvalidOption("format", format, f"expected one of {', '.join(_FORMATS)}")
@@ -210,16 +213,8 @@ def _blob(stores: Stores, digest: Digest) -> LayerEntry:
 
 
 def _write_archive(entries: Sequence[LayerEntry], out: str | BinaryIO, *, durable: bool) -> None:
-    if not isinstance(out, str):
-        write_layer(entries, _Whole(out))
-        return
-    path = os.path.abspath(out)
-    if os.path.isdir(path):
-        raise InvalidInputError(f"{out!r} is a directory; the format oci-directory writes one")
-    _check_parent(path)
-    with PendingFile(os.path.dirname(path)) as pending:
-        write_layer(entries, pending)
-        pending.commit(path, durable=durable)
+    with opened_output(out, durable=durable) as sink:
+        write_layer(entries, sink)
 
 
 def _write_directory(entries: Sequence[LayerEntry], out: str | BinaryIO, *, durable: bool) -> None:
@@ -250,7 +245,7 @@ def _check_parent(path: str) -> None:
 
 
 def _write_file(entry: LayerEntry, path: str) -> None:
-    with open(path, "xb") as file:
+    with translated(path), open(path, "xb") as file:
         if isinstance(entry.source, bytes):
             file.write(entry.source)
         elif callable(entry.source):
@@ -258,16 +253,3 @@ def _write_file(entry: LayerEntry, path: str) -> None:
                 while chunk := stored.read(_COPY_BYTES):
                     file.write(chunk)
         os.fchmod(file.fileno(), 0o644)
-
-
-class _Whole:
-    """A sink that writes everything even to a raw stream, which may take less at a time."""
-
-    def __init__(self, out: BinaryIO) -> None:
-        self._out = out
-
-    def write(self, data: bytes, /) -> int:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._out.write(rest) or 0 :]
-        return len(data)

@@ -19,7 +19,7 @@ __all__ = ["opened_output"]
 
 
 @contextlib.contextmanager
-def opened_output(out: str | BinaryIO) -> Iterator[Sink]:
+def opened_output(out: str | BinaryIO, *, durable: bool = False) -> Iterator[Sink]:
     """Give a sink for `out`.
 
     A file appears under its path, or is replaced, when the block ends without an error, and not before. A
@@ -27,6 +27,7 @@ def opened_output(out: str | BinaryIO) -> Iterator[Sink]:
 
     Args:
         out: A path, or a binary stream, which is not closed.
+        durable: Whether content and name must survive a power loss once the block has ended.
 
     Raises:
         InvalidInputError: `out` is a directory, or lies in none.
@@ -48,7 +49,7 @@ def opened_output(out: str | BinaryIO) -> Iterator[Sink]:
     path = os.path.realpath(path)
     with PendingFile(os.path.dirname(path)) as pending:
         yield pending
-        pending.commit(path, durable=False)
+        pending.commit(path, durable=durable)
 
 
 def _mode(path: str) -> int:

@@ -227,10 +227,12 @@ class TarReader:
         return data
 
     def _skip_rest(self) -> None:
-        left, self._left = self._left + self._padding, 0
-        self._padding = 0
+        padding, self._padding = self._padding, 0
+        left, self._left = self._left + padding, 0
         while left:
             data = self._stream.read(min(left, _COPY_BYTES))
+            if not data and left <= padding:
+                return  # programs in Go leave it out at the end, as "umoci insert" does
             if not data:
                 _refuse("it ends in the middle of a file")
             left -= len(data)

@@ -437,6 +437,16 @@ def test_truncation_at_every_block(place: Place) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_padding_may_be_missing_at_the_end(place: Place) -> None:
+    """A layer may end with the last byte of its last file, as those of umoci insert do, and not before."""
+    whole = file(b"f", b"x" * 520)
+    with pytest.raises(UnsupportedLayer, match="middle of a file"):
+        place.apply_raw(whole[: 512 + 519])
+    (place.root / "f").unlink(missing_ok=True)
+    place.apply_raw(whole[: 512 + 520])
+    assert (place.root / "f").read_bytes() == b"x" * 520
+
+
 def test_other_file_systems_are_not_entered(tmp_path: Path) -> None:
     """A directory that is a mount point of another file system is refused."""
     fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY)

@@ -37,6 +37,46 @@ def test_every_instruction() -> None:
 
 
 @pytest.mark.parametrize(
+    ("instruction", "entry"),
+    [
+        ("ENV X=$A", "X=1"),
+        ("ENV X=${A}b$", "X=1b$"),
+        ("ENV X='$A'", "X=$A"),
+        ('ENV X="$A $B"', "X=1 "),
+        (r"ENV X=\$A", "X=$A"),
+        (r'ENV X="\$A \"q\" \n"', 'X=$A "q" \\n'),
+        (r"ENV X=a\ b''c", "X=a bc"),
+        ("ENV X  $A  and 'b  c'", "X=1  and b  c"),
+        ("ENV\tX=1=2", "X=1=2"),
+        ("ENV X=", "X="),
+        ("ENV PATH=/opt/bin:$PATH", "PATH=/opt/bin:/bin"),
+    ],
+)
+def test_quotes_and_variables(instruction: str, entry: str) -> None:
+    """Quotes, backslashes and variables mean what they mean in a Dockerfile."""
+    assert entry in changed(BASE, [instruction]).env
+
+
+def test_values_of_one_word() -> None:
+    """Variables count everywhere; directories are joined and made plain; ports may be a range."""
+    result = changed(
+        BASE,
+        [
+            "ENV U=app P=8000",
+            "USER $U:$U",
+            "WORKDIR ../$U/./my dir",
+            "EXPOSE $P-8002/udp",
+            "VOLUME /v/$U '/a b'",
+        ],
+    )
+    assert (result.user, result.working_dir) == ("app:app", "/app/my dir")
+    assert result.exposed_ports == ("8000/udp", "8001/udp", "8002/udp")
+    assert result.volumes == ("/data", "/v/app", "/a b")
+    path = changed(Config(), ["ENV PATH=/x:${PATH}"]).env[0]
+    assert path.startswith("PATH=/x:/usr/local/sbin:")
+
+
+@pytest.mark.parametrize(
     ("instruction", "words"),
     [
         ("RUN true", "there are CMD, ENTRYPOINT"),
@@ -46,7 +86,14 @@ def test_every_instruction() -> None:
         ('CMD ["a"', "Expecting"),
         ("ENV A", "write NAME=VALUE"),
         ("ENV =b c=d", "write NAME=VALUE"),
-        ("ENV 'A=b", "No closing quotation"),
+        ("ENV 'A=b", "no end"),
+        ("USER 'x", "no end"),
+        ("USER x\\", "backslash"),
+        ("ENV A=${B:-c}", "only"),
+        ("ENV A=1 B", "write NAME=VALUE"),
+        ("EXPOSE 9-8", "no port"),
+        ("EXPOSE 1-65536", "no port"),
+        ("EXPOSE 80:80", "no port"),
         ("EXPOSE 0", "no port"),
         ("EXPOSE 80/icmp", "no port"),
         ("EXPOSE http", "no port"),

@@ -190,6 +190,16 @@ def test_truncation_at_every_block() -> None:
                 read(data[:end])
 
 
+def test_padding_may_be_missing_at_the_end() -> None:
+    """The last file needs no padding if nothing follows, as programs in Go leave it, but all its content."""
+    whole = directory(b"d/") + file(b"a", b"x" * 520)
+    content = len(directory(b"d/")) + BLOCK + 520
+    for end in (content, content + 1, len(whole) - 1):
+        assert [entry.name for entry, _ in read(whole[:end])] == [b"d/", b"a"]
+    with pytest.raises(UnsupportedLayer, match="middle of a file"):
+        read(whole[: content - 1])
+
+
 def test_what_follows_the_end_is_not_read() -> None:
     """The end mark ends an archive, even if another archive follows."""
     assert [entry.name for entry, _ in read(archive(file(b"a")) + archive(file(b"b")))] == [b"a"]
