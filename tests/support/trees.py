@@ -42,9 +42,10 @@ def described(path: Path, *, times: bool = True, keep_opaque: bool = False) -> t
         content = path.readlink()
     elif not stat.S_ISDIR(info.st_mode):
         content = info.st_rdev
-    timed = times and not stat.S_ISDIR(info.st_mode) and not (stat.S_ISCHR(info.st_mode) and not info.st_rdev)
     # A whiteout says nothing but that it is one.
-    owner = (info.st_mode, info.st_uid, info.st_gid) if content != 0 else ("whiteout",)
+    is_whiteout = stat.S_ISCHR(info.st_mode) and not info.st_rdev
+    timed = times and not stat.S_ISDIR(info.st_mode) and not is_whiteout
+    owner = ("whiteout",) if is_whiteout else (info.st_mode, info.st_uid, info.st_gid)
     return (*owner, int(info.st_mtime) if timed else None, content, tuple(sorted(xattrs.items())))
 
 
