@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from containerlib.image.image_record import load_config, load_manifest
 from containerlib.image.naming import is_anonymous
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.digest import ChainId, Digest
@@ -102,6 +103,11 @@ class ImageFilter:
         without_labels: Mapping[str, str | None] | None = None,
     ) -> ImageFilter:
         """Check what the caller gives; see `Images.prune`."""
+        for option, given in (("labels", labels), ("without_labels", without_labels)):
+            if given is not None and not isinstance(given, Mapping):
+                raise InvalidOption(
+                    option, given, "give a mapping of names to values, or to None for any value"
+                )
         return cls(all, as_time(until), dict(labels or {}), dict(without_labels or {}))
 
     @property

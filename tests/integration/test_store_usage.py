@@ -7,7 +7,7 @@ import io
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.archives import archive, file
@@ -150,11 +150,14 @@ def test_labels(engine: Engine) -> None:
     assert names(engine) == {"c:1"}
 
 
-def test_a_time_that_is_none(engine: Engine) -> None:
-    """A time before all images is refused before anything is removed."""
+@pytest.mark.parametrize(
+    "options", [{"until": dt.timedelta(days=99999)}, {"labels": ["a"]}, {"without_labels": "a=b"}]
+)
+def test_conditions_that_are_none(engine: Engine, options: dict[str, Any]) -> None:
+    """A time before all images, and labels that are no mapping, are refused before anything is removed."""
     make(engine, "a:1", b"1")
     with pytest.raises(cl.InvalidOption):
-        engine.images.prune(all=True, until=dt.timedelta(days=99999))
+        engine.images.prune(all=True, **options)
     assert names(engine) == {"a:1"}
 
 
