@@ -20,8 +20,8 @@ import attrs
 from containerlib._util.disk_error import translated
 from containerlib._util.failpoint import reach
 from containerlib.errors import DigestMismatch
-from containerlib.layer.apply import ApplyLimits, apply_layer
-from containerlib.layer.compression import DecompressionLimits, decompressed
+from containerlib.layer.apply import ApplyLimits, apply_blocks
+from containerlib.layer.compression import DecompressionLimits, decompressed_blocks
 from containerlib.layer.inherit import inherit
 from containerlib.oci.digest import Digest, chain_ids
 
@@ -279,15 +279,16 @@ def _apply(
 ) -> ApplyResult:
     hashing = hashlib.new(diff_id.algorithm)
 
-    def note(data: bytes) -> None:
-        if stop is not None and stop.is_set():
-            raise _AbandonedError
-        hashing.update(data)
+    def hashed() -> Iterator[bytes]:
+        for block in decompressed_blocks(stream, limits=policy.decompression):
+            if stop is not None and stop.is_set():
+                raise _AbandonedError
+            hashing.update(block)
+            yield block
 
     root_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        plain = decompressed(stream, limits=policy.decompression)
-        result = apply_layer(plain, root_fd, devices=policy.devices, limits=policy.apply, note=note)
+        result = apply_blocks(hashed(), root_fd, devices=policy.devices, limits=policy.apply)
     finally:
         os.close(root_fd)
     actual = Digest(f"{diff_id.algorithm}:{hashing.hexdigest()}")

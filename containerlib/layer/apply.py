@@ -19,11 +19,11 @@ from containerlib.errors import UnsafePath, UnsupportedHost, UnsupportedLayer
 from containerlib.layer.names import MAX_COMPONENT_BYTES, MAX_PATH_BYTES, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
 
     from containerlib._native.unpack import UnpackReport
 
-__all__ = ["ApplyLimits", "ApplyResult", "apply_layer"]
+__all__ = ["ApplyLimits", "ApplyResult", "apply_blocks", "apply_layer"]
 
 _CHUNK_BYTES = 1 << 20
 
@@ -64,7 +64,6 @@ def apply_layer(
     *,
     devices: Devices = "refuse",
     limits: ApplyLimits | None = None,
-    note: Callable[[bytes], None] | None = None,
 ) -> ApplyResult:
     """Unpack the archive `stream` into the empty directory `root_fd`.
 
@@ -75,7 +74,6 @@ def apply_layer(
         root_fd: The directory, opened for reading; it stays open.
         devices: Whether device nodes are made or refused. Whiteouts are no devices in this sense.
         limits: How much the layer may hold.
-        note: Called with each piece that was read, for who hashes the stream.
 
     Raises:
         UnsafePath: An entry names or is something that could harm the host.
@@ -84,6 +82,13 @@ def apply_layer(
 
     Source: OCI image-spec 1.1, "Applying Changesets".
     """
+    return apply_blocks(iter(lambda: stream.read(_CHUNK_BYTES), b""), root_fd, devices=devices, limits=limits)
+
+
+def apply_blocks(
+    blocks: Iterable[bytes], root_fd: int, *, devices: Devices = "refuse", limits: ApplyLimits | None = None
+) -> ApplyResult:
+    """Do what `apply_layer` does with an archive that comes in blocks of any size."""
     limits = limits or ApplyLimits()
     with Unpacker(
         root_fd,
@@ -91,10 +96,8 @@ def apply_layer(
         entries=limits.entries,
         total_bytes=limits.total_bytes,
     ) as unpacker:
-        while chunk := stream.read(_CHUNK_BYTES):
-            if note is not None:
-                note(chunk)
-            if not unpacker.write(chunk):
+        for block in blocks:
+            if not unpacker.write(block):
                 break
         report = unpacker.finish()
     if report.reason != "done":

@@ -22,11 +22,11 @@ from containerlib.errors import UnsupportedLayer
 from containerlib.oci.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["DecompressionLimits", "HashingReader", "decompressed", "detect"]
+__all__ = ["DecompressionLimits", "HashingReader", "decompressed", "decompressed_blocks", "detect"]
 
 _MAGIC = {
     b"\x1f\x8b": "gzip",
@@ -37,8 +37,8 @@ _MAGIC = {
 _SKIPPABLE_ZSTD = (b"\x2a\x4d\x18", range(0x50, 0x60))
 
 _BUFFER_BYTES = 1 << 20
-_OUTPUT_BYTES = 1 << 18
-_INPUT_BYTES = 1 << 16
+_OUTPUT_BYTES = 1 << 20
+_INPUT_BYTES = 1 << 18
 # One zstd block of 4 bytes may stand for 128 KiB, and this decompressor takes no limit for its output: with
 # 1 KiB of input at a time one call yields at most 32 MiB.
 _ZSTD_INPUT_BYTES = 1 << 10
@@ -81,6 +81,16 @@ def detect(head: bytes) -> str:
     return "none"
 
 
+def decompressed_blocks(stream: BinaryIO, *, limits: DecompressionLimits | None = None) -> Iterator[bytes]:
+    """Yield the uncompressed bytes of `stream` in the blocks in which they come, which costs no copy.
+
+    Arguments and errors as for `decompressed`.
+    """
+    reader = _reader(stream, limits or DecompressionLimits())
+    while block := reader.next_block():
+        yield block
+
+
 def decompressed(stream: BinaryIO, *, limits: DecompressionLimits | None = None) -> io.BufferedReader:
     """Return a stream of the uncompressed bytes of `stream`.
 
@@ -91,12 +101,14 @@ def decompressed(stream: BinaryIO, *, limits: DecompressionLimits | None = None)
     Raises:
         UnsupportedLayer: From the reads: the data is damaged, ends early or expands too far.
     """
+    return io.BufferedReader(_reader(stream, limits or DecompressionLimits()), _BUFFER_BYTES)
+
+
+def _reader(stream: BinaryIO, limits: DecompressionLimits) -> _LimitedReader:
     head = _read_full(stream, 6)
     source = _Source(stream, head)
     kind = detect(head)
-    if kind == "none":
-        return io.BufferedReader(_PlainReader(source, limits or DecompressionLimits()), _BUFFER_BYTES)
-    return io.BufferedReader(_DecodingReader(source, kind, limits or DecompressionLimits()), _BUFFER_BYTES)
+    return _PlainReader(source, limits) if kind == "none" else _DecodingReader(source, kind, limits)
 
 
 class HashingReader(io.RawIOBase):
@@ -171,12 +183,17 @@ class _LimitedReader(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer).cast("B")
         if not self._block:
-            self._block = memoryview(self._next_block())
-            self._count(len(self._block))
+            self._block = memoryview(self.next_block())
         size = min(len(view), len(self._block))
         view[:size] = self._block[:size]
         self._block = self._block[size:]
         return size
+
+    def next_block(self) -> bytes:
+        """Return what comes next, in a block of any size; empty at the end."""
+        block = self._next_block()
+        self._count(len(block))
+        return block
 
     def _next_block(self) -> bytes:
         raise NotImplementedError
