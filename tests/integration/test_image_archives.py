@@ -280,6 +280,24 @@ def test_old_docker_archive_with_links(stores: Stores) -> None:
     assert [found.id for found in list_images(stores)] == [image.id]
 
 
+def test_layers_that_are_here_are_not_read(stores: Stores) -> None:
+    """A layer called by its digest is not stored again; a name that only looks like one is no promise."""
+    config = ImageConfig.build([Digest.of(BASE), Digest.of(OTHER)]).raw
+    names = [f"{Digest.of(BASE).hex}.tar", f"{Digest.of(UPPER).hex}.tar"]
+    manifest = json.dumps([{"Config": "c.json", "RepoTags": ["x"], "Layers": names}]).encode()
+
+    def old_form(first: bytes) -> io.BytesIO:
+        layers = (file(name.encode(), data) for name, data in zip(names, (first, OTHER), strict=True))
+        return io.BytesIO(archive(*layers, file(b"c.json", config), file(b"manifest.json", manifest)))
+
+    with pytest.raises(DigestMismatch):
+        load(stores, old_form(bytes(len(BASE))))
+    make(stores, UPPER, name="other:1")
+    (image,) = load(stores, old_form(BASE))
+    (again,) = load(stores, old_form(bytes(len(BASE))))
+    assert image.digest == again.digest
+
+
 def test_compressed_layers_of_builders(stores: Stores) -> None:
     """Builders write compressed layers and name configurations by digest; both are read."""
     config = ImageConfig.build([Digest.of(BASE)]).raw
