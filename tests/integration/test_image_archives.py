@@ -6,15 +6,12 @@ import io
 import json
 import lzma
 import os
-import subprocess
 import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
 import zstandard
 from support.archives import archive, directory, file, header, link, member, symlink
-from support.capabilities import need
-from support.session import temporary_directory
 
 from containerlib.errors import (
     ContainerlibError,
@@ -95,15 +92,6 @@ def saved(stores: Stores, *images: ImageRecord, form: SaveFormat = "docker") -> 
     out = io.BytesIO()
     save(stores, [(image, image.references) for image in images], out, format=form)
     return out.getvalue()
-
-
-def run(*command: str, **variables: str) -> str:
-    """Run another program; its errors end the test."""
-    result = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **variables}
-    )
-    assert result.returncode == 0, (command, result.stderr)
-    return result.stdout
 
 
 def blob(data: bytes) -> bytes:
@@ -592,90 +580,6 @@ def test_links_in_a_layout_directory_are_not_followed(stores: Stores, tmp_path: 
     with pytest.raises(InvalidInputError, match="not there"):
         load(fresh, f"{tmp_path}/missing")
     assert leftovers(fresh) == []
-
-
-@pytest.fixture
-def _peers(request: pytest.FixtureRequest) -> None:
-    """Skip without the programs that other people load and save images with."""
-    need(request.config, "peers", ("skopeo", "umoci", "podman"))
-
-
-@pytest.mark.usefixtures("_peers")
-class TestPeers:
-    """Archives go to other programs and come back with the same digests."""
-
-    def test_skopeo_reads_all_forms(self, stores: Stores, tmp_path: Path) -> None:
-        """Skopeo finds the image under its digest in layouts, and under its id in Docker's form."""
-        image = make(stores, BASE, UPPER)
-        pairs = [(image, image.references)]
-        save(stores, pairs, f"{tmp_path}/layout", format="oci-directory")
-        save(stores, pairs, f"{tmp_path}/oci.tar", format="oci")
-        save(stores, pairs, f"{tmp_path}/docker.tar")
-        for source in (f"oci:{tmp_path}/layout", f"oci-archive:{tmp_path}/oci.tar"):
-            raw = run("skopeo", "inspect", "--raw", source)
-            assert Digest.of(raw.encode()) == image.digest
-            assert Digest.of(run("skopeo", "inspect", "--raw", f"{source}:{NAME}").encode()) == image.digest
-        for source in ("docker-archive:{}", "docker-archive:{}:hello:1"):
-            raw = run("skopeo", "inspect", "--config", "--raw", source.format(f"{tmp_path}/docker.tar"))
-            assert Digest.of(raw.encode()) == image.id
-
-    @pytest.mark.parametrize("kind", ["docker-archive", "oci-archive", "oci"])
-    def test_through_skopeo_and_back(self, stores: Stores, other: Stores, tmp_path: Path, kind: str) -> None:
-        """What skopeo copies into each of its forms is loaded with the same configuration and files."""
-        image = make(stores, BASE, UPPER, BASE)
-        save(stores, [(image, image.references)], f"{tmp_path}/oci.tar", format="oci")
-        run(
-            *("skopeo", "copy", "--insecure-policy", f"oci-archive:{tmp_path}/oci.tar"),
-            f"{kind}:{tmp_path}/copied:hello:1",
-        )
-        (loaded,) = load(other, f"{tmp_path}/copied")
-        assert loaded.id == image.id
-        assert loaded.chain_id == image.chain_id
-        assert loaded.references == (NAME,)
-        if kind != "docker-archive":
-            raw = run("skopeo", "inspect", "--raw", f"{kind}:{tmp_path}/copied").encode()
-            assert loaded.digest == Digest.of(raw)
-
-    def test_umoci_unpacks(self, stores: Stores, tmp_path: Path) -> None:
-        """Umoci unpacks our layout into the files that the image has."""
-        image = make(stores, BASE, UPPER)
-        save(stores, [(image, ["hello:1"])], f"{tmp_path}/layout", format="oci-directory", compression="gzip")
-        run("umoci", "unpack", "--image", f"{tmp_path}/layout:{NAME}", f"{tmp_path}/bundle")
-        assert os.listdir(f"{tmp_path}/bundle/rootfs/bin") == ["a"]
-        with open(f"{tmp_path}/bundle/rootfs/bin/a", "rb") as content:
-            assert content.read() == b"new"
-
-    def test_image_of_umoci(self, stores: Stores, tmp_path: Path) -> None:
-        """An image that umoci built is loaded; a tag alone gives it no name."""
-        layout_path = f"{tmp_path}/layout"
-        run("umoci", "init", "--layout", layout_path)
-        run("umoci", "new", "--image", f"{layout_path}:built")
-        run("umoci", "unpack", "--image", f"{layout_path}:built", f"{tmp_path}/bundle")
-        (tmp_path / "bundle" / "rootfs" / "data").mkdir()
-        (tmp_path / "bundle" / "rootfs" / "data" / "file").write_bytes(b"content")
-        run("umoci", "repack", "--image", f"{layout_path}:built", f"{tmp_path}/bundle")
-        (image,) = load(stores, layout_path)
-        assert image.references == ()
-        assert os.listdir(f"{image.lowers[0]}/data") == ["file"]
-
-    @pytest.mark.slow
-    @pytest.mark.parametrize("form", ["docker", "oci"])
-    def test_podman_loads_and_saves(
-        self, stores: Stores, other: Stores, tmp_path: Path, form: SaveFormat
-    ) -> None:
-        """Podman loads our archive under its name and id, and what it saves is loaded as the same image."""
-        image = make(stores, BASE, OTHER)
-        save(stores, [(image, image.references)], f"{tmp_path}/ours.tar", format=form)
-        with temporary_directory("p") as base:
-            podman = ("podman", "--root", f"{base}/r", "--runroot", f"{base}/n", "--storage-driver", "vfs")
-            assert "hello:1" in run(*podman, "load", "--input", f"{tmp_path}/ours.tar")
-            listed = json.loads(run(*podman, "image", "inspect", NAME))
-            assert listed[0]["Id"] == image.id.hex
-            wanted = {"docker": "docker-archive", "oci": "oci-archive"}[form]
-            run(*podman, "save", "--format", wanted, "--output", f"{tmp_path}/theirs.tar", NAME)
-            (loaded,) = load(other, f"{tmp_path}/theirs.tar")
-            assert loaded.id == image.id
-            assert loaded.references == (NAME,)
 
 
 def test_memory_stays_small(stores: Stores, other: Stores) -> None:
