@@ -24,6 +24,7 @@ sys.path.append(os.path.join(CHECKOUT, "tests"))
 from support.debian_image import cached, debian_root
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 __all__ = ["Layout", "benchmark_layout", "small_files"]
@@ -82,7 +83,7 @@ def small_files(directory: Path, count: int, seed: str) -> None:
 def _make(path: Path, base: Path) -> None:
     (path / "blobs" / "sha256").mkdir(parents=True)
     work = path / "work"
-    fillings = {
+    fillings: dict[str, Callable[[Path], None]] = {
         "toolchain": _fill_toolchain,
         "random": _fill_random,
         "small-1": lambda tree: small_files(tree / "srv" / "small", SMALL_FILES, "1"),

@@ -5,8 +5,9 @@
 The image has four layers (see `images`) and comes from Debian's docker-registry over loopback. Rows are
 interleaved, each pull goes into a store of its own, and what the registry reads is in the page cache for all.
 The limit is what the same work takes without any engine: curl, igzip and tar, on all processors, without
-looking at what comes. Needs root, docker-registry, skopeo, mmdebstrap, curl, isal and 10 GB; a peer that is
-not installed is a missing row. `--check` ends with status 1 if a target is missed or not measured.
+looking at what comes. Needs root, docker-registry, skopeo, mmdebstrap, curl, isal, and 7 GB for each round;
+a peer that is not installed is a missing row. `--check` ends with status 1 if a target is missed or not
+measured.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 FILES = 31_000  # fewer files than these below a store are not the whole image
 EXTRAS = ("second", "unpack")
+ROUND_BYTES, OTHER_BYTES = 7 << 30, 3 << 30
 
 # Download everything side by side, then decompress and unpack as many layers at once as there are processors.
 _LIMIT = """set -e; cd "$1"; shift
@@ -174,7 +176,8 @@ def main() -> int:
     layout = benchmark_layout()
     settings = settings_of(chosen, chosen.storage) | {"image_bytes": layout.facts()}
     extras: dict[str, Any] = {}
-    with site(chosen.storage, layout) as place, place.filled_registry() as registry:
+    needed = (chosen.rounds + chosen.warmup) * ROUND_BYTES + OTHER_BYTES
+    with site(chosen.storage, layout, needed_bytes=needed) as place, place.filled_registry() as registry:
         benchmark = Benchmark(place, registry)
         wanted = {name: row for name, row in benchmark.rows().items() if name in (chosen.rows or [name])}
         numbers = take_turns(wanted, rounds=chosen.rounds, warmup=chosen.warmup)

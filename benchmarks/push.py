@@ -5,7 +5,7 @@
 The image has four layers (see `images`). Each row has it in a store of its own, pulled before the clock
 starts, and pushes it to a docker-registry with nothing in it, a new one each time, over loopback. Rows are
 interleaved. The limit is curl, uploading what is in the image layout, all layers side by side. Needs root,
-docker-registry, skopeo, mmdebstrap, curl and 15 GB; a peer that is not installed is a missing row. `--check`
+docker-registry, skopeo, mmdebstrap, curl and 20 GB; a peer that is not installed is a missing row. `--check`
 ends with status 1 if a target is missed or not measured.
 """
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LIMIT = "limit"
 LAYERS = 4
+ROUND_BYTES, OTHER_BYTES = 2 << 30, 6 << 30
 
 _UPLOAD = """set -e; host=$1; blobs=$2; shift 2
 printf '%s\\n' "$@" | xargs -P "$#" -I{} sh -c 'set -e; n={}
@@ -180,7 +181,8 @@ def main() -> int:
     chosen = arguments(__doc__, "push", rounds=5, warmup=1, storage="/var/tmp")
     layout = benchmark_layout()
     settings = settings_of(chosen, chosen.storage) | {"image_bytes": layout.facts()}
-    with site(chosen.storage, layout) as place, place.filled_registry() as source:
+    needed = (chosen.rounds + chosen.warmup) * ROUND_BYTES + OTHER_BYTES
+    with site(chosen.storage, layout, needed_bytes=needed) as place, place.filled_registry() as source:
         rows = Benchmark(place, source).rows()
         wanted = {name: row for name, row in rows.items() if name in (chosen.rows or [name])}
         numbers = take_turns(wanted, rounds=chosen.rounds, warmup=chosen.warmup)

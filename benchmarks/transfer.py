@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -134,8 +135,11 @@ class Site:
 
 
 @contextlib.contextmanager
-def site(storage: str, layout: Layout) -> Iterator[Site]:
+def site(storage: str, layout: Layout, *, needed_bytes: int) -> Iterator[Site]:
     """Make the directory of all stores below `storage`, and remove it with everything in the end."""
+    free = shutil.disk_usage(storage).free
+    if free < needed_bytes:
+        sys.exit(f"{storage} has {free / 1e9:.0f} GB, and {needed_bytes / 1e9:.0f} are needed: see --storage")
     with contextlib.ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="clb-", dir=storage))
         stack.callback(subprocess.run, ["rm", "-rf", str(directory)], check=False)

@@ -42,9 +42,9 @@ def _take_turns(directory: Path, archive: Path, rounds: int) -> dict[str, float]
     target = directory / "target"
     with contextlib.closing(LineWorker(worker_argv("unpack", str(archive), str(target)))) as worker:
         for turn in range(rounds + 1):
-            for times, unpack in ((ours, worker.ask), (tars, lambda: _time_tar(archive, target))):
+            for times in (ours, tars):
                 target.mkdir()
-                elapsed = unpack()
+                elapsed = worker.ask() if times is ours else _time_tar(archive, target)
                 shutil.rmtree(target)
                 if turn > 0:
                     times.append(elapsed / _FILES)

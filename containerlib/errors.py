@@ -385,7 +385,7 @@ class StoreFull(ContainerlibError, OSError):
 
     def __init__(self, path: str, errno: int) -> None:
         super().__init__(
-            f"{path}: no space left on the store's disk; free some, or run 'containerlib system prune'"
+            f"{path}: no space left on its disk; free some, for instance with 'containerlib system prune'"
         )
         self.path = path
         self.errno = errno
@@ -399,7 +399,9 @@ class ReadOnlyStore(ContainerlibError, OSError):
     """
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"{path}: the store is on a read-only file system, and only its images can be used")
+        super().__init__(
+            f"{path}: the file system is read-only; images of a store on it can be used, not changed"
+        )
         self.path = path
         self.errno = 30  # EROFS; this module imports nothing
 

@@ -1,22 +1,26 @@
 """Delete a directory tree through descriptors, without following a link, at any depth.
 
 Subdirectories that are not empty are first moved up beside the tree's top, so two descriptors and no
-recursion are enough for a tree of any depth. Losing a race against another remover is not an error.
+recursion are enough for a tree of any depth. Losing a race against another remover is not an error, and
+whoever still writes into the tree is outlasted.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
+import time
 
 from containerlib._util.failpoint import reach
 
-__all__ = ["MOVED_PREFIX", "remove_at", "remove_tree"]
+__all__ = ["MOVED_PREFIX", "remove_at", "remove_at_once", "remove_tree"]
 
 MOVED_PREFIX = ".rm-"
 """Subtrees being removed have such names for a moment; after a crash they may be deleted by anyone."""
 
+_PATIENCE_S, _PAUSE_S = 5.0, 0.001
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -31,6 +35,17 @@ def remove_tree(path: str) -> None:
         remove_at(parent_fd, os.fsencode(os.path.basename(path)))
     finally:
         os.close(parent_fd)
+
+
+def remove_at_once(path: str) -> None:
+    """Do what `remove_tree` does such that the tree disappears whole, by a rename, before it is deleted."""
+    target = f"{os.path.dirname(path)}/{MOVED_PREFIX}{os.urandom(8).hex()}"
+    reach("move", path)
+    try:
+        os.rename(path, target)
+    except FileNotFoundError:
+        return
+    remove_tree(target)
 
 
 def remove_at(parent_fd: int, name: bytes) -> None:
@@ -51,12 +66,21 @@ def remove_at(parent_fd: int, name: bytes) -> None:
             os.unlink(name, dir_fd=parent_fd)
         return
     pending = [name]
+    deadline = time.monotonic() + _PATIENCE_S
     while pending:
         top = pending.pop()
-        with contextlib.suppress(FileNotFoundError):
+        try:
             pending += _empty(parent_fd, top)
             reach("remove directory", os.fsdecode(top))
             os.rmdir(top, dir_fd=parent_fd)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            # Somebody still writes into it: the helper of a process that was killed, which ends soon.
+            if error.errno != errno.ENOTEMPTY or time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE_S)
+            pending.append(top)
 
 
 def _empty(parent_fd: int, name: bytes) -> list[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, BinaryIO, Unpack
 
 from containerlib.api.exec import ExecProcess, run_exec
-from containerlib.container import create, kill, remove, start, wait
+from containerlib.container import create, kill, pause, remove, start, wait
 from containerlib.container.communicate import DEFAULT_OUTPUT_LIMIT
 from containerlib.container.exec import start_exec
 from containerlib.container.streams import DEVNULL, PIPE
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from containerlib.container.session import Session
     from containerlib.container.state import ContainerState
     from containerlib.container.streams import Input, Output
-    from containerlib.options import Security
+    from containerlib.options import Resources, Security
     from containerlib.runtime.usage import ExitStatus
 
 __all__ = ["Container", "Containers"]
@@ -261,6 +261,34 @@ class Container:
         if timeout_s is None:
             timeout_s = self._entry.config.stop_timeout_s
         return kill.stop(self._entry, timeout_s=timeout_s)
+
+    def pause(self) -> None:
+        """Stop all its processes where they are, without their noticing, until `unpause`.
+
+        Raises:
+            InvalidState: It is not running, or was started by another process.
+            UnsupportedHost: The host has no control groups that can do that.
+            CgroupError: A process that waits in the kernel could not be stopped; all go on.
+        """
+        pause.pause(self._entry)
+
+    def unpause(self) -> None:
+        """Let it go on.
+
+        Raises:
+            InvalidState: It is not paused.
+        """
+        pause.unpause(self._entry)
+
+    def update(self, resources: Resources) -> None:
+        """Replace its limits while it runs; one that is no longer given is taken away.
+
+        Raises:
+            InvalidState: It is not running, or was started by another process.
+            UnsupportedHost: The host cannot set a limit; nothing was changed.
+            CgroupError: The kernel refused a value, such as less memory than is in use.
+        """
+        pause.update(self._entry, resources)
 
     def remove(self, *, force: bool = False) -> None:
         """Remove it and its layer; `force` kills it first. Removing it again does nothing.

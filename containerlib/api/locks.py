@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import field, frozen
 
 from containerlib.errors import ImageNotFound, InvalidReference, NotLocked
 from containerlib.image import resolve
@@ -14,15 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from containerlib.image.image_record import ImageRecord
-    from containerlib.image.lock_file import LockedImage
+    from containerlib.image.lock_file import LockedImage, LockFile
     from containerlib.store.stores import Stores
 
 __all__ = ["Locks"]
 
+_SETTLED_NS = 100_000_000
+
 
 @frozen
 class Locks:
-    """Made of an engine's settings. The file is read each time, and not at all if there is none.
+    """Made of an engine's settings. The file is read when it has changed, and not at all if there is none.
 
     Attributes:
         path: The file; empty if there is none.
@@ -31,6 +35,7 @@ class Locks:
 
     path: str = ""
     is_strict: bool = False
+    _known: dict[tuple[int, ...], LockFile] = field(factory=dict, init=False, eq=False, repr=False)
 
     def get(self, names: Sequence[str], *, must: bool = False) -> LockedImage | None:
         """Return what the first of `names` that is locked is locked to.
@@ -44,13 +49,11 @@ class Locks:
             NotLocked: It is not locked and has to be.
             InvalidInputError: The file is not a lock file.
         """
-        from containerlib.image.lock_file import LockFile  # noqa: PLC0415 - most engines have none
-
         try:
             references = [Reference.parse(name) for name in names]
         except InvalidReference:
             return None
-        file = LockFile.load(self.path)
+        file = self._read()
         for reference in references:
             locked = file.get(reference)
             if locked is not None:
@@ -62,6 +65,24 @@ class Locks:
                 f"add it with: containerlib lock -f {self.path} {own.familiar}"
             )
         return None
+
+    def _read(self) -> LockFile:
+        """Read the file, unless it is what it was the last time."""
+        from containerlib.image.lock_file import LockFile  # noqa: PLC0415 - most engines have none
+
+        try:
+            info = os.stat(self.path)
+        except OSError:
+            return LockFile.load(self.path)  # says why
+        stamp = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+        known = self._known.get(stamp)
+        if known is None:
+            known = LockFile.load(self.path)
+            self._known.clear()
+            # Two changes within one tick of the file system's clock have the same stamp.
+            if time.time_ns() - info.st_ctime_ns > _SETTLED_NS:
+                self._known[stamp] = known
+        return known
 
     @staticmethod
     def find(stores: Stores, locked: LockedImage) -> ImageRecord:

@@ -64,7 +64,7 @@ class Process:
 
     def __del__(self) -> None:
         container = getattr(self, "_container", None)
-        if container is not None and container.state == "running":
+        if container is not None and container.state.is_alive:
             warnings.warn(
                 f"container {container.name} is still running", ResourceWarning, source=self, stacklevel=2
             )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from containerlib.registry.server.service import ServerSettings
     from containerlib.registry.server.start import Endpoint, Running
     from containerlib.registry.server.storage import Storage
+    from containerlib.registry.server.uploads import UploadLimits
 
 __all__ = ["RegistryServer", "serve"]
 
@@ -106,6 +107,7 @@ def serve(
     max_blob_bytes: int = 64 << 30,
     max_uploads: int = 256,
     upload_expiry_s: float = 3600.0,
+    min_chunk_bytes: int = 0,
     stall_timeout_s: float = 60.0,
 ) -> RegistryServer:
     """Serve images by the protocol that docker, podman, skopeo and this library speak.
@@ -135,8 +137,9 @@ def serve(
         upstream: Be a cache of this registry, such as ``docker.io``: what is not here is fetched from there,
             verified and kept. Nothing can be pushed. Needs a directory of its own.
         max_blob_bytes: Size of the largest blob.
-        max_uploads: How many uploads may be open at a time.
+        max_uploads: How many uploads may be open at a time, or how many blobs a cache may be fetching.
         upload_expiry_s: How long an upload stays open without a request.
+        min_chunk_bytes: Asks clients for chunks of at least this size; 0 says nothing about it.
         stall_timeout_s: How long a client may take for the next 16 KiB that it sends, and for the next bytes
             that it is sent.
 
@@ -149,13 +152,11 @@ def serve(
     Source: OCI distribution-spec 1.1.
     """
     _check(directory=directory, engine=engine, upstream=upstream, read_only=read_only)
-    _check_numbers(max_blob_bytes=max_blob_bytes, max_uploads=max_uploads)
-    _check_numbers(upload_expiry_s=upload_expiry_s, stall_timeout_s=stall_timeout_s)
+    _check_numbers(stall_timeout_s=stall_timeout_s)
     _need_extra()
     from containerlib._util.http_service import HttpLimits  # noqa: PLC0415 - needs the extra
     from containerlib.registry.server.service import ServerSettings  # noqa: PLC0415
     from containerlib.registry.server.start import Endpoint  # noqa: PLC0415
-    from containerlib.registry.server.uploads import UploadLimits  # noqa: PLC0415
 
     endpoint = Endpoint(
         host=host,
@@ -173,9 +174,25 @@ def serve(
         read_only=read_only,
         allow_delete=allow_delete,
         stall_timeout_s=stall_timeout_s,
-        uploads=UploadLimits(blob_bytes=max_blob_bytes, open_uploads=max_uploads, expiry_s=upload_expiry_s),
+        uploads=_uploads(max_blob_bytes, max_uploads, upload_expiry_s, min_chunk_bytes),
     )
     return _start(endpoint, settings, _storage(_path(directory), engine), upstream)
+
+
+def _uploads(
+    max_blob_bytes: int, max_uploads: int, upload_expiry_s: float, min_chunk_bytes: int
+) -> UploadLimits:
+    from containerlib.registry.server.uploads import UploadLimits  # noqa: PLC0415 - needs the extra
+
+    _check_numbers(max_blob_bytes=max_blob_bytes, max_uploads=max_uploads, upload_expiry_s=upload_expiry_s)
+    if min_chunk_bytes < 0:
+        raise InvalidOption("min_chunk_bytes", min_chunk_bytes, "give 0 or more")
+    return UploadLimits(
+        blob_bytes=max_blob_bytes,
+        open_uploads=max_uploads,
+        expiry_s=upload_expiry_s,
+        min_chunk_bytes=min_chunk_bytes,
+    )
 
 
 def _check_numbers(**numbers: float) -> None:
@@ -195,7 +212,7 @@ def _start(
 
     storage, where, temporary = place
     try:
-        running = start(endpoint, storage, settings, _cache(upstream, storage, settings.uploads.blob_bytes))
+        running = start(endpoint, storage, settings, _cache(upstream, storage, settings.uploads))
     except BaseException:
         storage.close()
         if temporary is not None:
@@ -231,7 +248,7 @@ def _path(path: str | os.PathLike[str] | None) -> str | None:
     return None if path is None else os.path.abspath(os.fspath(path))
 
 
-def _cache(upstream: str | None, storage: Storage, max_blob_bytes: int) -> Callable[[], Cache] | None:
+def _cache(upstream: str | None, storage: Storage, limits: UploadLimits) -> Callable[[], Cache] | None:
     """Return what makes the cache before `storage`; None without another registry."""
     if upstream is None:
         return None
@@ -249,7 +266,14 @@ def _cache(upstream: str | None, storage: Storage, max_blob_bytes: int) -> Calla
 
     def make() -> Cache:
         registries = Registries(credentials, settings)
-        return Cache(upstream, storage, registries, config, max_blob_bytes=max_blob_bytes)
+        return Cache(
+            upstream,
+            storage,
+            registries,
+            config,
+            max_blob_bytes=limits.blob_bytes,
+            max_downloads=limits.open_uploads,
+        )
 
     return make
 

@@ -25,7 +25,7 @@ _COMMAND_WIDTH = 40
 def _ps(*, all_states: bool, style: str, quiet: bool) -> None:
     with Engine() as engine:
         records = list_records(Layout(engine.root, engine.run_root))
-    shown = [record for record in reversed(records) if all_states or record.state == "running"]
+    shown = [record for record in reversed(records) if all_states or record.state.is_alive]
     if quiet:
         print("".join(f"{short_id(record.id)}\n" for record in shown), end="")
     elif style == "json":

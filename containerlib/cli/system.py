@@ -57,7 +57,7 @@ def _documents(usage: DiskUsage, *, verbose: bool) -> list[dict[str, Any]]:
         {
             "type": "Containers",
             "total": len(containers),
-            "active": sum(container.state == "running" for container in containers),
+            "active": sum(container.state.is_alive for container in containers),
             "size_bytes": usage.containers_bytes,
             "reclaimable_bytes": usage.containers_reclaimable_bytes,
         },

@@ -53,6 +53,8 @@ def _containers(stores: Stores) -> Iterator[Damage]:
         path = f"{stores.layout.containers}/{name}"
         if name.startswith(MOVED_PREFIX) or is_abandoned(path, stores.leases):
             yield leftover(path, "layer of a container whose engine is gone")
+        elif not os.path.lexists(path):
+            continue  # removed since the directory was listed
         elif not name.isalnum() or not os.path.isdir(path):
             yield Damage("unknown", path, "not a part of the store", "look")
         else:
@@ -65,5 +67,7 @@ def _detached(stores: Stores, path: str, name: str) -> Iterator[Damage]:
     except (StoreCorrupted, OSError) as error:
         yield Damage("container-record", f"{path}/record.json", f"cannot be read: {error}", "look")
         return
-    if record is not None and not os.path.isdir(f"{path}/upper"):
+    # One that is being removed vanishes whole, perhaps just now.
+    is_whole = os.path.isdir(f"{path}/upper") or not os.path.isdir(path)
+    if record is not None and not is_whole:
         yield Damage("container-layer", path, f"the layer of container {record.name!r} is missing", "look")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import attrs
 
 from containerlib.container.listing import list_records
-from containerlib.container.state import ContainerState
 from containerlib.image.usage import ImagesUsage, images_usage
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from containerlib.container.session import Session
+    from containerlib.container.state import ContainerState
 
 __all__ = ["ContainerUsage", "DiskUsage", "VolumeUsage", "measure", "tree_bytes"]
 
@@ -76,7 +76,7 @@ class DiskUsage:
     @property
     def containers_reclaimable_bytes(self) -> int:
         """Size of the layers of containers that do not run."""
-        stopped = (one for one in self.containers if one.state != ContainerState.RUNNING)
+        stopped = (one for one in self.containers if not one.state.is_alive)
         return sum(container.size_bytes for container in stopped)
 
     @property

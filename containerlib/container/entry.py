@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from attrs import define, evolve, field
 
 from containerlib._util import strict_json
-from containerlib._util.remove_tree import remove_tree
+from containerlib._util.remove_tree import remove_at_once, remove_tree
 from containerlib.container.detached import DetachedRecord, read_record, write_record
 from containerlib.container.state import ContainerState
 from containerlib.container.wait import wait
@@ -93,8 +93,21 @@ class ContainerEntry:
     def end(self) -> None:
         """Kill it with everything in it, and wait."""
         if self.process is not None:
-            self.process.signal(signal.SIGKILL)
+            self.signal(signal.SIGKILL)
             self.process.wait()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to its first process. SIGKILL ends a paused container, too."""
+        process = self.process
+        if process is None:
+            return
+        process.signal(number)
+        # On version 1 a stopped process gets even this signal only when it goes on.
+        if number == signal.SIGKILL and self.state == ContainerState.PAUSED:
+            cgroup = process.cgroup if isinstance(process, RunningProcess) else None
+            if cgroup is not None:
+                with contextlib.suppress(OSError):
+                    cgroup.thaw()
 
     @property
     def is_detached(self) -> bool:
@@ -136,7 +149,7 @@ class ContainerEntry:
     def refresh(self) -> ContainerState:
         """The present state; learns of an end that nobody has waited for."""
         process = self.process
-        if self.state == ContainerState.RUNNING and process is not None:
+        if self.state.is_alive and process is not None:
             process.poll()
         return self.state
 
@@ -158,7 +171,8 @@ class ContainerEntry:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.record_path)
         if self.layers.directory is not None:
-            remove_tree(self.layers.directory)
+            # A record whose layer is half gone would be a container that nobody can use or remove.
+            remove_at_once(self.layers.directory)
         copied = self.session.runner.copy_directory(self.id, self.layers)
         if os.path.isdir(copied):
             remove_tree(copied)
@@ -171,8 +185,8 @@ class ContainerEntry:
             if process is not None:
                 process.abandon()
             return
-        if process is not None and self.state == ContainerState.RUNNING:
-            process.signal(signal.SIGKILL)
+        if process is not None and self.state.is_alive:
+            self.signal(signal.SIGKILL)
             process.lost()
         if self.streams is not None:
             self.streams.close_inner()

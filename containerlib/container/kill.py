@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
+from containerlib.container.pause import unpause
 from containerlib.container.state import ContainerState, check_state
 from containerlib.container.wait import wait
 from containerlib.errors import OperationTimeout
@@ -26,26 +27,25 @@ def kill(entry: ContainerEntry, number: int) -> None:
         InvalidState: The container is not running.
     """
     check_state("kill", entry.refresh(), entry.name)
-    if entry.process is not None:
-        entry.process.signal(number)
+    entry.signal(number)
 
 
 def stop(entry: ContainerEntry, *, timeout_s: float) -> ExitStatus | None:
     """Send the stop signal, wait, and kill what is left.
 
-    A container that is not running is not an error.
+    A container that is not running is not an error; one that is paused goes on first.
 
     Args:
         entry: The container.
         timeout_s: How long the command may take to end by itself, in seconds.
     """
-    if entry.refresh() != ContainerState.RUNNING:
+    if not entry.refresh().is_alive:
         return entry.exit_status
-    if entry.process is not None:
-        entry.process.signal(entry.config.stop_signal)
+    if entry.state == ContainerState.PAUSED:
+        unpause(entry)
+    entry.signal(entry.config.stop_signal)
     try:
         return wait(entry, timeout_s=timeout_s)
     except OperationTimeout:
-        if entry.process is not None:
-            entry.process.signal(signal.SIGKILL)
+        entry.signal(signal.SIGKILL)
         return wait(entry)

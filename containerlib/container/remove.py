@@ -31,8 +31,8 @@ def remove(entry: ContainerEntry, *, force: bool = False) -> None:
         if entry.streams is not None:
             entry.streams.close_outer()
         return
-    if entry.state == ContainerState.RUNNING and force and entry.process is not None:
-        entry.process.signal(signal.SIGKILL)
+    if entry.state.is_alive and force and entry.process is not None:
+        entry.signal(signal.SIGKILL)
         # Whoever else learns of the end first may remove it meanwhile.
         with contextlib.suppress(InvalidState):
             wait(entry)

@@ -19,7 +19,7 @@ from containerlib.container.adopt import adopt
 from containerlib.container.detached import list_detached, read_record
 from containerlib.container.holds import Holds
 from containerlib.container.recovery import recover
-from containerlib.errors import ContainerNotFound, EngineClosed, NameInUse
+from containerlib.errors import ContainerNotFound, EngineClosed, NameInUse, ReadOnlyStore
 from containerlib.runtime.runner import RootKind, Runner
 from containerlib.store.lease import Holder
 from containerlib.store.stores import Stores
@@ -127,6 +127,8 @@ class Session:
             os.mkdir(f"{fresh}/{name}", 0o700)
         os.rename(fresh, self.directory)
         self._mark_fd = fd
+        with contextlib.suppress(ReadOnlyStore):
+            _ = self.lease
         atexit.register(self.close)
 
     def add(self, entry: ContainerEntry) -> None:

@@ -14,15 +14,24 @@ class ContainerState(StrEnum):
 
     CREATED = "created"
     RUNNING = "running"
+    PAUSED = "paused"
     EXITED = "exited"
     REMOVED = "removed"
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether there is a process."""
+        return self in {ContainerState.RUNNING, ContainerState.PAUSED}
 
 
 _ALLOWED = {
     "start": (ContainerState.CREATED, ContainerState.EXITED),
     "exec in": (ContainerState.RUNNING,),
-    "kill": (ContainerState.RUNNING,),
-    "wait": (ContainerState.RUNNING, ContainerState.EXITED),
+    "kill": (ContainerState.RUNNING, ContainerState.PAUSED),
+    "pause": (ContainerState.RUNNING,),
+    "unpause": (ContainerState.PAUSED,),
+    "update": (ContainerState.RUNNING, ContainerState.PAUSED),
+    "wait": (ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.EXITED),
     "remove": (ContainerState.CREATED, ContainerState.EXITED),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from containerlib.errors import ImageNotFound, SnapshotNotFound
+from containerlib.errors import ImageNotFound, ReadOnlyStore, SnapshotNotFound
 from containerlib.oci.digest import chain_ids
 
 if TYPE_CHECKING:
@@ -27,9 +27,12 @@ def held_layers(stores: Stores, purpose: str, *images: ImageRecord) -> Iterator[
     Raises:
         ImageNotFound: An image was removed meanwhile.
     """
-    with stores.leases.acquire(purpose) as lease:
-        for image in images:
-            lease.protect(chain_ids(image.config.diff_ids))
+    with contextlib.ExitStack() as undo:
+        # Where nothing can be written, nothing can be removed either.
+        with contextlib.suppress(ReadOnlyStore):
+            lease = undo.enter_context(stores.leases.acquire(purpose))
+            for image in images:
+                lease.protect(chain_ids(image.config.diff_ids))
         try:
             # Looked up once the lease protects them: until then they may go.
             found = [_lowers(stores, image) for image in images]

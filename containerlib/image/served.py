@@ -14,24 +14,20 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-import attrs
-
-from containerlib._util.memo import Memo
 from containerlib.errors import (
     BlobNotFound,
     InvalidManifest,
     InvalidReference,
     LayerError,
-    SizeMismatch,
-    StoreCorrupted,
     VerificationError,
 )
 from containerlib.image.image_record import MAX_INDEX_DEPTH, load_config
 from containerlib.image.naming import is_anonymous, point, release
+from containerlib.image.reach import Reach
 from containerlib.image.unpack import unpack_image
 from containerlib.oci.descriptor import Descriptor
 from containerlib.oci.digest import Digest, chain_ids
-from containerlib.oci.manifest import MAX_MANIFEST_BYTES, Index, Manifest, parse_manifest
+from containerlib.oci.manifest import Manifest
 from containerlib.oci.reference import Reference, is_repository
 from containerlib.registry.server.storage import StoredManifest, referrer
 from containerlib.store.content import BlobWriter
@@ -41,24 +37,12 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from containerlib.oci.digest import ChainId
+    from containerlib.oci.manifest import Index
     from containerlib.registry.server.storage import Incoming
     from containerlib.store.lease import Lease
     from containerlib.store.stores import Stores
 
 __all__ = ["ServedImages"]
-
-
-@attrs.frozen
-class _Reached:
-    """What a manifest or index leads to, itself included, as far as it is in the store.
-
-    Attributes:
-        manifests: Digests of manifests and indexes, with the media types they are known by.
-        blobs: Digests of everything else.
-    """
-
-    manifests: dict[Digest, str]
-    blobs: frozenset[Digest]
 
 
 class ServedImages:
@@ -71,8 +55,10 @@ class ServedImages:
         self._lock = threading.Lock()
         self._lease_context = stores.leases.acquire("registry")
         self._lease: Lease = self._lease_context.__enter__()
+        self._protected: set[Digest] = set()
+        self._protecting = threading.Lock()
         self._pushed: dict[str, set[Digest]] = {}  # blobs that no name leads to yet, by repository
-        self._walked: Memo[Digest, _Reached] = Memo()
+        self._reach = Reach(stores)
 
     def repositories(self) -> list[str]:
         """See `Storage`. Images of registries with a port in their name have no place here."""
@@ -96,10 +82,10 @@ class ServedImages:
         """See `Storage`."""
         if isinstance(reference, Digest):
             kind = self._manifests(repository).get(reference)
-            return None if kind is None else self._read(kind, reference)
+            return None if kind is None else self._read(reference, kind)
         for found, target in self._names(repository):
             if found.tag == reference and found.digest is None:
-                return self._read(target.media_type, target.digest)
+                return self._read(target.digest, target.media_type)
         return None
 
     def has_manifest(self, repository: str, digest: Digest) -> bool:
@@ -115,7 +101,7 @@ class ServedImages:
             InvalidManifest: The image cannot be unpacked.
         """
         name = _name(repository)
-        self._lease.protect([digest])
+        self._protect(digest)
         self._stores.content.put(document.raw, digest=digest)
         try:
             self._unpack(document)
@@ -127,7 +113,7 @@ class ServedImages:
         if not tags:
             point(self._stores, f"{name}@{digest}", target)
         with self._lock:
-            self._pushed.get(name, set()).difference_update(self._reached(digest, document.media_type).blobs)
+            self._pushed.get(name, set()).difference_update(self._reach.of(digest, document.media_type).blobs)
 
     def remove_tag(self, repository: str, tag: str) -> bool:
         """See `Storage`. The image stays in the store, perhaps without a name."""
@@ -145,7 +131,7 @@ class ServedImages:
         """See `Storage`. Cost: looks at every manifest of the repository."""
         found = []
         for digest, kind in sorted(self._manifests(repository).items()):
-            document = self._parse(digest, kind)
+            document = self._reach.parse(digest, kind)
             if document is not None and document.subject is not None and document.subject.digest == subject:
                 found.append(referrer(document, digest))
         return found
@@ -174,7 +160,7 @@ class ServedImages:
         if not isinstance(incoming, BlobWriter):
             raise TypeError(f"{type(incoming).__name__} did not come from this storage")
         name = _name(repository)
-        self._lease.protect([digest])
+        self._protect(digest)
         incoming.commit()
         self._note(name, digest)
 
@@ -183,7 +169,7 @@ class ServedImages:
         name = _name(repository)
         if not self._has_blob(source, digest):
             return False
-        self._lease.protect([digest])
+        self._protect(digest)
         if not self._stores.content.exists(digest):
             return False
         self._note(name, digest)
@@ -209,7 +195,7 @@ class ServedImages:
     def _manifests(self, repository: str) -> dict[Digest, str]:
         found: dict[Digest, str] = {}
         for _, target in self._names(repository):
-            found.update(self._reached(target.digest, target.media_type).manifests)
+            found.update(self._reach.of(target.digest, target.media_type).manifests)
         return found
 
     def _has_blob(self, repository: str, digest: Digest) -> bool:
@@ -217,50 +203,24 @@ class ServedImages:
             if digest in self._pushed.get(_name(repository), ()):
                 return True
         return any(
-            digest in self._reached(target.digest, target.media_type).blobs
+            digest in self._reach.of(target.digest, target.media_type).blobs
             for _, target in self._names(repository)
         )
+
+    def _protect(self, digest: Digest) -> None:
+        """Have the lease keep `digest`; it is written there once, for servers that run for long."""
+        with self._protecting:
+            if digest not in self._protected:
+                self._lease.protect([digest])
+                self._protected.add(digest)
 
     def _note(self, name: str, digest: Digest) -> None:
         with self._lock:
             self._pushed.setdefault(name, set()).add(digest)
 
-    def _reached(self, digest: Digest, kind: str, depth: int = 0) -> _Reached:
-        known = self._walked.get(digest)
-        if known is not None:
-            return known
-        document = self._parse(digest, kind)
-        manifests = {} if document is None else {digest: kind}
-        blobs: set[Digest] = set()
-        complete = document is not None
-        if isinstance(document, Manifest):
-            blobs |= {document.config.digest, *(layer.digest for layer in document.layers)}
-        elif document is not None and depth < MAX_INDEX_DEPTH:
-            for entry in document.manifests:
-                below = self._reached(entry.digest, entry.media_type, depth + 1)
-                manifests.update(below.manifests)
-                blobs |= below.blobs
-                complete = complete and entry.digest in below.manifests
-        found = _Reached(manifests, frozenset(blobs))
-        if complete:  # of an index, another platform may be pulled later
-            self._walked.put(digest, found)
-        return found
-
-    def _parse(self, digest: Digest, kind: str) -> Manifest | Index | None:
-        stored = self._read(kind, digest)
-        if stored is None:
-            return None
-        try:
-            return parse_manifest(stored.raw, kind)
-        except InvalidManifest:
-            return None
-
-    def _read(self, kind: str, digest: Digest) -> StoredManifest | None:
-        try:
-            raw = self._stores.content.read(digest, limit=MAX_MANIFEST_BYTES)
-        except (BlobNotFound, SizeMismatch, StoreCorrupted):
-            return None
-        return StoredManifest(kind, digest, raw)
+    def _read(self, digest: Digest, kind: str) -> StoredManifest | None:
+        raw = self._reach.read(digest)
+        return None if raw is None else StoredManifest(kind, digest, raw)
 
     def _unpack(self, document: Manifest | Index) -> None:
         """Unpack an image, of an index that for this host, and make everything durable."""
@@ -269,7 +229,7 @@ class ServedImages:
             if isinstance(document, Manifest):
                 break
             entry = document.select()
-            below = None if entry is None else self._parse(entry.digest, entry.media_type)
+            below = None if entry is None else self._reach.parse(entry.digest, entry.media_type)
             if below is None:
                 break
             document = below

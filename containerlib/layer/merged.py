@@ -43,6 +43,8 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _EXCHANGED = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENODATA, errno.ENXIO, errno.EINVAL))
 _KEPT_DESCRIPTORS = 256
+_LEAST_KEPT = 4
+_MAX_TREES = 64
 _MAX_XATTR_BYTES = 512 << 10  # what our own reader takes at most, with room for paths
 
 
@@ -80,42 +82,35 @@ def join(directory: bytes, name: bytes) -> bytes:
 
 
 class Stack:
-    """Layer directories, open. A context manager; not safe for several threads."""
+    """Layer directories, opened when they are needed. A context manager; not safe for several threads."""
 
     def __init__(self, directories: Sequence[str], *, prefixes: Collection[str]) -> None:
-        """Open `directories`, whose paths are the caller's own and trusted.
+        """Take `directories`, whose paths are the caller's own and trusted.
 
         Args:
             directories: In any order: a `Where` says which lie on which.
             prefixes: Which marks of overlayfs count; see `marks.is_opaque`.
         """
+        self._directories = directories
         self._prefixes = prefixes
-        self._close = contextlib.ExitStack()
-        self._trees: list[Tree] = []
-        self._roots: list[int] = []
-        kept = max(1, _KEPT_DESCRIPTORS // max(1, len(directories)))
-        with contextlib.ExitStack() as opening:
-            for directory in directories:
-                root_fd = os.open(directory, _DIRECTORY)
-                opening.callback(os.close, root_fd)
-                self._roots.append(root_fd)
-                self._trees.append(opening.enter_context(Tree(root_fd, follow=False, kept=kept)))
-            self._close = opening.pop_all()
+        self._kept = max(_LEAST_KEPT, _KEPT_DESCRIPTORS // max(1, len(directories)))
+        self._trees: dict[int, tuple[int, Tree]] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close.close()
+        while self._trees:
+            self._close(next(iter(self._trees)))
 
     def root(self, layer: int) -> tuple[os.stat_result, dict[str, bytes]]:
         """Return attributes and extended attributes of the root of one layer."""
-        return os.fstat(self._roots[layer]), self.xattrs(layer, b"")
+        return os.fstat(self._directory(layer, b"")), self.xattrs(layer, b"")
 
     def top(self, layers: Where) -> Where:
         """Return those of `layers` that take part in the root of the stack."""
         for number, layer in enumerate(layers):
-            if self._is_opaque(self._roots[layer], b".", b""):
+            if self.is_opaque(layer, b""):
                 return layers[: number + 1]
         return layers
 
@@ -219,7 +214,24 @@ class Stack:
 
     def _directory(self, layer: int, path: bytes) -> int:
         with _ChangesNoticed(path):
-            return self._trees[layer].directory(path, create=False)
+            return self._tree(layer).directory(path, create=False)
+
+    def _tree(self, layer: int) -> Tree:
+        """Return the tree of one layer; there may be more layers than descriptors."""
+        known = self._trees.get(layer)
+        if known is not None:
+            return known[1]
+        if len(self._trees) >= _MAX_TREES:
+            self._close(next(iter(self._trees)))
+        root_fd = os.open(self._directories[layer], _DIRECTORY)
+        tree = Tree(root_fd, follow=False, kept=self._kept)
+        self._trees[layer] = (root_fd, tree)
+        return tree
+
+    def _close(self, layer: int) -> None:
+        root_fd, tree = self._trees.pop(layer)
+        tree.forget()
+        os.close(root_fd)
 
     @contextlib.contextmanager
     def _opened(self, layer: int, path: bytes) -> Iterator[int]:

@@ -156,7 +156,9 @@ class RepositoryClient(RegistryAccess):
             before = sink.size
             try:
                 self._download_from(descriptor, sink, on_bytes)
-            except RegistryUnavailable:
+            except RegistryUnavailable as error:
+                if error.status is not None:
+                    raise  # an answer, and not a broken connection: it has been asked for often enough
                 # One that hardly gets further is given up soon; progress earns another chance.
                 breaks = breaks + 1 if sink.size - before < _PROGRESS_BYTES else 1
                 if breaks >= _BREAKS:

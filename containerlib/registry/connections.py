@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import urllib3
 
@@ -90,7 +91,12 @@ class Connections:
         guard.check_literal(urlsplit(url).hostname or "")
         if not proxy.startswith("socks"):
             manager = urllib3.ProxyManager(
-                proxy, _POOLS, maxsize=_POOL_SIZE, blocksize=_BLOCK_BYTES, ssl_context=context
+                proxy,
+                _POOLS,
+                proxy_headers=_proxy_headers(proxy),
+                maxsize=_POOL_SIZE,
+                blocksize=_BLOCK_BYTES,
+                ssl_context=context,
             )
             return _adapted(manager, self._pace, None)
         try:
@@ -106,6 +112,15 @@ class Connections:
             proxy, num_pools=_POOLS, maxsize=_POOL_SIZE, blocksize=_BLOCK_BYTES, ssl_context=context
         )
         return _adapted(manager, self._pace, None)
+
+
+def _proxy_headers(proxy: str) -> dict[str, str]:
+    """Return what shows a proxy the name and the password that its address has."""
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return {}
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
 
 def _adapted(manager: urllib3.PoolManager, pace: Pace, guard: Guard | None) -> urllib3.PoolManager:

@@ -40,12 +40,12 @@ THEIRS += [("docker", "docker-archive"), ("umoci", "oci")]
 THEIRS += [("umoci", "docker-archive"), ("umoci", "oci-archive")]
 
 TRANSPORTS = {"docker": "docker-archive", "oci": "oci-archive", "oci-directory": "oci"}
-# Debian's docker and umoci have no zstd.
+# Debian's umoci has no zstd, and docker needs manifest.json.
 OURS = [
     (peer, form, how) for peer in ("podman", "buildah") for form in TRANSPORTS for how in ("keep", "gzip")
 ]
 OURS += [(peer, "oci", "zstd") for peer in ("podman", "buildah")]
-OURS += [("docker", "docker", "keep"), ("docker", "docker", "gzip")]  # it needs manifest.json
+OURS += [("docker", "docker", how) for how in ("keep", "gzip", "zstd")]
 OURS += [("umoci", form, how) for form in TRANSPORTS for how in ("keep", "gzip")]
 
 

@@ -8,8 +8,6 @@ import os
 import socket
 import stat
 import subprocess
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +23,10 @@ from containerlib.image.unpack import UnpackPolicy
 from containerlib.layer.diff import write_diff, write_merged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from support.peers import Peer
 
     from containerlib import Engine
     from containerlib.image.image_record import ImageRecord
@@ -162,63 +163,37 @@ def test_umoci(request: pytest.FixtureRequest, made: Made, layout: OciLayout, tm
     assert tree(tmp_path / "bundle" / "rootfs") == made.tree
 
 
-@pytest.fixture(scope="module")
-def docker(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    """Return the beginning of docker's commands, for a daemon that has no network and storage of its own."""
-    need(request.config, "peers", ("docker", "dockerd"))
-    with temporary_directory("k") as base:
-        socket_path = f"unix://{base}/s"
-        places = [
-            f"--data-root={base}/d",
-            f"--exec-root={base}/e",
-            f"--pidfile={base}/pid",
-            "-H",
-            socket_path,
-        ]
-        command = ["dockerd", *places, "--iptables=false", "--ip6tables=false", "--bridge=none"]
-        with (base / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as daemon:
-            try:
-                wait_for_docker(socket_path, daemon, base / "log")
-                yield ["docker", "-H", socket_path]
-            finally:
-                daemon.terminate()
-
-
-def wait_for_docker(socket_path: str, daemon: subprocess.Popen[bytes], log: Path) -> None:
-    """Ask until the daemon answers."""
-    end = time.monotonic() + 60
-    command = ["docker", "-H", socket_path, "version"]
-    while subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        assert daemon.poll() is None, log.read_text()
-        assert time.monotonic() < end, log.read_text()
+@pytest.fixture
+def docker(peers: Callable[[str], Peer]) -> Peer:
+    """Return docker with a daemon of its own."""
+    return peers("docker")
 
 
 @pytest.fixture
-def podman(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    """Return the beginning of podman's commands, with storage of its own."""
-    need(request.config, "peers", ("podman",))
-    with temporary_directory("p") as base:
-        yield ["podman", f"--root={base}/r", f"--runroot={base}/n", "--storage-driver=vfs"]
+def podman(peers: Callable[[str], Peer]) -> Peer:
+    """Return podman with storage of its own."""
+    return peers("podman")
 
 
-def test_podman(podman: list[str], made: Made, layout: OciLayout) -> None:
+def test_podman(podman: Peer, made: Made, layout: OciLayout) -> None:
     """What podman makes of the base and of our diff is what the overlay showed."""
-    image = run(*podman, "pull", "--quiet", f"oci:{layout.path}:both").strip()
-    mounted = Path(run(*podman, "image", "mount", image).strip())
-    assert tree(mounted) == made.tree
+    image = podman.call("pull", "--quiet", f"oci:{layout.path}:both").strip()
+    with podman.tree(image) as root:
+        assert tree(root) == made.tree
 
 
-def test_podman_imports_the_flat_archive(podman: list[str], made: Made, tmp_path: Path) -> None:
+def test_podman_imports_the_flat_archive(podman: Peer, made: Made, tmp_path: Path) -> None:
     """Podman makes an image of an exported root file system that has the same tree."""
     (tmp_path / "flat.tar").write_bytes(made.flat)
-    image = run(*podman, "import", "--quiet", tmp_path / "flat.tar").strip()
-    assert tree(Path(run(*podman, "image", "mount", image).strip())) == made.tree
+    image = podman.call("import", "--quiet", str(tmp_path / "flat.tar")).strip()
+    with podman.tree(image) as root:
+        assert tree(root) == made.tree
 
 
-def test_podman_agrees_on_history_and_inspect(podman: list[str], engine: Engine, layout: OciLayout) -> None:
+def test_podman_agrees_on_history_and_inspect(podman: Peer, engine: Engine, layout: OciLayout) -> None:
     """Both print the same facts about one image, and match the same layers with the same steps."""
-    image_id = run(*podman, "pull", "--quiet", f"oci:{layout.path}:both").strip()
-    theirs = json.loads(run(*podman, "image", "inspect", image_id))[0]
+    image_id = podman.call("pull", "--quiet", f"oci:{layout.path}:both").strip()
+    theirs = json.loads(podman.call("image", "inspect", image_id))[0]
     image = engine.images.get(str(stored(engine, layout.path).id))
     ours = image.inspect().to_json()
     for key in ("Author", "Architecture", "Os", "RootFS", "Created"):
@@ -226,20 +201,20 @@ def test_podman_agrees_on_history_and_inspect(podman: list[str], engine: Engine,
     assert f"sha256:{theirs['Id']}" == ours["Id"]
     for key, value in theirs["Config"].items():
         assert ours["Config"][key] == value, key  # type: ignore[index]
-    steps = json.loads(run(*podman, "history", "--format", "json", image_id))
+    steps = json.loads(podman.call("history", "--format", "json", image_id))
     assert [step["CreatedBy"] for step in steps] == [entry.created_by for entry in image.history()]
     assert [step["size"] > 0 for step in steps] == [entry.size_bytes > 0 for entry in image.history()]
 
 
 def test_docker_agrees_on_history_and_inspect(
-    docker: list[str], engine: Engine, layout: OciLayout, tmp_path: Path
+    docker: Peer, engine: Engine, layout: OciLayout, tmp_path: Path
 ) -> None:
     """Both print the same facts about one image, in the same form, and so do the commands."""
     record = stored(engine, layout.path)
     image = engine.images.get(str(record.id)).tag("team/both:1")
     save(engine.images._session.stores, [(image.record, ["team/both:1"])], str(tmp_path / "saved.tar"))
-    run(*docker, "load", "--input", tmp_path / "saved.tar")
-    theirs = json.loads(run(*docker, "image", "inspect", "team/both:1"))[0]
+    docker.call("load", "--input", str(tmp_path / "saved.tar"))
+    theirs = json.loads(docker.call("image", "inspect", "team/both:1"))[0]
     ours = image.inspect().to_json()
     # What docker has besides: fields of containers and of its storage. It counts the text of links, too.
     assert ours.keys() - {"Size", "RepoDigests", "Config"} <= theirs.keys()
@@ -249,7 +224,7 @@ def test_docker_agrees_on_history_and_inspect(
     for key, value in config.items():
         assert theirs["Config"][key] == value, key
     template = "{{.CreatedAt}}|{{.CreatedBy}}|{{.Comment}}|{{.ID}}"
-    steps = run(*docker, "history", "--no-trunc", "--format", template, "team/both:1").splitlines()
+    steps = docker.call("history", "--no-trunc", "--format", template, "team/both:1").splitlines()
     ids = [image.id, "<missing>", "<missing>"]
     expected = [
         f"{entry.created.isoformat()}|{entry.created_by}|{entry.comment}|{step_id}"
@@ -259,12 +234,12 @@ def test_docker_agrees_on_history_and_inspect(
     assert [step.replace("Z|", "+00:00|") for step in steps] == expected
 
 
-def test_docker_exports_the_same_tree(docker: list[str], made: Made, tmp_path: Path) -> None:
+def test_docker_exports_the_same_tree(docker: Peer, made: Made, tmp_path: Path) -> None:
     """A container that docker makes of a flat archive has the same tree, beside what docker mounts on."""
     (tmp_path / "flat.tar").write_bytes(made.flat)
-    image = run(*docker, "import", tmp_path / "flat.tar").strip()
-    container = run(*docker, "create", image, "/suid").strip()
-    run(*docker, "export", container, "--output", tmp_path / "theirs.tar")
+    image = docker.call("import", str(tmp_path / "flat.tar")).strip()
+    container = docker.call("create", image, "/suid").strip()
+    docker.call("export", container, "--output", str(tmp_path / "theirs.tar"))
     (tmp_path / "tree").mkdir()
     run("tar", "--xattrs", "--xattrs-include=*", "-xpf", tmp_path / "theirs.tar", "-C", tmp_path / "tree")
     theirs = tree(tmp_path / "tree")
@@ -275,11 +250,11 @@ def test_docker_exports_the_same_tree(docker: list[str], made: Made, tmp_path: P
     assert kept == {path: fact for path, fact in made.tree.items() if path != "capable"}
 
 
-def test_export_of_what_podman_saved(podman: list[str], engine: Engine, made: Made, tmp_path: Path) -> None:
+def test_export_of_what_podman_saved(podman: Peer, engine: Engine, made: Made, tmp_path: Path) -> None:
     """An image goes through podman's hands and comes back as the same flat archive."""
     (tmp_path / "flat.tar").write_bytes(made.flat)
-    image = run(*podman, "import", "--quiet", tmp_path / "flat.tar").strip()
-    run(*podman, "save", "--quiet", "--format=oci-archive", "-o", tmp_path / "saved.tar", image)
+    image = podman.call("import", "--quiet", str(tmp_path / "flat.tar")).strip()
+    podman.call("save", "--quiet", "--format=oci-archive", "-o", str(tmp_path / "saved.tar"), image)
     record = stored(engine, tmp_path / "saved.tar")
     out = io.BytesIO()
     exported = engine.images.get(str(record.id)).export(out)

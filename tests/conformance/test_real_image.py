@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from containerlib import Engine
 
-pytestmark = [pytest.mark.root]
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 FILES = 10_000  # fewer are not the whole of it
 

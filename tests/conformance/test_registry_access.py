@@ -12,7 +12,7 @@ from support.capabilities import need
 from support.docker_registry import DockerRegistry, docker_registry, skopeo_copy
 from support.engine import busybox_tree
 from support.oci_layout import INDEX, OciLayout
-from support.peers import NAMES, Peer, invoke
+from support.peers import NAMES, Peer, digest_of, raw_of
 from support.session import temporary_directory
 from support.zoo import tar_of
 
@@ -63,11 +63,6 @@ def registry(layout: OciLayout, images: dict[str, dict[str, object]]) -> Iterato
         yield running
 
 
-def raw(name: str, *options: str) -> str:
-    """Return the document that a name stands for in its registry."""
-    return invoke("skopeo", "inspect", "--raw", "--tls-verify=false", *options, f"docker://{name}")
-
-
 @every_peer
 def test_images_by_digest(peer: Peer, registry: DockerRegistry, engine: Engine) -> None:
     """What one has pushed the other pulls by its digest, without any tag."""
@@ -82,7 +77,7 @@ def test_images_by_digest(peer: Peer, registry: DockerRegistry, engine: Engine) 
     else:
         peer.call("tag", ours, theirs)
         peer.push(theirs, theirs)
-    found = json.loads(invoke("skopeo", "inspect", "--tls-verify=false", f"docker://{theirs}"))["Digest"]
+    found = digest_of(theirs)
     pulled = engine.images.pull(f"{registry.host}/digest/{peer.name}@{found}")
     assert pulled.digest == found
     assert f"{registry.host}/digest/{peer.name}@{found}" in pulled.references
@@ -96,9 +91,9 @@ def test_index_that_we_push(peer: Peer, registry: DockerRegistry, engine: Engine
     for platform in PLATFORMS:
         image = engine.images.pull(f"{registry.host}/many:1", platform=f"linux/{platform}")
     image.push(name)
-    assert raw(name) == raw(f"{registry.host}/many:1")
+    assert raw_of(name) == raw_of(f"{registry.host}/many:1")
     if peer.name == "umoci":  # of an index skopeo takes the image for this host
-        name = f"{registry.host}/many/{peer.name}@{json.loads(raw(name))['manifests'][0]['digest']}"
+        name = f"{registry.host}/many/{peer.name}@{json.loads(raw_of(name))['manifests'][0]['digest']}"
     peer.pull(name)
     assert peer.run(name, "/bin/cat", "/etc/platform") == "amd64"
 
@@ -111,7 +106,7 @@ def test_index_of_podman(peers: Callable[[str], Peer], registry: DockerRegistry,
         source = f"docker://{registry.host}/single:{platform}"
         podman.call("manifest", "add", "--tls-verify=false", "list:1", source)
     podman.call("manifest", "push", "--all", "--tls-verify=false", "list:1", f"docker://{name}")
-    assert json.loads(raw(name))["mediaType"] == INDEX
+    assert json.loads(raw_of(name))["mediaType"] == INDEX
     for platform in PLATFORMS:
         image = engine.images.pull(name, platform=f"linux/{platform}")
         assert image.call().text == platform
@@ -129,12 +124,12 @@ def test_index_of_docker(peers: Callable[[str], Peer], registry: DockerRegistry,
     parts = [f"{registry.host}/docker/one:{platform}" for platform in PLATFORMS]
     docker.call("manifest", "create", "--insecure", name, *parts)
     docker.call("manifest", "push", "--insecure", name)
-    assert "manifest.list" in json.loads(raw(name))["mediaType"]
+    assert "manifest.list" in json.loads(raw_of(name))["mediaType"]
     for platform in PLATFORMS:
         image = engine.images.pull(name, platform=f"linux/{platform}")
         assert image.call().text == platform
     image.push(f"{name}-again")
-    assert raw(f"{name}-again") == raw(name)
+    assert raw_of(f"{name}-again") == raw_of(name)
 
 
 @every_peer

@@ -10,7 +10,7 @@ import pytest
 from support.capabilities import need
 from support.docker_registry import DockerRegistry, docker_registry, skopeo_copy
 from support.oci_layout import OciLayout
-from support.peers import NAMES, Peer, invoke, stacked
+from support.peers import NAMES, Peer, digest_of, raw_of, stacked
 from support.session import temporary_directory
 from support.trees import tree
 from support.zoo import PROGRAMS, fill_base, tar_of, zoo_layers
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from containerlib import Engine, Image
 
-pytestmark = [pytest.mark.root]
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 TOOLS = ("docker-registry", "skopeo", *PROGRAMS)
 CONFIG = {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin", "A=b"]}
@@ -112,11 +112,6 @@ def assert_same(ours: Path, theirs: Path) -> None:
     assert not found, "\n".join(found[:5])
 
 
-def digest_of(name: str) -> str:
-    """Return the digest that skopeo sees under this name."""
-    return invoke("skopeo", "inspect", "--tls-verify=false", "--format={{.Digest}}", f"docker://{name}")
-
-
 @pytest.mark.parametrize(("peer", "form"), CASES, indirect=["peer"])
 def test_what_we_push_they_pull(
     peer: Peer, form: str, zoo: Callable[[str], str], engine: Engine, registry: DockerRegistry
@@ -158,7 +153,7 @@ def test_what_they_push_we_pull(
     peer.push(made(peer.name), name, *filter(None, [option]))
     image = engine.images.pull(name)
     assert image.digest == digest_of(name)
-    raw = invoke("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{name}")
+    raw = raw_of(name)
     manifest = json.loads(raw)
     assert [str(layer.digest) for layer in image.layers] == [layer["digest"] for layer in manifest["layers"]]
     assert image.id == manifest["config"]["digest"]

@@ -30,7 +30,7 @@ def small(request: pytest.FixtureRequest, image: Image) -> Iterator[Image]:
         config = cl.EngineConfig(root_kind=request.param)
         with tracked_root(base / "n"), new_engine(base / "r", base / "n", config=config) as engine:
             made = engine.images.from_host(["sh", "cat", "ls", "rm", "id", "stat", "true"])
-            made.call(["true"])
+            made.call(["true"], layer="disk")
             yield made
 
 

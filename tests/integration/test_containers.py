@@ -91,14 +91,14 @@ def test_the_end_is_noticed_without_waiting(shared_engine: Engine, image: Image)
 @pytest.mark.parametrize(
     ("state", "verb", "expected"),
     [
-        ("created", "kill", "running"),
-        ("created", "wait", "running or exited"),
+        ("created", "kill", "running or paused"),
+        ("created", "wait", "running or paused or exited"),
         ("running", "start", "created or exited"),
         ("running", "remove", "created or exited"),
-        ("exited", "kill", "running"),
+        ("exited", "kill", "running or paused"),
         ("removed", "start", "created or exited"),
-        ("removed", "kill", "running"),
-        ("removed_unused", "wait", "running or exited"),
+        ("removed", "kill", "running or paused"),
+        ("removed_unused", "wait", "running or paused or exited"),
     ],
 )
 def test_verb_in_the_wrong_state(

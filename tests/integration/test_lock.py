@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.archives import archive, file
+from support.capabilities import need
+from support.docker_registry import docker_registry, skopeo_copy
 from support.engine import new_engine
 from support.fault_registry import FaultRegistry, digest_of
 from support.network_guard import attempts_at_the_network
-from support.oci_layout import INDEX, MANIFEST
+from support.oci_layout import INDEX, MANIFEST, OciLayout
 from support.session import temporary_directory, tracked_root
 
 import containerlib as cl
@@ -184,6 +186,47 @@ def test_offline_touches_no_network(engine: Engine, registry: FaultRegistry, pat
     assert attempts, "the guard sees nothing at all"
 
 
+def test_archive_brings_what_is_locked(
+    engine: Engine, registry: FaultRegistry, path: str, tmp_path: Path
+) -> None:
+    """A host without network gets an image as a file, and finds it there by the lock file."""
+    index(registry, b"1", "many")
+    name = f"{registry.host}/x:many"
+    (locked,) = engine.images.lock([name], path=path)
+    with locked_engine(engine, path) as other:
+        other.images.pull(name)
+        other.images.save([name], tmp_path / "image.tar", format="oci")
+    with temporary_directory("l") as base, tracked_root(base / "n"):
+        config = cl.EngineConfig(lock_file=path, locked=True, offline=True)
+        with attempts_at_the_network() as attempts, new_engine(base / "r", base / "n", config=config) as far:
+            with pytest.raises(cl.Offline, match="as locked"):
+                far.images.find(name)
+            far.images.load(tmp_path / "image.tar")
+            found = far.images.find(name)
+    assert str(found.record.manifest.digest) == locked.platforms["linux/amd64"]
+    assert attempts == []
+
+
+def test_change_of_the_file_counts_at_once(engine: Engine, registry: FaultRegistry, path: str) -> None:
+    """An engine that has read the file sees what becomes of it: changed in place, replaced, removed."""
+    engine.images.lock([registry.name], path=path)
+    old = Path(path).read_text(encoding="ascii")
+    os.utime(path, (1, 1))
+    with locked_engine(engine, path, locked=True) as other:
+        kept = other.images.find(registry.name)
+        assert other.images.find(registry.name) == kept
+        digest = str(kept.digest)
+        for _ in range(3):
+            Path(path).write_text(old.replace(digest, digest[:-4] + "0000"), encoding="ascii")
+            with pytest.raises(cl.ImageNotFound, match="0000, which is not in the store"):
+                other.images.get(registry.name)
+            Path(path).write_text(old, encoding="ascii")
+            assert other.images.get(registry.name) == kept
+        os.unlink(path)
+        with pytest.raises(cl.InvalidInputError, match="does not exist"):
+            other.images.find(registry.name)
+
+
 BAD_FILES = {
     "missing": (None, "does not exist; make it with: containerlib lock -f"),
     "empty": ("", "mend it, or make it anew"),
@@ -324,3 +367,51 @@ def test_command_line(registry: FaultRegistry, path: str) -> None:
         assert len(registry.seen) == before
         assert run("lock", "-f", "other.lock", registry.name, CONTAINERLIB_LOCK_FILE="none").returncode == 0
         assert Path(path).with_name("other.lock").exists()
+
+
+def test_short_name_is_locked_as_what_it_means(
+    engine: Engine, registry: FaultRegistry, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short name that registries.conf explains is locked by its full name, and found by the short one."""
+    conf = tmp_path / "registries.conf"
+    conf.write_text(f'[aliases]\n"tool" = "{registry.host}/x"\n', encoding="ascii")
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(conf))
+    (locked,) = engine.images.lock(["tool:1"], path=path)
+    assert locked.reference == registry.name
+    registry.add_image([archive(file(b"new", b"new"))], "1")
+    with locked_engine(engine, path, locked=True) as other:
+        assert other.images.find("tool:1").digest == locked.digest
+        assert other.images.get("tool:1").references == (registry.name,)
+        with pytest.raises(cl.NotLocked, match="'tool:2' is not in lock file"):
+            other.images.find("tool:2")
+
+
+def test_index_of_a_real_registry(
+    engine: Engine, path: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """What skopeo has pushed to Debian's registry is locked, and is what it was after the tag has moved."""
+    need(request.config, "peers", ("docker-registry", "skopeo"))
+    with temporary_directory("g") as directory, docker_registry(directory) as running:
+        name = f"{running.host}/team/many:1"
+        layout = OciLayout(tmp_path / "layout")
+
+        def publish(content: bytes) -> list[dict[str, object]]:
+            images = [
+                layout.add_image(
+                    [archive(file(b"x", content))], architecture=each, config={"Env": [f"A={each}"]}
+                )
+                for each in ("arm64", "amd64")
+            ]
+            skopeo_copy(layout.name(layout.add_index(images), "m"), f"docker://{name}", "--all")
+            return images
+
+        arm, amd = publish(b"old")
+        (locked,) = engine.images.lock([name], path=path)
+        assert dict(locked.platforms) == {"linux/amd64": amd["digest"], "linux/arm64": arm["digest"]}
+        publish(b"new")
+        with locked_engine(engine, path, locked=True) as other:
+            for platform, wanted in (("linux/arm64", arm), ("linux/amd64", amd)):
+                image = other.images.pull(name, platform=platform)
+                assert (image.digest, image.record.manifest.digest) == (locked.digest, wanted["digest"])
+    with locked_engine(engine, path, locked=True, offline=True) as offline:
+        assert offline.images.find(name).record.manifest.digest == amd["digest"]

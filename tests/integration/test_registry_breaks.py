@@ -120,8 +120,11 @@ def test_drip(engine: Engine, registry: FaultRegistry, target: str) -> None:
     """A registry that sends a byte now and then, headers included, is given up although it never stalls."""
     registry.fault(target, lambda _, reply: attrs.evolve(reply, drip_s=0.01))
     hasty(engine, window_s=0.1, attempts=2)
-    error = refuse(engine, registry, cl.RegistryUnavailable, r"bytes in 0 s.*less than 1048576 a second")
+    match = r"bytes in 0 s.*less than 1048576 a second"
+    error = refuse(engine, registry, cl.RegistryUnavailable, match, heals=False)
     assert "mirror" in str(error)
+    registry.heal()
+    hasty(engine).images.pull(registry.name)
 
 
 def test_stall(engine: Engine, registry: FaultRegistry) -> None:
@@ -138,15 +141,17 @@ def test_stall(engine: Engine, registry: FaultRegistry) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-def test_out_of_order_for_a_moment(engine: Engine, registry: FaultRegistry, status: int) -> None:
+@pytest.mark.parametrize("target", [TAG, BLOB])
+def test_out_of_order_for_a_moment(engine: Engine, registry: FaultRegistry, target: str, status: int) -> None:
     """A registry that is out of order is asked again, and after some times given up."""
-    registry.fault(TAG, lambda _, __: refusal(status), times=2)
+    registry.instead(target, refusal(status), times=2)
     hasty(engine).images.pull(registry.name)
-    assert len(registry.asked(TAG)) == 3
-    registry.fault(TAG, lambda _, __: refusal(status, "UNKNOWN", "disk on fire"))
+    assert len(registry.asked(target)) == 3
+    engine.images.remove(registry.name)
+    registry.instead(target, refusal(status, "UNKNOWN", "disk on fire"))
     with pytest.raises(cl.RegistryUnavailable, match=f"{status}: disk on fire.; try again later") as caught:
         engine.images.pull(registry.name)
-    assert (caught.value.status, len(registry.asked(TAG))) == (status, 6)
+    assert (caught.value.status, len(registry.asked(target))) == (status, 6)
 
 
 @pytest.mark.parametrize("text", ["1000000000", "9" * 5000, email.utils.formatdate(time.time() + 1e8)])

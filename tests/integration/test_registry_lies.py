@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
-from support.archives import archive, file
+import zstandard
+from support.archives import archive, base256, file
 from support.fault_registry import FaultRegistry, Reply, Seen, digest_of, refusal
 from support.faulty_pull import hasty, refuse, visible
 from support.oci_layout import CONFIG, INDEX, LAYER, MANIFEST
@@ -304,27 +305,39 @@ def test_missing_blob_says_that_the_image_is_broken(engine: Engine, registry: Fa
     refuse(engine, registry, cl.RemoteNotFound, "incomplete there; push it again")
 
 
-def test_bomb_of_zeros(engine: Engine, registry: FaultRegistry) -> None:
-    """A layer of some megabytes that would unpack to gigabytes is stopped early, and leaves nothing."""
-    zeros = gzip.compress(bytes(64 << 20), 9)
+def zeros() -> tuple[bytes, str]:
+    """Return a layer of some megabytes that unpacks to ten gigabytes."""
     head = archive(file(b"zeros", b"", size=64 << 30))[:512]
-    bomb = gzip.compress(head) + zeros * 160
-    config = registry.add_blob(
-        json.dumps(
-            {
-                "os": "linux",
-                "architecture": "amd64",
-                "rootfs": {"type": "layers", "diff_ids": [digest_of(b"")]},
-            }
-        ).encode(),
-        CONFIG,
-    )
-    layer = registry.add_blob(bomb, f"{LAYER}+gzip")
-    registry.add_manifest(
-        {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]}, MANIFEST, "1"
-    )
+    return gzip.compress(head) + gzip.compress(bytes(64 << 20), 9) * 160, "gzip"
+
+
+def wide_window() -> tuple[bytes, str]:
+    """Return a layer that wants a gigabyte of memory to be unpacked."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=30, write_content_size=False)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    return compressor.compress(LAYER_BYTES) + compressor.flush(), "zstd"
+
+
+def endless() -> tuple[bytes, str]:
+    """Return a layer with a file that is said to have eight exbibytes."""
+    return gzip.compress(archive(file(b"endless", b"x", size=base256(2**63 - 1, 12)))), "gzip"
+
+
+@pytest.mark.parametrize("make", [zeros, wide_window, endless])
+def test_bombs(engine: Engine, registry: FaultRegistry, make: Callable[[], tuple[bytes, str]]) -> None:
+    """A small layer that would take much of disk or memory is stopped early, and leaves nothing."""
+    bomb, kind = make()
+    diff_ids = {"type": "layers", "diff_ids": [digest_of(LAYER_BYTES)]}
+    config = json.dumps({"os": "linux", "architecture": "amd64", "rootfs": diff_ids}).encode()
+    document = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": registry.add_blob(config, CONFIG),
+        "layers": [registry.add_blob(bomb, f"{LAYER}+{kind}")],
+    }
+    registry.add_manifest(document, MANIFEST, "1")
     assert len(bomb) < 12 << 20
-    refuse(engine, registry, cl.UnsupportedLayer, "times|expand", heals=False)
+    refuse(engine, registry, cl.UnsupportedLayer, "times|expand|window|memory|impossible", heals=False)
 
 
 @pytest.mark.parametrize("compress", [False, True])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
-import select
 import socket
-import threading
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,6 +13,7 @@ from support.archives import archive, file
 from support.authority import Authority
 from support.fault_registry import FaultRegistry, Reply, Seen, digest_of, refusal
 from support.faulty_pull import hasty, refuse, visible
+from support.forwarding_proxy import forwarding
 
 import containerlib as cl
 from containerlib.registry import mirrors
@@ -156,6 +156,45 @@ def test_redirected_layer_is_gone_on_with(
     registry.fault(BLOB, redirect(f"{elsewhere.url}/v2/x/blobs/{DIGEST}"))
     engine.images.pull(registry.name)
     assert [each.headers.get("range") for each in elsewhere.asked("blobs")] == [None, "bytes=100000-"]
+
+
+# Mirrors
+
+
+@pytest.mark.parametrize("status", [404, 429, 503])
+def test_mirror_that_does_not_help(
+    engine: Engine,
+    registry: FaultRegistry,
+    elsewhere: FaultRegistry,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+) -> None:
+    """A mirror that lacks the image or is out of order is soon given up, and the registry itself asked."""
+    conf = home / "registries.conf"
+    mirror = f'[[registry.mirror]]\nlocation = "{elsewhere.host}"\n'
+    conf.write_text(f'[[registry]]\nlocation = "{registry.host}"\n{mirror}', encoding="ascii")
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(conf))
+    elsewhere.instead("manifests", refusal(status))
+    assert hasty(engine, attempts=5).images.pull(registry.name).references == (registry.name,)
+    assert len(elsewhere.asked("manifests")) == (1 if status == 404 else 2)
+
+
+def test_mirror_that_lies(
+    engine: Engine,
+    registry: FaultRegistry,
+    elsewhere: FaultRegistry,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a mirror sends is checked like anything else, and is no reason to go on as if nothing had been."""
+    conf = home / "registries.conf"
+    mirror = f'[[registry.mirror]]\nlocation = "{elsewhere.host}"\n'
+    conf.write_text(f'[[registry]]\nlocation = "{registry.host}"\n{mirror}', encoding="ascii")
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(conf))
+    elsewhere.manifests |= registry.manifests
+    elsewhere.fault(BLOB, lambda _, reply: attrs.evolve(reply, body=bytes(len(reply.body))))
+    refuse(engine, registry, cl.DigestMismatch, "expected", heals=False)
 
 
 # Tokens
@@ -353,78 +392,6 @@ def test_plain_text_where_tls_is_due(engine: Engine, monkeypatch: pytest.MonkeyP
 # Proxies
 
 
-class Forwarding:
-    """A proxy that leads every host to one port of this machine, and notes what it was asked for."""
-
-    def __init__(self, port: int, *, refuses: bool) -> None:
-        self._port, self._refuses = port, refuses
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self.asked: list[str] = []
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def close(self) -> None:
-        """Take no more connections, and wait for those there are."""
-        self._socket.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-        self._socket.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._socket.accept()
-            except OSError:
-                return
-            self._threads.append(threading.Thread(target=self._serve, args=(client,)))
-            self._threads[-1].start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, socket.create_connection(("127.0.0.1", self._port)) as server:
-            head = b""
-            while b"\r\n\r\n" not in head:
-                head += (data := client.recv(1 << 16))
-                if not data:
-                    return
-            line = head.partition(b"\r\n")[0].decode()
-            self.asked.append(" ".join(line.split()[:2]))
-            if self._refuses:
-                client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-                return
-            if line.startswith("CONNECT "):
-                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            else:
-                server.sendall(head)
-            _pump(client, server)
-
-
-def _pump(one: socket.socket, other: socket.socket) -> None:
-    ends = {one: other, other: one}
-    while True:
-        for ready in select.select(list(ends), [], [])[0]:
-            try:
-                data = ready.recv(1 << 16)
-                ends[ready].sendall(data)
-            except OSError:
-                return
-            if not data:
-                return
-
-
-class forwarding:  # noqa: N801 - a context manager, used as a function
-    """A proxy for the length of a block."""
-
-    def __init__(self, port: int, *, refuses: bool = False) -> None:
-        self._proxy = Forwarding(port, refuses=refuses)
-
-    def __enter__(self) -> Forwarding:
-        return self._proxy
-
-    def __exit__(self, *_: object) -> None:
-        self._proxy.close()
-
-
 def test_proxy(engine: Engine, authority: Authority, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy of the environment is asked for a tunnel, and looks the name up."""
     with FaultRegistry(tls=authority.context(home)) as registry, forwarding(registry.port) as proxy:
@@ -438,6 +405,20 @@ def test_proxy(engine: Engine, authority: Authority, home: Path, monkeypatch: py
         monkeypatch.setenv("NO_PROXY", ".invalid")
         with pytest.raises(cl.RegistryUnavailable, match="no such host"):
             engine.images.pull("registry.invalid/x:1")
+
+
+def test_password_of_a_proxy(
+    engine: Engine, authority: Authority, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Name and password in the address of a proxy are shown to the proxy, and to nobody else."""
+    with FaultRegistry(tls=authority.context(home)) as registry, forwarding(registry.port) as proxy:
+        registry.add_image([LAYER_BYTES], "1")
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", "//ann:s%40cret@"))
+        monkeypatch.setattr(mirrors, "_is_loopback", lambda _host: True)  # any certificate will do
+        assert engine.images.pull("registry.invalid/x:1")
+        wanted = f"Proxy-Authorization: Basic {base64.b64encode(b'ann:s@cret').decode()}"
+        assert all(wanted in head for head in proxy.heads)
+        assert not any("proxy-authorization" in seen.headers for seen in registry.seen)
 
 
 def test_proxy_that_refuses(engine: Engine, registry: FaultRegistry, monkeypatch: pytest.MonkeyPatch) -> None:

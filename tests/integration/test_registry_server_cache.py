@@ -115,6 +115,18 @@ def test_many_ask_at_once(raw: RawRegistry, upstream: SmallRegistry) -> None:
     assert len(upstream.targets("GET /v2/team/app/blobs/")) == 1
 
 
+def test_many_small_blobs(raw: RawRegistry, upstream: SmallRegistry) -> None:
+    """Blobs that arrive faster than they are asked after come right, too, to several clients at once."""
+    blobs = {digest_of(data): data for data in (b"%d" % number for number in range(40))}
+    upstream.blobs.update({("team/app", digest): data for digest, data in blobs.items()})
+    with ThreadPoolExecutor(8) as pool:
+        asked = {
+            pool.submit(raw.ask, "GET", f"/v2/team/app/blobs/{digest}"): data
+            for digest, data in (*blobs.items(), *blobs.items(), *blobs.items())
+        }
+        assert [each.result().body for each in asked] == list(asked.values())
+
+
 def test_blob_is_read_while_it_comes(raw: RawRegistry, upstream: SmallRegistry) -> None:
     """A client gets the first bytes before the last ones have arrived here."""
     held = threading.Event()
@@ -201,6 +213,22 @@ def test_limit_of_size(upstream: SmallRegistry, tmp_path: Path) -> None:
         raw = RawRegistry(server.host, server.port)
         assert raw.ask("GET", f"/v2/team/app/blobs/{DIGEST}").status == 502
         assert upstream.targets("GET /v2/team/app/blobs/") == []
+
+
+def test_number_of_downloads(upstream: SmallRegistry, tmp_path: Path) -> None:
+    """A cache that fetches as much as it may says when to try again, and goes on when it has room."""
+    held = threading.Event()
+    upstream.intercept = instead("GET", f"/v2/team/app/blobs/{DIGEST}", lambda _: held.wait(30) and None)
+    with cl.Registry.serve(directory=tmp_path, upstream=upstream.host, max_uploads=1) as server:
+        raw = RawRegistry(server.host, server.port)
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(raw.ask, "GET", f"/v2/team/app/blobs/{DIGEST}")
+            until(lambda: bool(upstream.targets("GET /v2/team/app/blobs/")), "the download")
+            busy = raw.ask("GET", f"/v2/team/app/blobs/{digest_of(EMPTY)}")
+            assert (busy.status, busy.codes) == (429, ["TOOMANYREQUESTS"])
+            held.set()
+            assert first.result().body == BLOB
+        until(lambda: raw.ask("GET", f"/v2/team/app/blobs/{digest_of(EMPTY)}").body == EMPTY, "room")
 
 
 def test_nothing_is_pushed_to_a_cache(raw: RawRegistry) -> None:

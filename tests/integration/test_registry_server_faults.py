@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+from support.authority import Authority
 from support.oci_layout import MANIFEST
 from support.registry_http import EMPTY, RawRegistry, artifact, digest_of, serve_command, until
 
@@ -133,6 +136,46 @@ def test_upload_is_of_its_repository(raw: RawRegistry) -> None:
     place = place_of(raw).replace("/v2/x/", "/v2/y/")
     for method in ("GET", "PATCH", "DELETE"):
         assert raw.ask(method, place, b"").codes == ["BLOB_UPLOAD_UNKNOWN"]
+
+
+def test_size_of_chunks(tmp_path: Path, raw: RawRegistry) -> None:
+    """A registry that wants large chunks says so when an upload begins, and takes a small last one."""
+    assert "oci-chunk-min-length" not in raw.ask("POST", "/v2/x/blobs/uploads/").headers
+    with cl.Registry.serve(directory=tmp_path / "m", min_chunk_bytes=1000) as server:
+        there = RawRegistry(server.host, server.port)
+        begun = there.ask("POST", "/v2/x/blobs/uploads/")
+        assert begun.headers["oci-chunk-min-length"] == "1000"
+        place = begun.headers["location"]
+        assert there.ask("PATCH", place, b"x" * 10, {"Content-Range": "0-9"}).status == 202
+        assert there.ask("PUT", f"{place}?digest={digest_of(b'x' * 10)}", b"").status == 201
+
+
+def test_clients_that_leave(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A client that leaves in the middle of a download or an upload is nothing to report."""
+    certificate, key = Authority("test").issue("server")
+    (tmp_path / "cert").write_bytes(certificate)
+    (tmp_path / "key").write_bytes(key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    files = {"tls_cert": tmp_path / "cert", "tls_key": tmp_path / "key"}
+    for options, client in (({}, None), (files, context)):
+        with cl.Registry.serve(**options) as server:  # type: ignore[arg-type]
+            raw = RawRegistry(server.host, server.port, client)
+            digest = raw.push_blob("x", BLOB * 64)
+            for _ in range(3):
+                connection = raw.connect()
+                connection.request("GET", f"/v2/x/blobs/{digest}")
+                assert connection.getresponse().read(1000)
+                assert connection.sock is not None
+                connection.sock.close()
+                connection.close()
+                connection = raw.connect()
+                connection.putrequest("PATCH", place_of(raw))
+                connection.putheader("Content-Length", str(len(BLOB)))
+                connection.endheaders(BLOB[:5000])
+                connection.close()
+            assert raw.ask("GET", "/v2/").status == 200
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_encoded_bodies_are_refused(raw: RawRegistry) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.archives import archive, directory, file, link, member, pax, symlink
 from support.capabilities import need
 from support.docker_registry import docker_registry
 from support.session import temporary_directory
@@ -41,6 +43,41 @@ def test_nothing_is_wrong(stock: Stock) -> None:
         path for path in before if "/locks/" not in path
     ]
     assert stock.engine.repair() == cl.RepairReport()
+
+
+def test_layers_of_every_kind_of_entry(engine: Engine) -> None:
+    """A deep check takes nothing for damage that a layer may hold, and finds a change of each of it."""
+    capability = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+    layer = archive(
+        directory(b"d", mode=0o1777),
+        file(b"d/one", b"x" * 5000, mtime=12345, uid=7, gid=8, mode=0o4755),
+        link(b"d/two", b"d/one"),
+        symlink(b"d/three", b"/nowhere"),
+        member(b"d/fifo", b"6"),
+        pax((b"SCHILY.xattr.security.capability", capability)),
+        file(b"ping", b"ping", mode=0o755),
+        file(b"d/.wh..wh..opq", b""),
+        file(b".wh.gone", b""),
+        directory(b"implicit/without/header"),
+    )
+    image = engine.images.from_tar(io.BytesIO(layer), reference="every:1")
+    engine.images.from_host(["sh", "cat"])
+    assert engine.check(deep=True) == ()
+    root = Path(image.record.lowers[0])
+    changes: list[Callable[[], object]] = [
+        lambda: os.utime(root / "d/one", (1, 1)),
+        lambda: os.unlink(root / "d/two"),
+        lambda: os.removexattr(root / "ping", "security.capability"),
+        lambda: os.unlink(root / "gone"),
+        lambda: os.removexattr(root / "d", "trusted.overlay.opaque"),
+        lambda: (os.unlink(root / "d/fifo"), (root / "d/fifo").write_bytes(b"")),
+        lambda: (os.unlink(root / "d/two"), shutil.copy2(root / "d/one", root / "d/two")),
+    ]
+    for change in changes:
+        change()
+        assert [found.kind for found in engine.check(deep=True)] == ["snapshot-content"]
+        assert engine.repair(deep=True).left == ()
+        assert engine.check(deep=True) == ()
 
 
 def test_an_empty_store(engine: Engine) -> None:

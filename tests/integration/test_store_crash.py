@@ -209,7 +209,7 @@ def test_death_at_each_step(scene: Scene, name: str) -> None:
     kill_everywhere(scene, CASES[name])
 
 
-FILES = 5000
+FILES = 20000
 LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 

@@ -259,6 +259,10 @@ def test_reading_a_read_only_store(disk: Disk) -> None:
     assert engine.check() == ()
     assert engine.disk_usage().images.images[0].references == (OLD,)
     assert engine.repair() == cl.RepairReport()
+    out = io.BytesIO()
+    assert image.export(out).size_bytes == len(out.getvalue()) > 0
+    assert image.changes(image) == []
+    assert len(image.history()) == len(image.inspect().diff_ids) == len(image.layers)
     disk.resize("rw")
     (lowest / "snapshot.json").unlink()
     disk.resize("ro")

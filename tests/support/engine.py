@@ -110,7 +110,8 @@ def _find_or_make(engine: Engine, made: dict[str, str], kind: str, make: Callabl
     """Return the session's image of this kind, after one container of it has run."""
     found = engine.images.get(made[kind]) if kind in made else make()
     made[kind] = found.id
-    found.call(["/bin/true"])
+    # With its layer on disk, because the first such container opens the lease of the engine.
+    found.call(["/bin/true"], layer="disk")
     return found
 
 

@@ -49,6 +49,7 @@ class _Namer:
     def name(self, step: str, where: str) -> Step:
         place = os.path.relpath(where, self._root) if where.startswith("/") else ""
         head = "outside" if place.startswith("..") else place.partition("/")[0]
+        head = head.removeprefix(".")
         if head == "locks":
             # Whether a lock has to be made depends on who has held it before.
             head = "locks/" + place.partition("/")[2].partition("-")[0]

@@ -35,7 +35,8 @@ __all__ = ["DEADLINE_S", "Snapshot", "is_guarded", "wait_until_clean"]
 DEADLINE_S = 10.0
 GUARDED_DIRECTORIES = frozenset({"native", "integration"})
 
-_VARIABLE_PART = re.compile(r"\[\d+\]|(?<=^/proc/)\d+")
+# Numbers of sockets and processes; and leases, of which an engine keeps one for the image that it used last.
+_VARIABLE_PART = re.compile(r"\[\d+\]|(?<=^/proc/)\d+|(?<=/leases/)[0-9a-f]{16}( \(deleted\))?$")
 
 # What is compared: how things look alike, and for each such look the things themselves.
 Aspect = Mapping[str, tuple[str, ...]]

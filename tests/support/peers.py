@@ -26,7 +26,19 @@ from support.trees import overlay
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["NAMES", "Buildah", "Docker", "Peer", "Podman", "Umoci", "dockerd", "invoke", "stacked"]
+__all__ = [
+    "NAMES",
+    "Buildah",
+    "Docker",
+    "Peer",
+    "Podman",
+    "Umoci",
+    "digest_of",
+    "dockerd",
+    "invoke",
+    "raw_of",
+    "stacked",
+]
 
 EXTRACT = ("--numeric-owner", "--xattrs", "--xattrs-include=*")
 _PATIENCE_S = 60.0
@@ -62,6 +74,16 @@ def stacked(target: Path, lowers: Sequence[str]) -> Iterator[Path]:
     empty.mkdir(exist_ok=True)
     with overlay(target, [*map(Path, lowers), empty]) as root:
         yield root
+
+
+def digest_of(name: str) -> str:
+    """Return the digest that skopeo sees under a name of a registry."""
+    return invoke("skopeo", "inspect", "--tls-verify=false", "--format={{.Digest}}", f"docker://{name}")
+
+
+def raw_of(name: str) -> str:
+    """Return the document that skopeo sees under a name of a registry."""
+    return invoke("skopeo", "inspect", "--tls-verify=false", "--raw", f"docker://{name}")
 
 
 class Peer(abc.ABC):
@@ -250,11 +272,8 @@ class Docker(Peer):
 
     def pull(self, name: str) -> str:
         """See `Peer.pull`."""
-        self.call("pull", "--quiet", name)
-        found = json.loads(self.call("image", "inspect", "--format={{json .RepoDigests}}", name))
-        host, _, last = name.partition("@")[0].rpartition("/")
-        repository = f"{host}/{last.partition(':')[0]}@"
-        return next(str(one).removeprefix(repository) for one in found if one.startswith(repository))
+        # It may have the image under several digests, and tells only now which of them that was.
+        return self.call("pull", name).partition("Digest: ")[2].split()[0]
 
     def push(self, name: str, target: str, *options: str) -> None:
         """See `Peer.push`."""

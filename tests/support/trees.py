@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["applied", "described", "overlay", "tree"]
+__all__ = ["Overlay", "applied", "described", "overlay", "tree"]
 
 MARKS = ("trusted.overlay.", "user.overlay.")
 
@@ -99,3 +99,31 @@ def overlay(
         yield target
     finally:
         detach(str(target))
+
+
+class Overlay:
+    """Directories for an overlay with one lower layer, on a file system that can be an upper layer."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.lower, self.upper, self.work = (base / name for name in ("lower", "upper", "work"))
+        for directory in (self.lower, self.upper, self.work):
+            directory.mkdir()
+            directory.chmod(0o755)
+
+    def diff(self, **options: object) -> bytes:
+        """Return the layer of the upper directory."""
+        out = io.BytesIO()
+        from containerlib.layer.diff import write_diff  # noqa: PLC0415 - as above
+
+        result = write_diff(str(self.upper), out, **options)  # type: ignore[arg-type]
+        assert result.diff_id == f"sha256:{hashlib.sha256(out.getvalue()).hexdigest()}"
+        return out.getvalue()
+
+    def merged(self, **options: object) -> bytes:
+        """Return the flat archive of both."""
+        out = io.BytesIO()
+        from containerlib.layer.diff import write_merged  # noqa: PLC0415 - as above
+
+        write_merged([str(self.upper), str(self.lower)], out, **options)  # type: ignore[arg-type]
+        return out.getvalue()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["MANY", "PROGRAMS", "fill_base", "fill_changes", "tar_of", "zoo_layers"]
 
 PROGRAMS = ("tar", "setcap", "setfattr", "busybox")
-MANY = 3000
+MANY = 1200
 _TAR = ["tar", "--create", "--format=posix", "--numeric-owner", "--sort=name"]
 _XATTRS = ["--xattrs", "--xattrs-include=*"]
 

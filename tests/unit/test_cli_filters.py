@@ -28,6 +28,18 @@ def test_values() -> None:
     assert parse().flag("dangling") is None
 
 
+def test_opposites() -> None:
+    """A condition may have an opposite, which is one of its own; where ``-f`` forces, it is no filter."""
+    option = FILTER_OPTION("label", "label!", short=False)
+    assert option.opts == ["--filter"]
+    found: list[Filters] = []
+    command = click.Command(
+        "test", params=[option], callback=lambda conditions: found.append(Filters(conditions))
+    )
+    command.main(["--filter", "label=a", "--filter", "label!=b=c"], standalone_mode=False)
+    assert (found[0].many("label"), found[0].many("label!")) == (["a"], ["b=c"])
+
+
 @pytest.mark.parametrize("text", ["until=24h", "referenc=a", "=a", "", "dangling"])
 def test_unknown_conditions(text: str) -> None:
     """A condition that the command does not know is refused with those there are, one without value, too."""

@@ -15,6 +15,7 @@ from containerlib.errors import InvalidInputError, SizeMismatch
 from containerlib.oci.digest import Digest
 from containerlib.oci.manifest import parse_manifest
 from containerlib.registry.server.directory import DirectoryStorage
+from containerlib.registry.server.flight import Flight
 from containerlib.registry.server.htpasswd import Passwords
 from containerlib.registry.server.incoming import FileIncoming
 from containerlib.registry.server.refused import Refused, error_document
@@ -284,6 +285,52 @@ def test_upload_that_cannot_begin_takes_no_place(tmp_path: Path) -> None:
             await uploads.begin("a", fail)
         await uploads.begin("a", make)
         uploads.close()
+
+    asyncio.run(scenario())
+
+
+def test_last_byte_waits_for_the_digest(tmp_path: Path) -> None:
+    """Of a blob that is coming, all but the last byte may be read; the rest when it is verified, or never."""
+
+    async def scenario() -> None:
+        for error in (None, OSError("wrong")):
+            incoming = FileIncoming(str(tmp_path), "sha256", 10)
+            flight = Flight("a", Digest.of(b"0123456789"), 10, incoming)
+            reading = asyncio.create_task(flight._readable(0))
+            flight.write(b"0123")
+            assert await reading == 4
+            flight.write(b"456789")
+            assert await flight._readable(4) == 9
+            waiting = asyncio.create_task(flight._readable(9))
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            flight.end(error)
+            assert flight.has_ended
+            if error is None:
+                assert await waiting == 10
+                await flight.wait()
+            else:
+                with pytest.raises(OSError, match="wrong"):
+                    await waiting
+            incoming.discard()
+
+    asyncio.run(scenario())
+
+
+def test_stopped_download_takes_nothing_more(tmp_path: Path) -> None:
+    """After a download was stopped its next bytes end it, and who waits for it is told."""
+
+    async def scenario() -> None:
+        incoming = FileIncoming(str(tmp_path), "sha256", 10)
+        flight = Flight("a", Digest.of(b""), 10, incoming)
+        waiting = asyncio.create_task(flight.wait())
+        await asyncio.sleep(0)
+        flight.stop()
+        with pytest.raises(ConnectionAbortedError):
+            await waiting
+        with pytest.raises(ConnectionAbortedError):
+            flight.write(b"x")
+        incoming.discard()
 
     asyncio.run(scenario())
 

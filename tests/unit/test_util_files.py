@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import threading
@@ -151,3 +152,25 @@ def test_tree_is_removed_by_several_at_once(tmp_path: Path) -> None:
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(remove_tree, [f"{tmp_path}/top"] * 4))
         assert os.listdir(tmp_path) == []
+
+
+def test_whoever_writes_into_a_tree_is_outlasted(tmp_path: Path) -> None:
+    """A tree into which somebody writes until a moment later is removed all the same."""
+    (tmp_path / "top" / "sub").mkdir(parents=True)
+    fd = os.open(tmp_path / "top" / "sub", os.O_RDONLY)
+    made = []
+
+    def write() -> None:
+        with contextlib.suppress(FileNotFoundError):
+            for number in range(3000):
+                os.close(os.open(f"f{number}", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+                made.append(number)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    while not made:
+        pass
+    remove_tree(f"{tmp_path}/top")
+    thread.join()
+    os.close(fd)
+    assert os.listdir(tmp_path) == []

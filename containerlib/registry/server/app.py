@@ -112,8 +112,8 @@ async def _answer(service: Service, request: web.Request) -> web.StreamResponse:
         response = _refusal(refused)
     except InvalidReference as error:
         response = _refusal(Refused("NAME_INVALID", str(error)))
-    except (ConnectionError, asyncio.CancelledError):
-        raise
+    except ConnectionError:
+        response = _refusal(Refused("UNKNOWN", "the connection is gone"))
     except Exception as error:  # noqa: BLE001 - clients get an answer whatever it is, and the log the rest
         if isinstance(error, OSError) and error.errno in _FULL:
             failed = Refused("UNKNOWN", "there is no room left", status=_INSUFFICIENT_STORAGE)

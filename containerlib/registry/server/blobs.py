@@ -12,27 +12,13 @@ from aiohttp import web
 from containerlib.errors import BlobNotFound
 from containerlib.registry.server.refused import Refused
 from containerlib.registry.server.route import as_digest
+from containerlib.registry.server.sending import send_file
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
-
-    from aiohttp.abc import AbstractStreamWriter
-    from aiohttp.web import BaseRequest
-
     from containerlib.oci.digest import Digest
     from containerlib.registry.server.service import Call, Service
 
-__all__ = ["OCTETS", "delete_blob", "get_blob", "send_file"]
-
-OCTETS = "application/octet-stream"
-_CHUNK_BYTES = 1 << 18
-
-
-class _FileResponse(web.FileResponse):
-    """The content of an open file; sent once, while the file is open."""
-
-    async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
-        return None if self.prepared else await super().prepare(request)
+__all__ = ["delete_blob", "get_blob"]
 
 
 async def get_blob(service: Service, call: Call) -> web.StreamResponse:
@@ -48,19 +34,6 @@ async def get_blob(service: Service, call: Call) -> web.StreamResponse:
         raise await service.unknown(call.repository, _blob_unknown(call.repository, digest)) from None
     with file:
         return await send_file(call.request, file, digest)
-
-
-async def send_file(request: web.Request, file: BinaryIO, digest: Digest) -> web.StreamResponse:
-    """Send the whole answer: the content of `file`, or the part of it that is asked for."""
-    headers = {
-        "Content-Type": OCTETS,
-        "Docker-Content-Digest": str(digest),
-        "X-Content-Type-Options": "nosniff",
-    }
-    # By the open file and not by its name: it may be deleted while it is sent.
-    response = _FileResponse(f"/proc/self/fd/{file.fileno()}", _CHUNK_BYTES, headers=headers)
-    await response.prepare(request)
-    return response
 
 
 async def delete_blob(service: Service, call: Call) -> web.Response:

@@ -32,9 +32,9 @@ from containerlib.oci.reference import Reference
 from containerlib.registry.answers import refused
 from containerlib.registry.listing import list_tags
 from containerlib.registry.referrers import list_referrers
-from containerlib.registry.server.blobs import OCTETS
 from containerlib.registry.server.flight import Flight
 from containerlib.registry.server.refused import Refused
+from containerlib.registry.server.sending import blob_headers
 from containerlib.registry.server.storage import StoredManifest
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ __all__ = ["Cache", "check_upstream"]
 
 T = TypeVar("T")
 
+_OCTETS = "application/octet-stream"
 _OK, _NOT_FOUND = 200, 404
 _WORKERS = 8
 _DOWN = (RegistryUnavailable, RateLimited)
@@ -79,12 +80,24 @@ class Cache:
         config: RegistriesConfig,
         *,
         max_blob_bytes: int,
+        max_downloads: int,
     ) -> None:
+        """Prepare; contacts nobody.
+
+        Args:
+            host: Of the other registry.
+            storage: Where what is fetched is kept.
+            registries: How registries are reached; closed in the end.
+            config: Where they are.
+            max_blob_bytes: Size of the largest blob that is fetched.
+            max_downloads: How many blobs may be on their way at a time.
+        """
         self._host = host
         self._storage = storage
         self._registries = registries
         self._config = config
         self._max_blob_bytes = max_blob_bytes
+        self._max_downloads = max_downloads
         self._pool = concurrent.futures.ThreadPoolExecutor(_WORKERS, "containerlib-upstream")
         self._asked: dict[tuple[str, str], asyncio.Task[Any]] = {}
         self._flights: dict[Digest, Flight] = {}
@@ -120,13 +133,13 @@ class Cache:
         loop = asyncio.get_running_loop()
         if await loop.run_in_executor(None, self._storage.blob_size, call.repository, digest) is not None:
             return None
-        headers = {"Content-Type": OCTETS, "Docker-Content-Digest": str(digest)}
+        headers = blob_headers(digest)
         if call.request.method == "HEAD":
             size = await self._elsewhere(self._size, call.repository, digest)
             return web.Response(headers={**headers, "Content-Length": str(size)})
         flight = await self._once((call.repository, digest), lambda: self._begin(call.repository, digest))
         try:
-            if "Range" not in call.request.headers and flight.total:
+            if flight.total and not flight.has_ended and "Range" not in call.request.headers:
                 return await flight.send(call.request, headers)
             await flight.wait()
         except (ContainerlibError, ConnectionAbortedError) as error:
@@ -175,6 +188,12 @@ class Cache:
         flight = self._flights.get(digest)
         if flight is not None:
             return flight
+        if len(self._flights) >= self._max_downloads:
+            raise Refused(
+                "TOOMANYREQUESTS",
+                f"{self._max_downloads} blobs are being fetched; try again later",
+                headers={"Retry-After": "10"},
+            )
         loop = asyncio.get_running_loop()
         size = await self._elsewhere(self._size, repository, digest)
         incoming = await loop.run_in_executor(None, self._storage.begin, digest.algorithm, size)
@@ -186,7 +205,7 @@ class Cache:
 
         def fetch() -> None:
             try:
-                self._client(repository).download(Descriptor(OCTETS, digest, size), flight)
+                self._client(repository).download(Descriptor(_OCTETS, digest, size), flight)
                 if incoming.digest != digest:
                     raise DigestMismatch(f"blob of {self._host}", expected=digest, actual=incoming.digest)
                 self._storage.commit(repository, incoming, digest)

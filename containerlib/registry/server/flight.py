@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from containerlib.registry.server.sending import finished_or_cut_off
+
 if TYPE_CHECKING:
     from containerlib.oci.digest import Digest
     from containerlib.registry.server.storage import Incoming
@@ -48,6 +50,11 @@ class Flight:
         """How many bytes have come; for the client, which resumes there."""
         return self._incoming.size
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has arrived, or never will; then there is nothing to read along."""
+        return self._ended.done()
+
     def write(self, data: bytes, /) -> int:
         """Take bytes that came; called in the thread of the download."""
         if self._is_stopped:
@@ -77,30 +84,33 @@ class Flight:
         await asyncio.shield(self._ended)
 
     async def send(self, request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
-        """Send the blob while it comes; an error before its first byte is raised, later the line is cut."""
+        """Send the blob while it comes; an error before its first byte is raised, later the line is cut.
+
+        It must not have ended yet.
+        """
         self._readers += 1
         response = web.StreamResponse(headers={**headers, "Content-Length": str(self.total)})
         try:
-            sent = 0
-            while sent < self.total:
-                limit = await self._readable(sent)
-                if not response.prepared:
-                    await response.prepare(request)
-                data = await self._loop.run_in_executor(
-                    None, os.pread, self._file.fileno(), min(limit - sent, _CHUNK_BYTES), sent
-                )
-                await response.write(data)
-                sent += len(data)
-            await response.prepare(request)
-            await response.write_eof()
-        except BaseException:
-            if response.prepared and request.transport is not None:
-                request.transport.abort()
-            raise
+            with finished_or_cut_off(request, response):
+                await self._copy(request, response)
+                await response.prepare(request)
+                await response.write_eof()
         finally:
             self._readers -= 1
             self._close_if_unused()
         return response
+
+    async def _copy(self, request: web.Request, response: web.StreamResponse) -> None:
+        sent = 0
+        while sent < self.total:
+            limit = await self._readable(sent)
+            if not response.prepared:
+                await response.prepare(request)
+            data = await self._loop.run_in_executor(
+                None, os.pread, self._file.fileno(), min(limit - sent, _CHUNK_BYTES), sent
+            )
+            await response.write(data)
+            sent += len(data)
 
     async def _readable(self, sent: int) -> int:
         """Wait for bytes beyond `sent`, and return up to where they may be given out."""
