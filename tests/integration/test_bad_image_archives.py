@@ -235,3 +235,17 @@ def test_links_in_a_layout_directory_are_not_followed(stores: Stores, tmp_path: 
     with pytest.raises(InvalidInputError, match="not there"):
         load(fresh, f"{tmp_path}/missing")
     assert leftovers(fresh) == []
+
+
+@pytest.mark.parametrize("name", ["index.json", "oci-layout", "blob"])
+def test_pipes_in_a_layout_directory_are_not_waited_for(stores: Stores, tmp_path: Path, name: str) -> None:
+    """A pipe in place of a file of a layout is refused, not read."""
+    image = make(stores, BASE)
+    save(stores, [(image, ())], f"{tmp_path}/layout", format="oci-directory")
+    path = f"{tmp_path}/layout/{name if name != 'blob' else 'blobs/sha256/' + image.id.hex}"
+    os.unlink(path)
+    os.mkfifo(path)
+    fresh = Stores.open(f"{tmp_path}/fresh", f"{tmp_path}/run", durable=False)
+    with pytest.raises(UnsafePath, match="not a regular file"):
+        load(fresh, f"{tmp_path}/layout")
+    assert leftovers(fresh) == []
