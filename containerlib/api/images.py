@@ -161,12 +161,12 @@ class Images:
             InvalidInputError: `out` lies in no directory or is one; or for a directory: it exists.
             StoreFull: There is no room where it goes; nothing is left of it.
         """
-        from containerlib.image.archive_save import save  # noqa: PLC0415 - as in the ones below
+        from containerlib.image.archive_save import names_for, save  # noqa: PLC0415 - as in the ones below
 
         wanted = []
         for name in [names] if isinstance(names, str) else names:
             image = self.get(name)
-            wanted.append((image.record, image.references if resolve.is_id(name) else (name,)))
+            wanted.append((image.record, names_for(image.record, name)))
         opened = os.fspath(out) if isinstance(out, (str, os.PathLike)) else out
         save(self._session.stores, wanted, opened, format=format, compression=compression)
 

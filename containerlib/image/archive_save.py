@@ -6,6 +6,7 @@ The same images under the same names give the same bytes. All forms are OCI layo
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from typing import TYPE_CHECKING, BinaryIO, Literal
@@ -21,7 +22,7 @@ from containerlib._util.atomic_file import (
 )
 from containerlib._util.disk_error import translated
 from containerlib._util.remove_tree import remove_tree
-from containerlib.errors import BlobNotFound, InvalidInputError, InvalidOption
+from containerlib.errors import BlobNotFound, InvalidInputError, InvalidOption, InvalidReference
 from containerlib.image.archive_spool import Spool
 from containerlib.image.collect import discard
 from containerlib.image.oci_layout import IMAGE_NAME, LAYOUT, REF_NAME, LayoutGraph
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from containerlib.oci.digest import Digest
     from containerlib.store.stores import Stores
 
-__all__ = ["SaveFormat", "save"]
+__all__ = ["SaveFormat", "names_for", "save"]
 
 SaveFormat = Literal["docker", "oci", "oci-directory"]
 
@@ -114,6 +115,16 @@ def save(
     finally:
         if made:
             discard(stores, [descriptor.digest for descriptor in made.values()])
+
+
+def names_for(image: ImageRecord, asked: str) -> Sequence[str]:
+    """Return the names for an image that was asked for as `asked`: that name, or all it has for an id."""
+    with contextlib.suppress(InvalidReference):
+        if Reference.parse(asked).canonical in image.references:
+            return (asked,)
+    beginning = asked.removeprefix("sha256:")
+    is_id = any(digest.hex.startswith(beginning) for digest in (image.id, image.digest))
+    return image.references if is_id else (asked,)
 
 
 def _merged(images: Iterable[tuple[ImageRecord, Sequence[str]]]) -> list[tuple[ImageRecord, list[Reference]]]:

@@ -33,6 +33,7 @@ _BLOB = re.compile(rb"blobs/([^/]+)/([^/]+)")
 _NAMED_CONFIG = re.compile(rb"([0-9a-f]{64})\.json")
 _CONFIG = re.compile(rb"(?:[^/]+/)?(?:[^/]+\.json|sha256:[0-9a-f]{64})")
 _LAYER = re.compile(rb"(?:[^/]+/)?[^/]+\.(?:tar|tar\.gz|tgz|tar\.zst)")
+_NAMED_LAYER = re.compile(rb"([0-9a-f]{64})\.tar(?:\.gz)?")
 
 
 class TarContents:
@@ -132,6 +133,18 @@ def _take_content(
             digest = Digest(f"sha256:{match[1].decode()}")
     elif not _LAYER.fullmatch(path):
         return  # versions of old formats, and what tools keep beside them
+    elif match := _NAMED_LAYER.fullmatch(path):
+        digest = _present(spool, Digest(f"sha256:{match[1].decode()}"), entry.size)
     blob = spool.put_stream(reader.read, size=entry.size, digest=digest)
     if contents.files.setdefault(path, blob) != blob:
         raise UnsupportedLayer(f"image archive: holds two different {entry.shown_name!r}")
+
+
+def _present(spool: Spool, digest: Digest, size: int) -> Digest | None:
+    """Return `digest` if the store has such content.
+
+    Most programs name layers so, but others use the same form for something else: nothing promises it.
+    """
+    if spool.is_here(digest) and spool.stores.content.size(digest) == size:
+        return digest
+    return None

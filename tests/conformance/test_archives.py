@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from typing import TYPE_CHECKING
@@ -39,12 +40,12 @@ THEIRS += [("docker", "docker-archive"), ("umoci", "oci")]
 THEIRS += [("umoci", "docker-archive"), ("umoci", "oci-archive")]
 
 TRANSPORTS = {"docker": "docker-archive", "oci": "oci-archive", "oci-directory": "oci"}
-# Debian's docker and umoci have no zstd.
+# Debian's umoci has no zstd, and docker needs manifest.json.
 OURS = [
     (peer, form, how) for peer in ("podman", "buildah") for form in TRANSPORTS for how in ("keep", "gzip")
 ]
 OURS += [(peer, "oci", "zstd") for peer in ("podman", "buildah")]
-OURS += [("docker", "docker", "keep"), ("docker", "docker", "gzip")]  # it needs manifest.json
+OURS += [("docker", "docker", how) for how in ("keep", "gzip", "zstd")]
 OURS += [("umoci", form, how) for form in TRANSPORTS for how in ("keep", "gzip")]
 
 
@@ -200,15 +201,32 @@ def test_what_we_save_they_load(
 
 
 @pytest.mark.parametrize("form", TRANSPORTS)
-def test_skopeo_copies_what_we_save(form: str, ours: Image, engine: Engine, tmp_path: Path) -> None:
-    """What skopeo copies out of our archive into a layout is loaded here as the same image again."""
+def test_skopeo_finds_it_by_name(form: str, ours: Image, tmp_path: Path) -> None:
+    """Skopeo sees the image alone and by its name: its manifest in layouts, its configuration everywhere."""
+    ours.save(tmp_path / "out", format=form)  # type: ignore[arg-type]
+    for source in (f"{TRANSPORTS[form]}:{tmp_path}/out", f"{TRANSPORTS[form]}:{tmp_path}/out:{OUR_NAME}"):
+        raw = invoke("skopeo", "inspect", "--config", "--raw", source)
+        assert f"sha256:{hashlib.sha256(raw.encode()).hexdigest()}" == ours.id
+        if form != "docker":
+            assert digest_of(source) == ours.digest
+
+
+@pytest.mark.parametrize("form", TRANSPORTS)
+@pytest.mark.parametrize("transport", TRANSPORTS.values())
+def test_through_skopeo_and_back(
+    form: str, transport: str, ours: Image, engine: Engine, tmp_path: Path
+) -> None:
+    """What skopeo copies out of our form into each of its own is loaded here as the same image again."""
     ours.save(tmp_path / "ours", format=form, compression="gzip")  # type: ignore[arg-type]
-    source = f"{TRANSPORTS[form]}:{tmp_path}/ours"
-    invoke("skopeo", "--insecure-policy", "copy", "--quiet", source, f"oci:{tmp_path}/copy:{OUR_NAME}")
+    source, target = f"{TRANSPORTS[form]}:{tmp_path}/ours", f"{transport}:{tmp_path}/copy"
+    invoke("skopeo", "--insecure-policy", "copy", "--quiet", source, f"{target}:{OUR_NAME}")
     (image,) = engine.images.load(tmp_path / "copy")
     assert image.references == (OUR_NAME,)
-    assert image.id == ours.id or form == "docker"  # skopeo writes the configuration anew for the other form
     assert image.record.chain_id == ours.record.chain_id
+    if transport in LAYOUTS:
+        assert image.digest == digest_of(target)
+    # Skopeo writes the configuration anew where it turns Docker's form into OCI's.
+    assert image.id == ours.id or (form == "docker" and transport in LAYOUTS)
 
 
 def test_umoci_unpacks_our_directory(ours: Image, tmp_path: Path, peers: Callable[[str], Peer]) -> None:

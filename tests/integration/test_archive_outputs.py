@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pty
 import subprocess
 import sys
+import tarfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +107,23 @@ def test_pipes_and_devices_are_written_to(engine: Engine, image: Image, base: Pa
     assert engine.images.load(base / "pipe") == [image]
     writer.join()
     assert (base / "pipe").is_fifo()
+
+
+def test_names_in_the_archive(engine: Engine, image: Image) -> None:
+    """An image that is given by an id, whole or not, has all its names; by a name, that name only."""
+    image.tag("second:1")
+    digits = image.id.removeprefix("sha256:")
+    both, one = ("docker.io/library/second:1", "docker.io/library/t:1"), ("docker.io/library/second:1",)
+    asked = {digits[:12]: both, digits: both, image.id: both, image.digest: both, "second:1": one}
+    for name, expected in asked.items():
+        out = io.BytesIO()
+        engine.images.save(name, out)
+        out.seek(0)
+        with tarfile.open(fileobj=out) as members:
+            manifest = members.extractfile("manifest.json")
+            assert manifest is not None
+            (entry,) = json.load(manifest)
+        assert entry["RepoTags"] == [each.removeprefix("docker.io/library/") for each in expected], name
 
 
 @pytest.mark.parametrize("form", FORMS)
