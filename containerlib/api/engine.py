@@ -48,6 +48,8 @@ class EngineConfig:
         lock_file: Path of a lock file, as `Images.lock` writes it. A name that it has means exactly
             the locked image, wherever it is found, pulled or run.
         locked: Whether names that `lock_file` does not have are refused.
+        image_devices: Whether images may hold device nodes. Opening one stays subject to the device rules
+            of the container; a host without such rules (see `Engine.doctor`) has nothing else in the way.
     """
 
     root_kind: RootKind = "auto"
@@ -57,13 +59,14 @@ class EngineConfig:
     trusted_token_services: tuple[str, ...] = ()
     lock_file: str | os.PathLike[str] | None = None
     locked: bool = False
+    image_devices: bool = False
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
         """Settings as the environment has them, and the defaults for the rest.
 
-        ``CONTAINERLIB_OFFLINE`` and ``CONTAINERLIB_LOCKED`` are ``1`` or ``0``; ``CONTAINERLIB_LOCK_FILE`` is
-        a path.
+        ``CONTAINERLIB_OFFLINE``, ``CONTAINERLIB_LOCKED`` and ``CONTAINERLIB_IMAGE_DEVICES`` are ``1`` or
+        ``0``; ``CONTAINERLIB_LOCK_FILE`` is a path.
 
         Args:
             environ: Instead of the environment of this process.
@@ -76,6 +79,7 @@ class EngineConfig:
             offline=_flag(environ, "CONTAINERLIB_OFFLINE"),
             lock_file=environ.get("CONTAINERLIB_LOCK_FILE") or None,
             locked=_flag(environ, "CONTAINERLIB_LOCKED"),
+            image_devices=_flag(environ, "CONTAINERLIB_IMAGE_DEVICES"),
         )
 
     def __attrs_post_init__(self) -> None:
@@ -143,6 +147,7 @@ class Engine:
             chosen_run_root,
             root_kind=self._config.root_kind,
             start_timeout_s=self._config.start_timeout_s,
+            image_devices=self._config.image_devices,
         )
         lock_file = self._config.lock_file
         self._remote = Remote(

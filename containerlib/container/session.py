@@ -37,7 +37,15 @@ _MIN_PREFIX = 4
 class Session:
     """An open engine. Nothing is made on disk and no process is started before the first container."""
 
-    def __init__(self, root: str, run_root: str, *, root_kind: RootKind, start_timeout_s: float) -> None:
+    def __init__(
+        self,
+        root: str,
+        run_root: str,
+        *,
+        root_kind: RootKind,
+        start_timeout_s: float,
+        image_devices: bool = False,
+    ) -> None:
         """Prepare.
 
         Args:
@@ -45,8 +53,9 @@ class Session:
             run_root: Directory of state that a reboot may take.
             root_kind: How root file systems are made, see `Runner`.
             start_timeout_s: See `Runner`.
+            image_devices: Whether images may hold device nodes.
         """
-        self.stores = Stores.open(root, run_root)
+        self.stores = Stores.open(root, run_root, image_devices=image_devices)
         self._root_kind = root_kind
         self._start_timeout_s = start_timeout_s
         self._lock = threading.RLock()

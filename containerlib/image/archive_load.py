@@ -96,7 +96,7 @@ def load(
         LayerError: It is damaged, over a limit or could harm the host.
         VerificationError: Content is not what its name or its descriptor says.
     """
-    policy = policy or UnpackPolicy()
+    policy = policy or UnpackPolicy.of(stores)
     spool: Spool | None = None
     useful: frozenset[Digest] = frozenset()
     try:

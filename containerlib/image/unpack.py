@@ -49,6 +49,11 @@ class UnpackPolicy:
     apply: ApplyLimits = attrs.field(factory=ApplyLimits)
     decompression: DecompressionLimits = attrs.field(factory=DecompressionLimits)
 
+    @classmethod
+    def of(cls, stores: Stores) -> UnpackPolicy:
+        """Return what layers of these stores may hold."""
+        return cls(devices="create" if stores.image_devices else "refuse")
+
 
 @attrs.frozen
 class LayerSource:
@@ -123,7 +128,7 @@ def unpack_layers(
     lease.protect(names)
     if not layers:
         return None
-    _Stack(stores, lease, layers, names, policy or UnpackPolicy()).run(give_up or _ignore)
+    _Stack(stores, lease, layers, names, policy or UnpackPolicy.of(stores)).run(give_up or _ignore)
     return names[-1]
 
 
@@ -165,7 +170,7 @@ def unpack_layer(
         try:
             with translated(active.path):
                 reach("unpack", active.path)
-                result = _apply(stream, active.path, diff_id, policy or UnpackPolicy(), stop)
+                result = _apply(stream, active.path, diff_id, policy or UnpackPolicy.of(stores), stop)
             if wait is not None:
                 wait()
             _inherit(stores, active.path, result, parent)
@@ -193,7 +198,7 @@ def unpack_aside(
     active = stores.snapshots.prepare(lease)
     try:
         with stores.content.open(digest) as stream, translated(active.path):
-            result = _apply(stream, active.path, diff_id, policy or UnpackPolicy(), None)
+            result = _apply(stream, active.path, diff_id, policy or UnpackPolicy.of(stores), None)
         _inherit(stores, active.path, result, parent)
         yield active.path
     finally:

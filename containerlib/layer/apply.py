@@ -114,7 +114,7 @@ _UNSAFE = {
     "in_the_way": "{detail!r} is in the way and not a directory",
     "links": "its directory part leads through too many links",
     "other_file_system": "directory {detail!r} lies on another file system",
-    "device": "{detail} device",
+    "device": "{detail} device, which images may hold only with EngineConfig(image_devices=True)",
     "device_number": "a device number that does not exist",
     "device_whiteout": "a device that overlayfs takes for a whiteout",
     "whiteout_name": "not a valid whiteout",

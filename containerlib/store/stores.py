@@ -29,6 +29,7 @@ class Stores:
 
     Attributes:
         durable: Whether what was committed must survive a power loss.
+        image_devices: Whether layers may hold device nodes.
         derived: Values computed from immutable content, by digest, for those who read the same often.
     """
 
@@ -38,10 +39,11 @@ class Stores:
     references: ReferenceStore
     leases: LeaseStore
     durable: bool = True
+    image_devices: bool = False
     derived: Memo[Digest, object] = attrs.field(factory=Memo, eq=False, repr=False)
 
     @classmethod
-    def open(cls, root: str, run_root: str, *, durable: bool = True) -> Stores:
+    def open(cls, root: str, run_root: str, *, durable: bool = True, image_devices: bool = False) -> Stores:
         """Return the stores below `root`; nothing is made on disk before the first write.
 
         Args:
@@ -49,6 +51,7 @@ class Stores:
             run_root: Directory of state that a reboot may take.
             durable: Whether what was committed must survive a power loss. Without it only the death of
                 processes is survived, and nothing is ever synced.
+            image_devices: Whether layers may hold device nodes.
         """
         layout = Layout(root, run_root)
         return cls(
@@ -58,6 +61,7 @@ class Stores:
             references=ReferenceStore(layout, durable),
             leases=LeaseStore(layout),
             durable=durable,
+            image_devices=image_devices,
         )
 
     def settle(self, names: Iterable[ChainId]) -> None:
