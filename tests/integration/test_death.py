@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from support.faults import DEADLINE_S, held, process_id
+from support.faults import DEADLINE_S, held, held_exec, process_id
 from support.hosts import dying_host, new_store, read_exactly, wait_for_end
 
 from containerlib import DEVNULL, EngineClosed, InvalidState
@@ -15,7 +16,7 @@ from containerlib._native.explain import STEPS
 from containerlib._native.ffi import lib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from support.hosts import DyingHost, Store
 
@@ -177,13 +178,15 @@ def test_a_forked_child_has_an_engine_of_its_own(store: Store, ending: str, expe
 
 IN_THE_CHILD = [name for number, name in sorted(STEPS.items()) if number > lib.CTR_STEP_CLONE]
 AFTER_INIT = [name for number, name in sorted(STEPS.items()) if number > lib.CTR_STEP_INIT_EXEC]
-HELD = [(name, False) for name in IN_THE_CHILD if name != "init_fork"] + [(name, True) for name in AFTER_INIT]
+JOINING = ("join_namespace", "join_clone")
+OF_A_START = [name for name in IN_THE_CHILD if name not in {"init_fork", *JOINING}]
+HELD = [(name, False) for name in OF_A_START] + [(name, True) for name in AFTER_INIT]
 NEEDS = {"console": {"tty": True}}
 # Several in one test, because whoever inherits a dead spawner may take a while to reap it.
 GROUPS = [HELD[start : start + 12] for start in range(0, len(HELD), 12)]
 
 
-def _hold_for_ever(store: Store, step: str, *, init: bool, write_end: int) -> None:
+def _hold_for_ever(store: Store, step: str, write_end: int, *, init: bool) -> None:
     """In a forked process: hold a start at a step, say so, and wait to be killed."""
     image = store.open().images.get(store.image_id)
     image.call(["/bin/true"])
@@ -194,16 +197,28 @@ def _hold_for_ever(store: Store, step: str, *, init: bool, write_end: int) -> No
             signal.pause()
 
 
-@pytest.mark.parametrize("steps", GROUPS, ids=lambda steps: f"{steps[0][0]}-{steps[-1][0]}")
-def test_the_process_is_killed_in_the_midst_of_a_start(store: Store, steps: list[tuple[str, bool]]) -> None:
-    """SIGKILL at any step of a start leaves nothing that runs, and nothing that is not collected."""
-    for step, init in steps:
-        read_end, write_end = os.pipe()
+def _hold_exec_for_ever(store: Store, step: str, write_end: int) -> None:
+    """In a forked process: hold a command that joins a container at a step, say so, and wait to be killed."""
+    image = store.open().images.get(store.image_id)
+    streams = {"stdin": DEVNULL, "stdout": DEVNULL, "stderr": DEVNULL}
+    with (
+        image.run(["/bin/probe", "cling"], layer="disk", **streams) as box,  # type: ignore[arg-type]
+        held_exec(image, box, step, stdout=write_end, command=["/bin/probe", "cling"]),
+    ):
+        os.write(write_end, b"h")
+        while True:
+            signal.pause()
+
+
+def check_death_at(store: Store, step: str, hold: Callable[[int], None]) -> None:
+    """Kill a forked process in the midst of `hold`, which gets the end of a pipe; nothing may remain."""
+    read_end, write_end = os.pipe()
+    try:
         pid = os.fork()
         if pid == 0:
             try:
                 os.close(read_end)
-                _hold_for_ever(store, step, init=init, write_end=write_end)
+                hold(write_end)
             finally:
                 os._exit(99)
         os.close(write_end)
@@ -214,9 +229,23 @@ def test_the_process_is_killed_in_the_midst_of_a_start(store: Store, steps: list
             status = os.waitpid(pid, 0)[1]
         assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, step
         assert wait_for_end(read_end) == b"", step
+    finally:
         os.close(read_end)
-        assert any(line.startswith("mark ") for line in store.leftovers()), step
-        store.check_recovery()
+    assert any(line.startswith("mark ") for line in store.leftovers()), step
+    store.check_recovery()
+
+
+@pytest.mark.parametrize("steps", GROUPS, ids=lambda steps: f"{steps[0][0]}-{steps[-1][0]}")
+def test_the_process_is_killed_in_the_midst_of_a_start(store: Store, steps: list[tuple[str, bool]]) -> None:
+    """SIGKILL at any step of a start leaves nothing that runs, and nothing that is not collected."""
+    for step, init in steps:
+        check_death_at(store, step, functools.partial(_hold_for_ever, store, step, init=init))
+
+
+@pytest.mark.parametrize("step", ["close_inherited", *JOINING, "session", "exec"])
+def test_the_process_is_killed_in_the_midst_of_joining(store: Store, step: str) -> None:
+    """SIGKILL while a command joins a container ends both, though one of them is not yet in the other."""
+    check_death_at(store, step, functools.partial(_hold_exec_for_ever, store, step))
 
 
 def start_two(engine: Engine, store: Store) -> list[Container]:

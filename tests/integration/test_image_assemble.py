@@ -187,7 +187,7 @@ def test_garbage_behind_an_archive_counts(stores: Stores) -> None:
     [
         archive(file(b"../../canary")),
         archive(file(b"ok"), member(b"null", b"3", major=1, minor=3)),
-        archive(file(b"ok"))[:700],
+        archive(file(b"ok", 1000 * b"x"))[:700],
         gzip.compress(archive(file(b"ok")))[:-4],
         b"this is no archive" * 100,
     ],

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from containerlib._native.channel import Channel
     from containerlib._native.spawn import SpawnRequest
 
-__all__ = ["DEADLINE_S", "TRUE", "HeldStart", "failing", "held", "step_number"]
+__all__ = ["DEADLINE_S", "TRUE", "HeldExec", "HeldStart", "failing", "held", "held_exec", "step_number"]
 
 DEADLINE_S = 30.0
 TRUE = ("/bin/true",)
@@ -71,6 +71,7 @@ class HeldStart:
         channel: The start's connection to the spawner.
         container: The container, once the start has succeeded.
         error: What the start raised.
+        has_pidfd: Whether the process is known when it stands still.
     """
 
     image: Image
@@ -78,6 +79,7 @@ class HeldStart:
     options: dict[str, Any]
     container: Container | None = None
     error: BaseException | None = None
+    has_pidfd: bool = True
     _channels: queue.SimpleQueue[Channel | None] = field(default_factory=queue.SimpleQueue)
     _channel: Channel | None = None
     _thread: threading.Thread | None = None
@@ -99,9 +101,12 @@ class HeldStart:
         below = children(self.first) if self.options.get("init") else []
         return below[0] if below else self.first
 
+    def _start(self) -> None:
+        self.container = self.image.run(self.command, **self.options)
+
     def _run(self) -> None:
         try:
-            self.container = self.image.run(self.command, **self.options)
+            self._start()
         except BaseException as error:  # noqa: BLE001 - the test looks at it
             self.error = error
         finally:
@@ -126,7 +131,7 @@ class HeldStart:
             self._thread = threading.Thread(target=self._run, name="held start")
             self._thread.start()
             self._channel = self._channels.get(timeout=DEADLINE_S)
-        while self.channel.held_step == 0 or self.channel.pidfd < 0:
+        while self.channel.held_step == 0 or (self.has_pidfd and self.channel.pidfd < 0):
             assert self.channel.exit is None, self.channel.exit
             assert self.channel.wait_ready(DEADLINE_S), "the start does not come to the step"
             self.channel.receive()
@@ -149,6 +154,36 @@ class HeldStart:
         self.channel.kill()
         self._thread.join(DEADLINE_S)
         assert not self._thread.is_alive()
+
+
+@dataclass(kw_only=True)
+class HeldExec(HeldStart):
+    """A command that stands still before it has joined a running container."""
+
+    box: Container
+
+    def _start(self) -> None:
+        from containerlib.container.exec import start_exec  # noqa: PLC0415 - see above
+
+        start_exec(self.box.entry, self.command, **self.options)
+
+
+@contextlib.contextmanager
+def held_exec(
+    image: Image, box: Container, step: str, *, command: Sequence[str] = TRUE, **streams: Any
+) -> Iterator[HeldExec]:
+    """Start a command in `box`, of `image`, that stands still at `step` while the context is open."""
+    from containerlib import DEVNULL  # noqa: PLC0415 - see above
+    from containerlib._native.ffi import lib  # noqa: PLC0415
+
+    options = {"stdin": DEVNULL, "stdout": DEVNULL, "stderr": DEVNULL, **streams}
+    options["fault"] = (int(lib.CTR_FAULT_HOLD), step_number(step), 0, -1)
+    start = HeldExec(image, command, options, has_pidfd=False, box=box)
+    try:
+        start.begin()
+        yield start
+    finally:
+        start.finish()
 
 
 @contextlib.contextmanager
