@@ -109,8 +109,8 @@ def _layer_problem(stores: Stores, lease: Lease, source: SnapshotSource) -> str 
     try:
         with unpack_aside(stores, lease, source.blob.digest, source.diff_id, parent=source.parent) as fresh:
             return difference(fresh, stores.snapshots.get(source.name).path)
-    except SnapshotNotFound:
-        return None  # a layer below is missing, which is found by itself
+    except (SnapshotNotFound, StoreCorrupted):
+        return None  # a layer below is missing or damaged, which is found by itself
     except (DigestMismatch, LayerError):
         return None  # the blob is no witness; if it is damaged, that is found when it is hashed
     except FileNotFoundError:

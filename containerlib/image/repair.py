@@ -81,6 +81,21 @@ def repair(stores: Stores, *, deep: bool = False, forget: bool = False) -> Repai
         ReadOnlyStore: Nothing can be mended.
         StoreFull: There is no room to unpack a layer again; what was mended so far stays.
     """
+    report = _round(stores, deep=deep, forget=forget)
+    # A layer cannot be compared with its blob before the layers below it are whole.
+    while deep and any(damage.kind in _SNAPSHOT_KINDS for damage in report.mended):
+        further = _round(stores, deep=True, forget=forget)
+        report = attrs.evolve(
+            further,
+            mended=report.mended + further.mended,
+            freed_bytes=report.freed_bytes + further.freed_bytes,
+        )
+        if not further.mended:
+            break
+    return report
+
+
+def _round(stores: Stores, *, deep: bool, forget: bool) -> RepairReport:
     found = check(stores, deep=deep)
     if not found:
         return RepairReport()

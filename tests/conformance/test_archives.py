@@ -182,13 +182,20 @@ def test_what_they_save_runs_from_there(
     assert len(engine.images.list()) == 1
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """Return a directory whose path has no upper case: peers make a name of an image out of the path."""
+    with temporary_directory("y") as path:
+        yield path
+
+
 @pytest.mark.parametrize(("name", "form", "how"), OURS)
 def test_what_we_save_they_load(
-    name: str, form: str, how: str, ours: Image, peers: Callable[[str], Peer], tmp_path: Path
+    name: str, form: str, how: str, ours: Image, peers: Callable[[str], Peer], short: Path
 ) -> None:
     """A peer loads what we save: the same configuration, the same tree, and its programs run."""
     peer = peers(name)
-    out = tmp_path / "out"
+    out = short / "out"
     ours.save(out, format=form, compression=None if how == "keep" else how)  # type: ignore[arg-type]
     if form != "docker" and how == "keep":
         assert digest_of(f"{TRANSPORTS[form]}:{out}") == ours.digest

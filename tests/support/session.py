@@ -117,6 +117,9 @@ def other_sessions() -> frozenset[int]:
 
 
 def is_own(text: str) -> bool | None:
-    """Tell whether a path mentions this session's directory (True), another's (False), or none (None)."""
-    owners = {int(match[1]) for match in _NAME.finditer(text)}
+    """Tell whether a path mentions this session's directory (True), another's (False), or none (None).
+
+    Mounts of sessions that were killed are seen by every process of the host, so those do not count.
+    """
+    owners = {pid for match in _NAME.finditer(text) if Path(f"/proc/{(pid := int(match[1]))}").exists()}
     return os.getpid() in owners if owners else None
