@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from containerlib.container.session import Session
     from containerlib.container.state import ContainerState
     from containerlib.container.streams import Input, Output
+    from containerlib.layer.compare import Change
     from containerlib.options import Resources, Security
     from containerlib.runtime.usage import ExitStatus
 
@@ -289,6 +290,24 @@ class Container:
             CgroupError: The kernel refused a value, such as less memory than is in use.
         """
         pause.update(self._entry, resources)
+
+    def changes(self) -> list[Change]:
+        """What it has changed of its image's files, by path; sockets and what is mounted are left out.
+
+        A path is modified if its type, mode, owner, extended attributes, link target, device number or
+        content differ; a time alone is no change. Everything below a directory that is added or deleted is
+        listed, too.
+
+        Raises:
+            InvalidState: It was removed, or its layer is in memory; ``layer="disk"`` keeps one.
+            InvalidInputError: A file was exchanged while it was read; pause the container first.
+            ImageNotFound: The image was removed meanwhile.
+
+        Cost: a system call or two for each name in its layer; files of one size are read.
+        """
+        from containerlib.container.changes import container_changes  # noqa: PLC0415 - rarely needed
+
+        return container_changes(self._entry)
 
     def remove(self, *, force: bool = False) -> None:
         """Remove it and its layer; `force` kills it first. Removing it again does nothing.

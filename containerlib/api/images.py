@@ -159,7 +159,7 @@ class Images:
             ImageNotFound: There is no such image.
             InvalidOption: There is no such format or compression.
             InvalidInputError: `out` lies in no directory or is one; or for a directory: it exists.
-            StoreFull: There is no room where it goes; nothing is left of it.
+            StoreFull: There is no room where it goes; as with `StoreCorrupted`, nothing is left of it.
         """
         from containerlib.image.archive_save import names_for, save  # noqa: PLC0415 - as in the ones below
 

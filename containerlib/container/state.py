@@ -32,6 +32,7 @@ _ALLOWED = {
     "unpause": (ContainerState.PAUSED,),
     "update": (ContainerState.RUNNING, ContainerState.PAUSED),
     "wait": (ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.EXITED),
+    "compare": tuple(state for state in ContainerState if state != ContainerState.REMOVED),
     "remove": (ContainerState.CREATED, ContainerState.EXITED),
 }
 

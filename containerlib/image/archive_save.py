@@ -91,6 +91,7 @@ def save(
         InvalidOption: There is no such format or compression.
         InvalidInputError: There is no image, or `out` is taken.
         BlobNotFound: Content of an image is missing.
+        StoreCorrupted: Content of an image is damaged.
         StoreFull: There is no room where it goes.
     """
     if format not in _FORMATS:
@@ -173,7 +174,7 @@ def _compressed(
     if layer.digest not in made:
         if not spool.has(layer):
             raise BlobNotFound(f"no blob {layer.digest}")
-        with spool.stores.content.open(layer.digest) as stored, spool.writer() as writer:
+        with spool.stores.content.open_verified(layer.digest) as stored, spool.writer() as writer:
             compressor = Compressor(writer, compression)
             plain = decompressed(stored)
             while chunk := plain.read(_COPY_BYTES):
@@ -218,9 +219,9 @@ def _blob_name(digest: Digest) -> str:
 
 
 def _blob(stores: Stores, digest: Digest) -> LayerEntry:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    source = functools.partial(os.open, stores.layout.blob(digest), flags)
-    return LayerEntry(_blob_name(digest), source=source, mode=0o644)
+    source = functools.partial(stores.content.open_verified, digest)
+    size = os.stat(stores.layout.blob(digest), follow_symlinks=False).st_size
+    return LayerEntry(_blob_name(digest), source=source, size=size, mode=0o644)
 
 
 def _write_archive(entries: Sequence[LayerEntry], out: str | BinaryIO, *, durable: bool) -> None:
@@ -260,7 +261,8 @@ def _write_file(entry: LayerEntry, path: str) -> None:
         if isinstance(entry.source, bytes):
             file.write(entry.source)
         elif callable(entry.source):
-            with open(entry.source(), "rb", buffering=0) as stored:
+            source = entry.source()
+            with open(source, "rb", buffering=0) if isinstance(source, int) else source as stored:
                 while chunk := stored.read(_COPY_BYTES):
                     file.write(chunk)
         os.fchmod(file.fileno(), 0o644)

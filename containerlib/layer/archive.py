@@ -10,7 +10,7 @@ import functools
 import hashlib
 import os
 import stat
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
 import attrs
 
@@ -65,8 +65,10 @@ class LayerEntry:
         kind: What it is.
         mode: Permission bits; None means 0755 for directories, 0644 for files.
         linkname: Target of a symbolic link as it is; path in the layer of a hard link's target.
-        source: Content of a file: a host path, the bytes, or a function that opens a descriptor for reading.
-        size: Ignored for bytes; for a host file what it is expected to hold, None to take what it has.
+        source: Content of a file: a host path, the bytes, or a function that opens a descriptor or a binary
+            file for reading.
+        size: Ignored for bytes; for a host file what it is expected to hold, None to take what it has. A
+            binary file needs it.
         mtime: Seconds since 1970; later than the layer's own time is clamped to that. None means that time.
         xattrs: Extended attributes, such as ``security.capability``.
         device: Major and minor number of a device.
@@ -78,7 +80,7 @@ class LayerEntry:
     uid: int = 0
     gid: int = 0
     linkname: str = ""
-    source: str | bytes | Callable[[], int] | None = attrs.field(default=None, repr=False)
+    source: str | bytes | Callable[[], int | BinaryIO] | None = attrs.field(default=None, repr=False)
     size: int | None = None
     mtime: int | None = None
     xattrs: Mapping[str, bytes] = attrs.field(factory=dict)
@@ -212,6 +214,10 @@ class ArchiveWriter:
             self._write(_header(name, entry, len(entry.source), self._time(entry)) + entry.source + padding)
             return
         fd = _open_source(entry)
+        if not isinstance(fd, int):
+            with fd as file:
+                self.add_stream(name, entry, entry.size or 0, file.read)
+            return
         try:
             self._add_file(name, entry, fd)
         finally:
@@ -257,7 +263,7 @@ class ArchiveWriter:
             self._out.write(data)
 
 
-def _open_source(entry: LayerEntry) -> int:
+def _open_source(entry: LayerEntry) -> int | BinaryIO:
     if isinstance(entry.source, str):
         return os.open(entry.source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if entry.source is None or isinstance(entry.source, bytes):

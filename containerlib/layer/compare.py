@@ -16,7 +16,7 @@ from containerlib.layer import marks
 from containerlib.layer.merged import Found, Stack, join
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from containerlib.layer.merged import Kind, Where
 
@@ -45,7 +45,9 @@ class Change:
     size_bytes: int
 
 
-def compare(new: Sequence[str], old: Sequence[str]) -> list[Change]:
+def compare(
+    new: Sequence[str], old: Sequence[str], *, prefixes: Collection[str] = (marks.TRUSTED, marks.USER)
+) -> list[Change]:
     """Return how what `new` shows differs from what `old` shows, by path.
 
     A path is modified if its type, mode, owner, extended attributes, link target or device number differ, or
@@ -55,12 +57,13 @@ def compare(new: Sequence[str], old: Sequence[str]) -> list[Change]:
     Args:
         new: Layer directories, top-most first.
         old: The same.
+        prefixes: Which marks of overlayfs count; see `marks.is_opaque`.
 
     Cost: a system call or two for each name in layers that only one of both has.
     """
     directories = list(dict.fromkeys([*new, *old]))
     numbers = {directory: number for number, directory in enumerate(directories)}
-    with Stack(directories, prefixes=(marks.TRUSTED, marks.USER)) as stack:
+    with Stack(directories, prefixes=prefixes) as stack:
         comparison = _Comparison(stack)
         tops = [stack.top(tuple(numbers[directory] for directory in side)) for side in (new, old)]
         comparison.run(*tops)

@@ -35,6 +35,7 @@ from containerlib.errors import (
     InvalidOption,
     InvalidReference,
     PlatformNotFound,
+    StoreCorrupted,
 )
 from containerlib.image.archive_load import load
 from containerlib.image.archive_save import SaveFormat, save
@@ -124,6 +125,26 @@ def test_layers_compressed_anew(stores: Stores, other: Stores, compression: Comp
     assert loaded.config.raw == image.config.raw
     assert loaded.chain_id == image.chain_id
     assert {media_type.layer_compression(layer.media_type) for layer in loaded.layers} == {compression}
+
+
+@pytest.mark.parametrize("size", [1, 3 << 20])
+@pytest.mark.parametrize(
+    ("form", "compression"), [("docker", None), ("oci", None), ("oci-directory", None), ("oci", "zstd")]
+)
+def test_damaged_blobs_are_not_saved(
+    stores: Stores, tmp_path: Path, form: SaveFormat, compression: Compression | None, size: int
+) -> None:
+    """Content that is not what its name says does not get into an archive, and none is made."""
+    layer = archive(file(b"big", size * b"x"))
+    image = make(stores, layer)
+    with open(stores.layout.blob(Digest.of(layer)), "r+b") as blob_file:
+        blob_file.seek(520)
+        blob_file.write(b"y")
+    before = leftovers(stores)
+    with pytest.raises(StoreCorrupted):
+        save(stores, [(image, ["a:1"])], f"{tmp_path}/out", format=form, compression=compression)
+    assert not os.path.exists(f"{tmp_path}/out")
+    assert leftovers(stores) == before
 
 
 def test_refusals_of_save(stores: Stores, tmp_path: Path) -> None:
