@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO, Unpack
 
+from containerlib.api.container_files import ContainerFiles
 from containerlib.api.exec import ExecProcess, run_exec
 from containerlib.container import create, kill, pause, remove, start, wait
 from containerlib.container.communicate import DEFAULT_OUTPUT_LIMIT
@@ -20,31 +21,17 @@ if TYPE_CHECKING:
     from containerlib.api.image import Image
     from containerlib.api.options import RunOptions
     from containerlib.api.result import CompletedRun
-    from containerlib.container.entry import ContainerEntry
     from containerlib.container.session import Session
     from containerlib.container.state import ContainerState
     from containerlib.container.streams import Input, Output
-    from containerlib.layer.compare import Change
     from containerlib.options import Resources, Security
     from containerlib.runtime.usage import ExitStatus
 
 __all__ = ["Container", "Containers"]
 
 
-class Container:
+class Container(ContainerFiles):
     """One container of this engine. As a context manager it removes the container, running or not."""
-
-    def __init__(self, entry: ContainerEntry) -> None:
-        self._entry = entry
-
-    def __repr__(self) -> str:
-        return f"<Container {self.name} {self.id[:12]} {self.state}>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Container) and other.id == self.id
-
-    def __hash__(self) -> int:
-        return hash(self.id)
 
     def __enter__(self) -> Self:
         return self
@@ -53,26 +40,6 @@ class Container:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.remove(force=True)
-
-    @property
-    def entry(self) -> ContainerEntry:
-        """The container as the engine's inner parts know it."""
-        return self._entry
-
-    @property
-    def id(self) -> str:
-        """64 hexadecimal digits."""
-        return self._entry.id
-
-    @property
-    def name(self) -> str:
-        """Its name within this engine."""
-        return self._entry.name
-
-    @property
-    def labels(self) -> Mapping[str, str]:
-        """The image's labels and its own."""
-        return self._entry.config.labels
 
     @property
     def state(self) -> ContainerState:
@@ -290,24 +257,6 @@ class Container:
             CgroupError: The kernel refused a value, such as less memory than is in use.
         """
         pause.update(self._entry, resources)
-
-    def changes(self) -> list[Change]:
-        """What it has changed of its image's files, by path; sockets and what is mounted are left out.
-
-        A path is modified if its type, mode, owner, extended attributes, link target, device number or
-        content differ; a time alone is no change. Everything below a directory that is added or deleted is
-        listed, too.
-
-        Raises:
-            InvalidState: It was removed, or its layer is in memory; ``layer="disk"`` keeps one.
-            InvalidInputError: A file was exchanged while it was read; pause the container first.
-            ImageNotFound: The image was removed meanwhile.
-
-        Cost: a system call or two for each name in its layer; files of one size are read.
-        """
-        from containerlib.container.changes import container_changes  # noqa: PLC0415 - rarely needed
-
-        return container_changes(self._entry)
 
     def remove(self, *, force: bool = False) -> None:
         """Remove it and its layer; `force` kills it first. Removing it again does nothing.
