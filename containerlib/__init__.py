@@ -12,6 +12,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from containerlib.api.attachment import Attachment
     from containerlib.api.container import Container, Containers
     from containerlib.api.doctor import Finding
     from containerlib.api.engine import Engine, EngineConfig, default_engine
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from containerlib.api.result import CompletedRun
     from containerlib.api.run import Popen, run
     from containerlib.container.disk_usage import ContainerUsage, DiskUsage, VolumeUsage
+    from containerlib.container.health import HealthResult, HealthStatus
+    from containerlib.container.logs import LogLine
     from containerlib.container.prune import SystemPruneReport
     from containerlib.container.state import ContainerState
     from containerlib.container.streams import DEVNULL, PIPE, STDOUT
@@ -86,7 +89,15 @@ if TYPE_CHECKING:
     from containerlib.layer.compare import Change
     from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.image_config import Config as ImageDefaults
-    from containerlib.options import Device, Mount, Resources, Rlimit, Security
+    from containerlib.options import (
+        Device,
+        HealthCheck,
+        Mount,
+        Resources,
+        RestartPolicy,
+        Rlimit,
+        Security,
+    )
     from containerlib.runtime.usage import ExitStatus, Usage
     from containerlib.store.damage import Damage
 
@@ -132,8 +143,21 @@ _MODULES = {
     "containerlib.layer.compare": ("Change",),
     "containerlib.oci.descriptor": ("Descriptor",),
     "containerlib.oci.image_config": ("Config",),
-    "containerlib.options": ("Device", "Mount", "Resources", "Rlimit", "Security"),
+    "containerlib.options": (
+        "Device",
+        "HealthCheck",
+        "Mount",
+        "Resources",
+        "RestartPolicy",
+        "Rlimit",
+        "Security",
+        "HealthCheck",
+        "RestartPolicy",
+    ),
     "containerlib.runtime.usage": ("ExitStatus", "Usage"),
+    "containerlib.api.attachment": ("Attachment",),
+    "containerlib.container.health": ("HealthResult", "HealthStatus"),
+    "containerlib.container.logs": ("LogLine",),
     "containerlib.store.damage": ("Damage",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
@@ -143,6 +167,7 @@ __all__ = [
     "DEVNULL",
     "PIPE",
     "STDOUT",
+    "Attachment",
     "AuthenticationFailed",
     "BlobNotFound",
     "CgroupError",
@@ -170,6 +195,8 @@ __all__ = [
     "ExitStatus",
     "Exported",
     "Finding",
+    "HealthResult",
+    "HealthStatus",
     "HistoryEntry",
     "Image",
     "ImageDefaults",
@@ -186,6 +213,7 @@ __all__ = [
     "InvalidState",
     "LayerError",
     "LockedImage",
+    "LogLine",
     "Login",
     "Mount",
     "NameInUse",

@@ -23,8 +23,10 @@ __all__ = [
     "MINIMUM_MEMORY_BYTES",
     "UNLIMITED",
     "Device",
+    "HealthCheck",
     "Mount",
     "Resources",
+    "RestartPolicy",
     "Rlimit",
     "Security",
 ]
@@ -334,3 +336,71 @@ class Security:
     def __attrs_post_init__(self) -> None:
         if isinstance(self.seccomp, str) and self.seccomp not in {"default", "unconfined"}:
             raise InvalidOption("seccomp", self.seccomp, "give 'default', 'unconfined' or a decoded profile")
+
+
+@frozen(kw_only=True)
+class RestartPolicy:
+    """When a detached container is started again after its end.
+
+    Not after `Container.stop`, nor after `Container.kill` with SIGKILL or the stop signal. The first start
+    follows 0.1 seconds after the end, each further one after twice that time, at most a minute; once the
+    container has run for 10 seconds it begins anew.
+
+    Attributes:
+        name: ``"no"``, ``"on-failure"`` (when its exit code is not 0), ``"always"``, or ``"unless-stopped"``,
+            which differs from that only after a reboot.
+        max_retries: Most starts after failures, with ``"on-failure"``; 0 for any number.
+    """
+
+    name: Literal["no", "on-failure", "always", "unless-stopped"] = "no"
+    max_retries: int = field(default=0, validator=_check_range(0, 2**31 - 1, "give 0 or more"))
+
+    def __attrs_post_init__(self) -> None:
+        if self.name not in {"no", "on-failure", "always", "unless-stopped"}:
+            raise InvalidOption("restart", self.name, "give 'no', 'on-failure', 'always' or 'unless-stopped'")
+        if self.max_retries and self.name != "on-failure":
+            raise InvalidOption(
+                "max_retries", self.max_retries, f"only 'on-failure' counts them, not {self.name!r}"
+            )
+
+
+_SHORTEST_S: Final = 0.001
+_LONGEST_S: Final = 2_000_000
+
+
+def _check_seconds(_instance: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not _SHORTEST_S <= value < _LONGEST_S:
+        raise InvalidOption(attribute.name, value, "give seconds, at least 0.001")
+
+
+def _as_command(command: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(command, str):
+        raise InvalidOption("command", command, "give a list of arguments; for a shell: ['sh', '-c', text]")
+    return tuple(command)
+
+
+@frozen(kw_only=True)
+class HealthCheck:
+    """How a detached container is asked whether it is healthy: by a command in it, again and again.
+
+    Attributes:
+        command: Program and arguments; it says with exit code 0 that all is well.
+        interval_s: Seconds from the end of one check to the next.
+        timeout_s: Seconds that a check may take; then it is killed, and counts as failed.
+        retries: How many failures in a row make it unhealthy.
+        start_period_s: Seconds after the start in which a failure does not count.
+        start_interval_s: The interval during that time.
+    """
+
+    command: tuple[str, ...] = field(converter=_as_command)
+    interval_s: float = field(default=30.0, validator=_check_seconds)
+    timeout_s: float = field(default=30.0, validator=_check_seconds)
+    retries: int = field(default=3, validator=_check_range(1, 2**31 - 1, "give at least 1"))
+    start_period_s: float = 0.0
+    start_interval_s: float = field(default=5.0, validator=_check_seconds)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.command or any("\0" in part for part in self.command):
+            raise InvalidOption("command", self.command, "give a list of texts, the program first")
+        if not 0 <= self.start_period_s < _LONGEST_S:
+            raise InvalidOption("start_period_s", self.start_period_s, "give 0 or more seconds")

@@ -19,6 +19,12 @@ PROGRAM = "ctr-spawner"
 PROGRAM_SOURCES = [
     "main.c",
     "spawner.c",
+    "starter.c",
+    "supervisor.c",
+    "streams.c",
+    "health.c",
+    "log.c",
+    "remove.c",
     "init.c",
     "child.c",
     "root.c",

@@ -251,6 +251,123 @@ struct ctr_spec {
     uint32_t namespace_count;
 };
 
+/* What a supervisor shall do with its container besides starting it once. */
+enum ctr_restart {
+    CTR_RESTART_NO = 0,
+    CTR_RESTART_ON_FAILURE,
+    CTR_RESTART_ALWAYS
+};
+
+enum ctr_order_flag {
+    CTR_ORDER_LOG_OUT = 1, /* the supervisor reads this stream, for the log and for who attaches */
+    CTR_ORDER_LOG_ERR = 2,
+    CTR_ORDER_LOG = 4,   /* and writes what it reads into the log */
+    CTR_ORDER_INPUT = 8, /* and keeps the other end of standard input for who attaches */
+    CTR_ORDER_REMOVE = 16,
+    CTR_ORDER_HEALTH = 32
+};
+
+enum ctr_order_limit {
+    CTR_ORDER_TEXT_BYTES = 4096,
+    CTR_HEALTH_OUTPUT_BYTES = 4096,
+    CTR_HEALTH_RESULTS = 5
+};
+
+/* Goes with the first request to a supervisor. Descriptors behind those of the request: the container's directory,
+ * the listening socket, and with CTR_ORDER_HEALTH the spec of the check, for a process that joins. cgroups: absolute
+ * paths of directories to remove at the end, each with a NUL behind it. */
+struct ctr_order {
+    uint32_t size;
+    uint32_t flags;
+    uint32_t restart;
+    uint32_t restart_most;
+    uint64_t log_limit_bytes;
+    uint32_t log_keep;
+    uint32_t health_interval_ms;
+    uint32_t health_timeout_ms;
+    uint32_t health_retries;
+    uint32_t health_start_period_ms;
+    uint32_t health_start_interval_ms;
+    uint32_t cgroups_size;
+    uint32_t reserved;
+    char cgroups[4096];
+};
+
+enum ctr_log_stream {
+    CTR_LOG_STDOUT = 1,
+    CTR_LOG_STDERR = 2,
+    CTR_LOG_TTY = 3,
+    CTR_LOG_LOST = 4, /* a count of bytes that could not be written */
+    CTR_LOG_START = 5 /* nothing: what follows is of another start of the container */
+};
+
+enum ctr_log_limit {
+    CTR_LOG_PIECE_BYTES = 65536
+};
+
+struct ctr_log_record {
+    uint64_t time_ns;
+    uint32_t size;
+    uint32_t stream;
+};
+
+enum ctr_phase {
+    CTR_PHASE_RUNNING = 1,
+    CTR_PHASE_RESTARTING,
+    CTR_PHASE_ENDED
+};
+
+enum ctr_health_status {
+    CTR_HEALTH_NONE = 0,
+    CTR_HEALTH_STARTING,
+    CTR_HEALTH_HEALTHY,
+    CTR_HEALTH_UNHEALTHY
+};
+
+/* What a supervisor leaves in the file "state". The two generations are the same unless it is just being written. */
+struct ctr_state {
+    uint32_t magic;
+    uint32_t generation;
+    uint32_t phase;
+    uint32_t restarts;
+    int32_t pid;
+    uint32_t health;
+    uint64_t start_ticks;
+    uint64_t started_ns;
+    uint64_t ended_ns;
+    struct ctr_status exit;
+    struct ctr_error error;
+    uint32_t health_failures;
+    uint32_t is_stopped;
+    uint32_t last_generation;
+};
+
+/* One result in the file "health", a ring of CTR_HEALTH_RESULTS; number 0 is none. */
+struct ctr_health_result {
+    uint64_t number;
+    uint64_t started_ns;
+    uint64_t ended_ns;
+    int32_t exit_code;
+    uint32_t output_size;
+    char output[4096];
+};
+
+enum ctr_command_kind {
+    CTR_COMMAND_JOIN = 1, /* with the descriptors of a request; answered on its own status socket */
+    CTR_COMMAND_STOP,     /* a signal after which it is not started again; SIGKILL after grace_ms, if not negative */
+    CTR_COMMAND_ATTACH,   /* with pipes for its two outputs; the answer has an end of its input, if there is one */
+    CTR_COMMAND_RESTART,  /* signal: a new enum ctr_restart, most: how often */
+    CTR_COMMAND_PAUSED    /* signal: whether the container stands still, so that its health is not checked */
+};
+
+struct ctr_command {
+    uint32_t kind;
+    int32_t signal;
+    int64_t grace_ms;
+    uint32_t most;
+    uint32_t reserved;
+};
+
 enum ctr_unpack_limit {
     CTR_UNPACK_TEXT_BYTES = 256
 };

@@ -5,8 +5,10 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include "channel.h"
 #include "message.h"
@@ -103,11 +105,52 @@ int ctr_channel(int *ret_pair)
     return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ret_pair) < 0 ? -errno : 0;
 }
 
-int ctr_send(int socket, const int *fds, uint32_t count)
+/* By the descriptor, because the path of a socket has little room. */
+static int named_socket(int directory, const char *name, struct sockaddr_un *ret_address)
 {
-    uint32_t word = 0;
+    *ret_address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (snprintf(ret_address->sun_path, sizeof(ret_address->sun_path), "/proc/self/fd/%d/%s", directory, name) >=
+        (int)sizeof(ret_address->sun_path)) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    return socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+}
 
-    return channel_send_fds(socket, &word, sizeof(word), fds, count) < 0 ? -errno : 0;
+int ctr_listen(int directory, const char *name)
+{
+    struct sockaddr_un address;
+    _cleanup_close_ int fd = named_socket(directory, name, &address);
+
+    if (fd < 0 || (unlinkat(directory, name, 0) < 0 && errno != ENOENT))
+        return -errno;
+    if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, 64) < 0)
+        return -errno;
+    return take_fd(&fd);
+}
+
+int ctr_connect(int directory, const char *name)
+{
+    struct sockaddr_un address;
+    _cleanup_close_ int fd = named_socket(directory, name, &address);
+
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+        return -errno;
+    return take_fd(&fd);
+}
+
+int ctr_watch(const char *directory)
+{
+    _cleanup_close_ int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+
+    if (fd < 0 || inotify_add_watch(fd, directory, IN_MODIFY | IN_CREATE | IN_DELETE | IN_ONLYDIR) < 0)
+        return -errno;
+    return take_fd(&fd);
+}
+
+int ctr_send(int socket, const void *data, uint32_t size, const int *fds, uint32_t count)
+{
+    return channel_send_fds(socket, data, size, fds, count) < 0 ? -errno : 0;
 }
 
 /* 1 with a record, 0 at the end. *ret_fd is the descriptor that came with it, or -1. */

@@ -17,7 +17,7 @@ enum ctr_launch_step {
 
 /* Starts our program from `program_fd` in the role `role`, without copying this process and without a SIGCHLD
  * to it: "ctr-spawner" as process 1 of a new PID namespace, with `second_fd` its owner; "ctr-supervisor" in this
- * namespace, with `second_fd` the file for the exit record; "ctr-unpacker" in this namespace, with `second_fd` the
+ * namespace, with no `second_fd` (-1); "ctr-unpacker" in this namespace, with `second_fd` the
  * directory to unpack into, and the archive and the owner as `join_fds`. ret_pidfd: its pidfd. reterr: which step failed. */
 int ctr_launch(const char *role, int program_fd, int control_fd, int second_fd, int owner_is_pidfd,
                int new_pid_namespace, const int *join_fds, uint32_t join_count, int *ret_pidfd,
@@ -26,7 +26,14 @@ int ctr_launch(const char *role, int program_fd, int control_fd, int second_fd, 
 /* A connected pair of sockets that keep records apart, close-on-exec. */
 int ctr_channel(int *ret_pair);
 
-int ctr_send(int socket, const int *fds, uint32_t count);
+int ctr_send(int socket, const void *data, uint32_t size, const int *fds, uint32_t count);
+/* A socket called `name` in a directory, to listen on or connected to; in the place of one that nobody listens on. */
+int ctr_listen(int directory, const char *name);
+int ctr_connect(int directory, const char *name);
+
+/* A descriptor that becomes readable when a file of the directory is written, made or removed. */
+int ctr_watch(const char *directory);
+
 int ctr_receive(int socket, struct ctr_status *ret_status, int *ret_fd);
 int ctr_check_message(const void *data, uint64_t size, uint32_t fd_count);
 int ctr_open_in_root(int root_fd, const char *path, int flags, int no_symlinks);

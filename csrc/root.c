@@ -224,9 +224,12 @@ static int check_target(const struct ctr_mount *m, int target)
 /* The source of a bind: a tree that Python made, or a path that must still be the object that Python saw. */
 static int open_source(struct child *c, const struct ctr_mount *m)
 {
-    int fd = open(message_text(c->spec, m->source), O_PATH | O_CLOEXEC);
+    const char *path = message_text(c->spec, m->source);
+    int fd = path ? open(path, O_PATH | O_CLOEXEC) : -1;
     struct stat st;
 
+    if (!path)
+        errno = EBADF;
     if (fd < 0)
         return -1;
     if (fstat(fd, &st) == 0 && (uint64_t)st.st_dev == m->device && (uint64_t)st.st_ino == m->inode)
@@ -268,12 +271,14 @@ static int mount_one(struct child *c, const struct ctr_mount *m, int32_t i)
     const char *target_path = message_text(c->spec, m->target);
     int directory = m->kind == CTR_MOUNT_FILESYSTEM || m->flags & CTR_MOUNT_SOURCE_IS_DIR;
     int recursive = !!(m->flags & CTR_MOUNT_RECURSIVE);
+    /* A container that is started again has no tree that was made for it, and goes by the path. */
+    int received = m->fd >= 0 ? c->fds[m->fd] : -1;
     _cleanup_close_ int source = -1;
     _cleanup_close_ int target = -1;
 
     if (child_at(c, CTR_STEP_MOUNT_SOURCE, i) < 0)
         return -1;
-    if (m->kind == CTR_MOUNT_BIND && m->fd < 0) {
+    if (m->kind == CTR_MOUNT_BIND && received < 0) {
         source = open_source(c, m);
         if (source < 0)
             return -1;
@@ -289,8 +294,8 @@ static int mount_one(struct child *c, const struct ctr_mount *m, int32_t i)
         return mount_new(c, m, target, i);
     if (child_at(c, CTR_STEP_MOUNT_ATTACH, i) < 0)
         return -1;
-    if (m->fd >= 0)
-        return mount_attach_received(c->fds[m->fd], target, m->attributes, recursive);
+    if (received >= 0)
+        return mount_attach_received(received, target, m->attributes, recursive);
     return mount_bind(source, target, m->attributes, recursive);
 }
 

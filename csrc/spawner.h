@@ -6,8 +6,8 @@
  * number of cgroup descriptors to join, those descriptors. */
 _Noreturn void spawner_role(int argc, char **argv);
 
-/* argv: the same, with the file for the exit record in the owner's place. Serves one request, and ends with its
- * container. Nobody's death ends it. */
+/* argv: the same, without an owner. Serves one request with an order (struct ctr_order), and ends with its container.
+ * Nobody's death ends it. */
 _Noreturn void supervisor_role(int argc, char **argv);
 
 #endif

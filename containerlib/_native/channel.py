@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
     from containerlib._native.spec import NativeSpec
 
-__all__ = ["Channel", "Exit", "close_all", "new_pair", "read_exit_record"]
+__all__ = ["Channel", "Exit", "close_all", "exit_of", "new_pair"]
 
 _ERROR_SIZE = ffi.sizeof("struct ctr_error")
-_STATUS_SIZE = ffi.sizeof("struct ctr_status")
 
 
 @frozen(kw_only=True)
@@ -49,7 +48,8 @@ class Exit:
     max_rss_bytes: int = 0
 
 
-def _exit_of(status: Any) -> Exit:
+def exit_of(status: Any) -> Exit:
+    """What a `struct ctr_status` says of an end."""
     return Exit(
         exit_code=status.value,
         signal=status.code,
@@ -57,19 +57,6 @@ def _exit_of(status: Any) -> Exit:
         system_us=status.system_us,
         max_rss_bytes=status.max_rss_bytes,
     )
-
-
-def read_exit_record(path: str) -> Exit | None:
-    """What a supervisor has left in `path`; None if it has not, or not all of it."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_STATUS_SIZE + 1)
-    except FileNotFoundError:
-        return None
-    if len(data) != _STATUS_SIZE:
-        return None
-    status = ffi.from_buffer("struct ctr_status *", data)
-    return _exit_of(status) if status.kind == lib.CTR_STATUS_EXITED else None
 
 
 def close_all(fds: Sequence[int]) -> None:
@@ -131,7 +118,7 @@ class Channel:
         elif kind == lib.CTR_STATUS_HELD:
             self.held_step = status.code
         elif kind == lib.CTR_STATUS_EXITED:
-            self.exit = _exit_of(status)
+            self.exit = exit_of(status)
 
     def wait_ready(self, timeout_s: float | None) -> bool:
         """Whether a report can be read without blocking, after waiting at most `timeout_s` seconds."""

@@ -1,7 +1,8 @@
 """The Python side of the processes that start containers: launch them, send them requests.
 
 In: a `NativeSpec` and descriptors. Out: a `Channel` of one container. Two kinds: the spawner of an engine,
-which takes all its containers with it, and a supervisor, which stays with its one container when we go.
+which takes all its containers with it, and a supervisor (`_native.supervisor`), which stays with its one
+container when we go.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from containerlib._native.spec import NativeSpec
 
-__all__ = ["SpawnRequest", "Spawner", "Supervisor"]
+__all__ = ["SpawnRequest", "Spawner", "Starter", "send_request"]
 
 
 @frozen(kw_only=True)
@@ -50,7 +51,7 @@ class SpawnRequest:
     namespace_fds: Sequence[int] = ()
 
 
-class _Starter:
+class Starter:
     """A process of ours that starts containers, and the socket on which it is asked to."""
 
     def __init__(
@@ -128,33 +129,7 @@ class _Starter:
         Raises:
             EngineClosed: The spawner is gone or was closed.
         """
-        message = encode(
-            request.spec,
-            join_count=len(request.join_fds),
-            cgroup_fd=request.cgroup_fd is not None,
-            namespace_count=len(request.namespace_fds),
-        )
-        status_ours, status_theirs = new_pair()
-        error_ours, error_theirs = os.pipe2(os.O_CLOEXEC)
-        spec_fd = os.memfd_create("ctr-spec", os.MFD_CLOEXEC)
-        try:
-            os.write(spec_fd, message)
-            fds = [spec_fd, status_theirs, error_theirs, *request.stdio, *request.join_fds]
-            if request.cgroup_fd is not None:
-                fds.append(request.cgroup_fd)
-            fds += [*request.mount_fds, *request.namespace_fds]
-            result = lib.ctr_send(self._control, fds, len(fds))
-        except BaseException:
-            close_all([status_ours, error_ours])
-            raise
-        finally:
-            close_all([spec_fd, status_theirs, error_theirs])
-        if result < 0:
-            close_all([status_ours, error_ours])
-            raise EngineClosed(
-                f"the spawner does not take requests ({os.strerror(-result).lower()}); open a new engine"
-            )
-        return Channel(status_ours, error_ours)
+        return send_request(self._control, request)
 
     def _end(self) -> None:
         with self._lock:
@@ -172,7 +147,50 @@ class _Starter:
         os.close(pidfd)
 
 
-class Spawner(_Starter):
+def send_request(
+    control: int, request: SpawnRequest, head: bytes = bytes(4), extra_fds: Sequence[int] = ()
+) -> Channel:
+    """Send a request to whoever listens on `control`; returns without waiting for what becomes of it.
+
+    Args:
+        control: The socket.
+        request: What to start.
+        head: The message that goes with it.
+        extra_fds: Descriptors behind those of the request.
+
+    Raises:
+        EngineClosed: Nobody listens.
+    """
+    message = encode(
+        request.spec,
+        join_count=len(request.join_fds),
+        cgroup_fd=request.cgroup_fd is not None,
+        namespace_count=len(request.namespace_fds),
+    )
+    status_ours, status_theirs = new_pair()
+    error_ours, error_theirs = os.pipe2(os.O_CLOEXEC)
+    spec_fd = os.memfd_create("ctr-spec", os.MFD_CLOEXEC)
+    try:
+        os.write(spec_fd, message)
+        fds = [spec_fd, status_theirs, error_theirs, *request.stdio, *request.join_fds]
+        if request.cgroup_fd is not None:
+            fds.append(request.cgroup_fd)
+        fds += [*request.mount_fds, *request.namespace_fds, *extra_fds]
+        result = lib.ctr_send(control, head, len(head), fds, len(fds))
+    except BaseException:
+        close_all([status_ours, error_ours])
+        raise
+    finally:
+        close_all([spec_fd, status_theirs, error_theirs])
+    if result < 0:
+        close_all([status_ours, error_ours])
+        raise EngineClosed(
+            f"the spawner does not take requests ({os.strerror(-result).lower()}); open a new engine"
+        )
+    return Channel(status_ours, error_ours)
+
+
+class Spawner(Starter):
     """The process that starts containers for one engine, and takes all of them with it when it ends.
 
     Starting it costs about a millisecond; each container afterwards costs one message.
@@ -199,51 +217,6 @@ class Spawner(_Starter):
         In a forked child of the owner it only gives up the descriptors.
         """
         self._end()
-
-
-class Supervisor(_Starter):
-    """The process that starts one container and stays with it, whatever happens to us."""
-
-    def __init__(self, record_fd: int, join_fds: Sequence[int] = ()) -> None:
-        """Start the process.
-
-        Args:
-            record_fd: File, open for writing, that gets the exit record; see `read_exit_record`.
-            join_fds: Open `tasks` files of cgroup v1 into which it moves itself.
-
-        Raises:
-            UnsupportedHost: A memory file cannot be executed here.
-        """
-        super().__init__("ctr-supervisor", record_fd, join_fds)
-
-    def release(self) -> None:
-        """Let it go on by itself: after the one request, or to end without any."""
-        with self._lock:
-            control, self._control = self._control, -1
-        if control >= 0:
-            os.close(control)
-
-    def _take_pidfd(self, pidfd: int) -> None:
-        # What was launched has made the supervisor and is over.
-        self._reap()
-        os.close(self.pidfd)
-        self.pidfd = pidfd
-
-    def wait(self) -> None:
-        """Wait for its end, which follows its container's."""
-        self.release()
-        if self.pidfd >= 0:
-            poller = select.poll()
-            poller.register(self.pidfd, select.POLLIN)
-            poller.poll()
-
-    def close(self) -> None:
-        """Give up the descriptors; it goes on."""
-        self.release()
-        with self._lock:
-            pidfd, self.pidfd = self.pidfd, -1
-        if pidfd >= 0:
-            os.close(pidfd)
 
 
 def _launch_error(step: int, number: int) -> UnsupportedHost:

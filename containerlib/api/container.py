@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, BinaryIO, Unpack
 
 from containerlib.api.container_files import ContainerFiles
+from containerlib.api.container_streams import ContainerStreams
 from containerlib.api.exec import ExecProcess, run_exec
 from containerlib.container import create, kill, pause, remove, start, wait
 from containerlib.container.communicate import DEFAULT_OUTPUT_LIMIT
@@ -21,16 +22,18 @@ if TYPE_CHECKING:
     from containerlib.api.image import Image
     from containerlib.api.options import RunOptions
     from containerlib.api.result import CompletedRun
+    from containerlib.container.health import HealthStatus
     from containerlib.container.session import Session
     from containerlib.container.state import ContainerState
     from containerlib.container.streams import Input, Output
+    from containerlib.container.wait_until import Condition
     from containerlib.options import Resources, Security
     from containerlib.runtime.usage import ExitStatus
 
 __all__ = ["Container", "Containers"]
 
 
-class Container(ContainerFiles):
+class Container(ContainerFiles, ContainerStreams):
     """One container of this engine. As a context manager it removes the container, running or not."""
 
     def __enter__(self) -> Self:
@@ -57,6 +60,19 @@ class Container(ContainerFiles):
         """How it ended; None before the end."""
         self._entry.refresh()
         return self._entry.exit_status
+
+    @property
+    def restart_count(self) -> int:
+        """How often its policy has started it again since `start`."""
+        self._entry.refresh()
+        return self._entry.restart_count
+
+    @property
+    def health(self) -> HealthStatus | None:
+        """What its health check says; None if it has none or was never started."""
+        from containerlib.container.health import health_status  # noqa: PLC0415 - needed by few
+
+        return health_status(self._entry)
 
     @property
     def stdin(self) -> BinaryIO | None:
@@ -229,6 +245,40 @@ class Container(ContainerFiles):
         if timeout_s is None:
             timeout_s = self._entry.config.stop_timeout_s
         return kill.stop(self._entry, timeout_s=timeout_s)
+
+    def restart(self, *, timeout_s: float | None = None) -> None:
+        """Stop it, see `stop`, and start it again; one that does not run is started.
+
+        Raises:
+            InvalidState: It was removed, or somebody else has started it meanwhile.
+            SpawnError: It was stopped, and could not be started; see `start`.
+        """
+        self.stop(timeout_s=timeout_s)
+        self.start()
+
+    def wait_until(self, condition: Condition, *, timeout_s: float | None = None) -> None:
+        """Wait until it is ``"running"``, ``"healthy"``, ``"exited"`` or ``"removed"``, and see `wait`.
+
+        Raises:
+            InvalidState: That can no longer come about: it has ended, was removed, or has no health check.
+            OperationTimeout: It has not come about within `timeout_s` seconds.
+            InvalidOption: There is no such condition.
+        """
+        from containerlib.container.wait_until import wait_until  # noqa: PLC0415 - needed by few
+
+        wait_until(self._entry, condition, timeout_s=timeout_s)
+
+    def rename(self, name: str) -> None:
+        """Give it another name.
+
+        Raises:
+            InvalidOption: It is no name.
+            NameInUse: Another container has it.
+            InvalidState: It was removed.
+        """
+        from containerlib.container.rename import rename  # noqa: PLC0415 - rarely needed
+
+        rename(self._entry, name)
 
     def pause(self) -> None:
         """Stop all its processes where they are, without their noticing, until `unpause`.

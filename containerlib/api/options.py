@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from containerlib.options import Device, Mount, Resources, Rlimit, Security
+    from containerlib.options import (
+        Device,
+        HealthCheck,
+        Mount,
+        Resources,
+        RestartPolicy,
+        Rlimit,
+        Security,
+    )
 
 __all__ = ["RunOptions"]
 
@@ -43,7 +51,10 @@ class RunOptions(TypedDict, total=False):
         layer: Where the container's own layer lives: ``"memory"`` (gone when it ends) or ``"disk"``.
         lifetime: ``"process"`` (the default): it ends with this process, however that ends.
             ``"detached"``: it stays until it ends or is killed, and any process finds it again; what it
-            would inherit as output goes into a file beside its layer.
+            would inherit as output goes into its log.
+        restart: When it is started again after its end; only for what is detached.
+        health: How it is asked whether it is healthy; only for what is detached.
+        stdin_open: Keep standard input open for who attaches; only for what is detached.
     """
 
     entrypoint: Sequence[str] | None
@@ -72,3 +83,6 @@ class RunOptions(TypedDict, total=False):
     remove: bool
     layer: Literal["memory", "disk"]
     lifetime: Literal["process", "detached"]
+    restart: RestartPolicy
+    health: HealthCheck | None
+    stdin_open: bool

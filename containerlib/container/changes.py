@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from containerlib.container.state import check_state
 from containerlib.errors import InvalidState
-from containerlib.image.resolve import get_image
 from containerlib.layer import marks
 from containerlib.layer.compare import Change, compare
 
@@ -46,9 +45,7 @@ def container_changes(entry: ContainerEntry) -> list[Change]:
             expected="layer=disk",
             actual="layer=memory",
         )
-    lowers = entry.layers.lowers
-    if entry.is_adopted:
-        lowers = get_image(entry.session.stores, entry.image_id).lowers
+    lowers = entry.find_layers().lowers
     copied = f"{directory}/root"
     own = (copied,) if os.path.isdir(copied) else (f"{directory}/upper", *lowers)
     # Marks of unprivileged overlays are the container's own affair: its mount does not heed them.

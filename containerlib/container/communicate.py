@@ -11,7 +11,7 @@ from containerlib.errors import OperationTimeout, OutputLimitExceeded
 
 if TYPE_CHECKING:
     from containerlib.container.streams import Streams
-    from containerlib.runtime.adopted import AdoptedProcess
+    from containerlib.runtime.detached import DetachedProcess
     from containerlib.runtime.process import RunningProcess
     from containerlib.runtime.usage import ExitStatus
 
@@ -29,7 +29,7 @@ class Partner(Protocol):
         """What it is called in messages."""
 
     @property
-    def process(self) -> RunningProcess | AdoptedProcess | None:
+    def process(self) -> RunningProcess | DetachedProcess | None:
         """Its first process, if it was started."""
 
     def wait(self) -> ExitStatus:
@@ -127,7 +127,7 @@ class _Conversation:
         finally:
             os.close(end_fd)
 
-    def _converse(self, process: RunningProcess | AdoptedProcess, deadline: float | None) -> bool:
+    def _converse(self, process: RunningProcess | DetachedProcess, deadline: float | None) -> bool:
         while True:
             left = None if deadline is None else (deadline - time.monotonic()) * 1000
             if left is not None and left <= 0:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 from containerlib._util.atomic_file import make_directory
 from containerlib._util.remove_tree import remove_tree
+from containerlib.container.detached import DetachedRecord
+from containerlib.container.detached_entry import DetachedEntry
 from containerlib.container.entry import ContainerEntry
 from containerlib.container.names import new_id, new_name
 from containerlib.container.recovery import write_owner
@@ -39,17 +42,16 @@ def _enter(session: Session, image: ImageRecord, config: ContainerConfig) -> Con
     while True:
         container_id = new_id()
         on_disk = config.layer == "disk"
-        entry = ContainerEntry(
+        directory = session.stores.layout.container(container_id) if on_disk else None
+        make = _detached_entry if config.lifetime == "detached" else ContainerEntry
+        entry = make(
             session=session,
             id=container_id,
             name=config.name or new_name(container_id),
             image_id=str(image.id),
             image_name=image.references[0] if image.references else str(image.id),
             config=config,
-            layers=Layers(
-                lowers=image.lowers,
-                directory=session.stores.layout.container(container_id) if on_disk else None,
-            ),
+            layers=Layers(lowers=image.lowers, directory=directory),
         )
         try:
             session.add(entry)
@@ -58,6 +60,12 @@ def _enter(session: Session, image: ImageRecord, config: ContainerConfig) -> Con
                 raise
             continue
         return entry
+
+
+def _detached_entry(**values: Any) -> ContainerEntry:
+    names = ("id", "name", "image_id", "image_name", "config")
+    record = DetachedRecord(**{name: values[name] for name in names}, created_at=time.time())
+    return DetachedEntry(**values, record=record, created_at=record.created_at)
 
 
 def create(
@@ -91,8 +99,8 @@ def _make(entry: ContainerEntry, *, starts_now: bool) -> ContainerEntry:
     try:
         if directory is not None:
             _make_layer(session, entry.id)
-        if entry.is_detached:
-            entry.write_record()
+        if isinstance(entry, DetachedEntry):
+            entry.create_record()
             os.unlink(f"{directory}/engine")
         elif not starts_now:
             entry.write_record()

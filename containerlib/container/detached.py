@@ -1,26 +1,45 @@
 """Containers that outlive their maker: a lasting record each, from which any process finds them again.
 
-The record lies beside the container's layer. Nothing but `remove` takes it away.
+The record lies beside the container's layer. Nothing but `remove` takes it away. Who changes it
+holds its lock.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from attrs import asdict, frozen
 
 from containerlib._util import strict_json
 from containerlib._util.atomic_file import write_atomic
+from containerlib.container.config_document import config_document, parse_config
 from containerlib.errors import InvalidInputError, StoreCorrupted
-from containerlib.runtime.adopted import ProcessIdentity
+from containerlib.runtime.identity import ProcessIdentity
+from containerlib.runtime.usage import ExitStatus, Usage
 
 if TYPE_CHECKING:
+    from containerlib.runtime.config import ContainerConfig
     from containerlib.store.layout import Layout
 
-__all__ = ["DetachedRecord", "list_detached", "read_record", "write_record"]
+__all__ = ["DetachedRecord", "Run", "list_detached", "read_record", "record_path", "write_record"]
 
-_LIMIT = 4 << 20
+_LIMIT = 16 << 20
+
+
+@frozen(kw_only=True)
+class Run:
+    """One start of a container, and how it ended.
+
+    Attributes:
+        supervisor: The parent of its first process.
+        generation: What the supervisor says has a greater one.
+        cgroup_paths: Where its control groups were made.
+    """
+
+    supervisor: ProcessIdentity
+    generation: int
+    cgroup_paths: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -28,40 +47,75 @@ class DetachedRecord:
     """What is known of a detached container without the process that made it.
 
     Attributes:
-        process: Its first process, once it was started.
-        supervisor: That process's parent.
-        cgroup_paths: Directories to remove when it has ended.
+        run: The last start that was begun.
+        ended_generation: Of which generation of the supervisor's word `exit_status` is.
+        exit_status: How the last run ended that anybody has looked at.
+        finished_at: When that was, in seconds since the epoch.
     """
 
     id: str
     name: str
     image_id: str
     image_name: str
-    args: tuple[str, ...]
-    labels: dict[str, str]
-    stop_signal: int
-    stop_timeout_s: float
+    config: ContainerConfig
     created_at: float
-    remove: bool = False
-    process: ProcessIdentity | None = None
-    supervisor: ProcessIdentity | None = None
-    cgroup_paths: tuple[str, ...] = ()
+    run: Run | None = None
+    ended_generation: int = 0
+    exit_status: ExitStatus | None = None
+    finished_at: float | None = None
 
 
-def _path(layout: Layout, container_id: str) -> str:
+def record_path(layout: Layout, container_id: str) -> str:
+    """The file with the record of a container."""
     return f"{layout.container(container_id)}/record.json"
 
 
-def write_record(layout: Layout, record: DetachedRecord) -> None:
-    """Write the record; it is whole or as before at any time."""
-    write_atomic(_path(layout, record.id), strict_json.dumps(asdict(record)), durable=True)
+def write_record(layout: Layout, record: DetachedRecord, *, durable: bool = False) -> None:
+    """Write the record; it is whole or as before at any time.
+
+    Args:
+        layout: The store.
+        record: The record.
+        durable: Whether it must survive a power loss once this returns.
+    """
+    document = asdict(record, recurse=True) | {"config": config_document(record.config), "format": 1}
+    write_atomic(record_path(layout, record.id), strict_json.dumps(document), durable=durable)
 
 
-def _identity(value: object) -> ProcessIdentity | None:
+def _run(value: Any) -> Run | None:
     if value is None:
         return None
-    fields = cast("dict[str, object]", value)
-    return ProcessIdentity(int(str(fields["pid"])), int(str(fields["start_ticks"])), str(fields["boot_id"]))
+    supervisor = value["supervisor"]
+    return Run(
+        supervisor=ProcessIdentity(
+            int(supervisor["pid"]), int(supervisor["start_ticks"]), str(supervisor["boot_id"])
+        ),
+        generation=int(value["generation"]),
+        cgroup_paths=tuple(map(str, value["cgroup_paths"])),
+    )
+
+
+def _exit_status(value: Any) -> ExitStatus | None:
+    if value is None:
+        return None
+    return ExitStatus(**{**value, "usage": Usage(**value["usage"])})
+
+
+def _parse(data: dict[str, Any]) -> DetachedRecord:
+    """Raises KeyError, TypeError or ValueError if it is not what `write_record` writes."""
+    finished_at = data["finished_at"]
+    return DetachedRecord(
+        id=str(data["id"]),
+        name=str(data["name"]),
+        image_id=str(data["image_id"]),
+        image_name=str(data["image_name"]),
+        config=parse_config(data["config"]),
+        created_at=float(data["created_at"]),
+        run=_run(data["run"]),
+        ended_generation=int(data["ended_generation"]),
+        exit_status=_exit_status(data["exit_status"]),
+        finished_at=None if finished_at is None else float(finished_at),
+    )
 
 
 def read_record(layout: Layout, container_id: str) -> DetachedRecord | None:
@@ -70,26 +124,12 @@ def read_record(layout: Layout, container_id: str) -> DetachedRecord | None:
     Raises:
         StoreCorrupted: It cannot be read as one.
     """
-    path = _path(layout, container_id)
+    path = record_path(layout, container_id)
     try:
         with open(path, "rb") as file:
             data = strict_json.loads_object(file.read(_LIMIT + 1), limit=_LIMIT, what="container record")
-        return DetachedRecord(
-            id=str(data["id"]),
-            name=str(data["name"]),
-            image_id=str(data["image_id"]),
-            image_name=str(data["image_name"]),
-            args=tuple(map(str, cast("list[object]", data["args"]))),
-            labels={key: str(value) for key, value in cast("dict[str, object]", data["labels"]).items()},
-            stop_signal=int(str(data["stop_signal"])),
-            stop_timeout_s=float(str(data["stop_timeout_s"])),
-            created_at=float(str(data["created_at"])),
-            remove=data["remove"] is True,
-            process=_identity(data["process"]),
-            supervisor=_identity(data["supervisor"]),
-            cgroup_paths=tuple(map(str, cast("list[object]", data["cgroup_paths"]))),
-        )
-    except FileNotFoundError:
+        return _parse(cast("dict[str, Any]", data))
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (InvalidInputError, KeyError, TypeError, ValueError) as error:
         raise StoreCorrupted(path, f"is not a container record ({error}); remove its directory") from None
@@ -102,4 +142,4 @@ def list_detached(layout: Layout) -> list[str]:
     except FileNotFoundError:
         return []
     # Other names are those of trees that somebody is removing.
-    return [name for name in names if name.isalnum() and os.path.exists(_path(layout, name))]
+    return [name for name in names if name.isalnum() and os.path.exists(record_path(layout, name))]

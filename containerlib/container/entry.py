@@ -9,21 +9,21 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from containerlib._util import strict_json
 from containerlib._util.remove_tree import remove_at_once, remove_tree
-from containerlib.container.detached import DetachedRecord, read_record, write_record
 from containerlib.container.state import ContainerState
 from containerlib.container.wait import wait
-from containerlib.runtime.adopted import ProcessIdentity
-from containerlib.runtime.process import RunningProcess
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from containerlib.container.session import Session
     from containerlib.container.streams import Streams
-    from containerlib.runtime.adopted import AdoptedProcess
     from containerlib.runtime.config import ContainerConfig
+    from containerlib.runtime.detached import DetachedProcess
+    from containerlib.runtime.process import RunningProcess
     from containerlib.runtime.runner import Layers
     from containerlib.runtime.usage import ExitStatus
 
@@ -42,27 +42,44 @@ class ContainerEntry:
     config: ContainerConfig
     layers: Layers
     state: ContainerState = ContainerState.CREATED
-    process: RunningProcess | AdoptedProcess | None = None
+    process: RunningProcess | DetachedProcess | None = None
     streams: Streams | None = None
     exit_status: ExitStatus | None = None
     created_at: float = field(factory=time.time)
-    is_adopted: bool = False
     lock: threading.RLock = field(factory=threading.RLock)
+
+    @property
+    def is_detached(self) -> bool:
+        """Whether it outlives this process."""
+        return False
 
     @property
     def record_path(self) -> str:
         """The file by which other processes see this container."""
         return f"{self.session.directory}/containers/{self.id}"
 
+    @property
+    def restart_count(self) -> int:
+        """How often its policy has started it again."""
+        return 0
+
+    @contextlib.contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Change it for the length of a block, alone; what others have done to it before is seen."""
+        with self.lock:
+            self.refresh()
+            yield
+
+    def find_layers(self) -> Layers:
+        """Where its root file system comes from."""
+        return self.layers
+
     def write_record(self) -> None:
         """Tell other processes where this container stands.
 
         Not by rename: a reader that meets a half-written record skips it, and a mark that no process holds
-        is not read at all. A detached container's record lasts, and is written whole.
+        is not read at all.
         """
-        if self.is_detached:
-            self._write_lasting_record()
-            return
         document = {
             "id": self.id,
             "name": self.name,
@@ -102,49 +119,17 @@ class ContainerEntry:
         if process is None:
             return
         process.signal(number)
-        # On version 1 a stopped process gets even this signal only when it goes on.
-        if number == signal.SIGKILL and self.state == ContainerState.PAUSED:
-            cgroup = process.cgroup if isinstance(process, RunningProcess) else None
-            if cgroup is not None:
-                with contextlib.suppress(OSError):
-                    cgroup.thaw()
+        if number == signal.SIGKILL:
+            self.thaw()
 
-    @property
-    def is_detached(self) -> bool:
-        """Whether it outlives this process."""
-        return self.config.lifetime == "detached"
-
-    def _write_lasting_record(self) -> None:
-        process = self.process
-        if self.is_adopted or (process is not None and not isinstance(process, RunningProcess)):
-            return
-        pid = None if process is None else process.pid
-        supervision = None if process is None else process.supervision
-        known = read_record(self.session.stores.layout, self.id)
-        record = DetachedRecord(
-            id=self.id,
-            name=self.name,
-            image_id=self.image_id,
-            image_name=self.image_name,
-            args=self.config.args,
-            labels=dict(self.config.labels),
-            stop_signal=self.config.stop_signal,
-            stop_timeout_s=self.config.stop_timeout_s,
-            created_at=self.created_at,
-            remove=self.config.remove,
-        )
-        if process is not None and pid is not None and supervision is not None:
-            identity = ProcessIdentity.of(pid)
-            # If it has ended by now, its number may have been somebody else's already.
-            record = evolve(
-                record,
-                process=identity.ended() if process.has_ended else identity,
-                supervisor=ProcessIdentity.of(supervision.pid),
-                cgroup_paths=supervision.cgroup_directories,
-            )
-        elif known is not None:
-            record = evolve(record, process=known.process, supervisor=known.supervisor)
-        write_record(self.session.stores.layout, record)
+    def thaw(self) -> None:
+        """After SIGKILL: on version 1 a stopped process gets even that only when it goes on."""
+        cgroup = None
+        if self.process is not None and self.state == ContainerState.PAUSED:
+            cgroup = self.process.cgroup
+        if cgroup is not None:
+            with contextlib.suppress(OSError):
+                cgroup.thaw()
 
     def refresh(self) -> ContainerState:
         """The present state; learns of an end that nobody has waited for."""
@@ -167,9 +152,8 @@ class ContainerEntry:
     def discard(self) -> None:
         """Remove everything that belongs to this container. It must not be running."""
         self.state = ContainerState.REMOVED
-        if not self.is_detached:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.record_path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.record_path)
         if self.layers.directory is not None:
             # A record whose layer is half gone would be a container that nobody can use or remove.
             remove_at_once(self.layers.directory)
@@ -179,12 +163,8 @@ class ContainerEntry:
         self.session.drop(self)
 
     def settle_and_remove(self) -> None:
-        """For closing the engine: kill it, learn how it ended, remove it. A detached one stays."""
+        """For closing the engine: kill it, learn how it ended, remove it."""
         process = self.process
-        if self.is_detached:
-            if process is not None:
-                process.abandon()
-            return
         if process is not None and self.state.is_alive:
             self.signal(signal.SIGKILL)
             process.lost()

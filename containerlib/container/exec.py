@@ -11,7 +11,6 @@ from containerlib.container.state import check_state
 from containerlib.container.streams import Streams
 from containerlib.errors import InvalidState, OperationTimeout
 from containerlib.runtime.join import exec_config
-from containerlib.runtime.process import RunningProcess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from containerlib.container.streams import Input, Output
     from containerlib.options import Security
     from containerlib.runtime.cgroup_exec import ExecCgroup
+    from containerlib.runtime.process import RunningProcess
     from containerlib.runtime.usage import ExitStatus
 
 __all__ = ["ExecEntry", "start_exec"]
@@ -108,7 +108,7 @@ def start_exec(
     """Start `command` in a container, and return when it was executed.
 
     Raises:
-        InvalidState: The container is not running, or was started by another process.
+        InvalidState: The container is not running, or its supervisor was killed.
         InvalidOption: A value that no host could honour, or that does not fit the container.
         SpawnError: It was not started; `CommandNotFound` and `CommandNotExecutable` are kinds of it.
     """
@@ -125,11 +125,9 @@ def start_exec(
     )
     check_state("exec in", entry.refresh(), entry.name, "start it first")
     process = entry.process
-    if not isinstance(process, RunningProcess) or process.supervision is not None:
+    if process is None:  # it has ended since
         raise InvalidState(
-            f"container {entry.name!r} is detached: only containers that end with this process can be joined",
-            expected="lifetime=process",
-            actual="lifetime=detached",
+            f"cannot exec in container {entry.name!r}: it has ended", expected="running", actual="exited"
         )
     streams = Streams.open(stdin, stdout, stderr)
     try:

@@ -9,6 +9,7 @@ from containerlib.container.pause import unpause
 from containerlib.container.state import ContainerState, check_state
 from containerlib.container.wait import wait
 from containerlib.errors import OperationTimeout
+from containerlib.runtime.detached import DetachedProcess
 
 if TYPE_CHECKING:
     from containerlib.container.entry import ContainerEntry
@@ -27,7 +28,10 @@ def kill(entry: ContainerEntry, number: int) -> None:
         InvalidState: The container is not running.
     """
     check_state("kill", entry.refresh(), entry.name)
-    entry.signal(number)
+    if number not in {signal.SIGKILL, entry.config.stop_signal} or not _tell_to_stop(entry, number, None):
+        entry.signal(number)
+    elif number == signal.SIGKILL:
+        entry.thaw()
 
 
 def stop(entry: ContainerEntry, *, timeout_s: float) -> ExitStatus | None:
@@ -43,9 +47,24 @@ def stop(entry: ContainerEntry, *, timeout_s: float) -> ExitStatus | None:
         return entry.exit_status
     if entry.state == ContainerState.PAUSED:
         unpause(entry)
-    entry.signal(entry.config.stop_signal)
+    number = entry.config.stop_signal
+    if _tell_to_stop(entry, number, timeout_s):
+        return wait(entry)
+    entry.signal(number)
     try:
         return wait(entry, timeout_s=timeout_s)
     except OperationTimeout:
         entry.signal(signal.SIGKILL)
         return wait(entry)
+
+
+def _tell_to_stop(entry: ContainerEntry, number: int, grace_s: float | None) -> bool:
+    """Have a supervisor send the signal, if there is one: it must know that the end is wanted.
+
+    It also does the rest, if this process ends meanwhile.
+    """
+    control = entry.process.connect() if isinstance(entry.process, DetachedProcess) else None
+    if control is None:
+        return False
+    with control:
+        return control.stop(number, grace_s)

@@ -38,7 +38,7 @@ class ContainerRecord:
         created_at: Seconds since the epoch.
         exit_code: Its exit code, if it has ended and that is known.
         labels: Its labels.
-        engine_id: The engine that it belongs to.
+        engine_id: The engine that it belongs to; empty for a detached one.
     """
 
     id: str

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from containerlib.container.state import ContainerState, check_state
-from containerlib.errors import InvalidState, UnsupportedHost
-from containerlib.runtime.process import RunningProcess
+from containerlib.errors import UnsupportedHost
+from containerlib.runtime.detached import DetachedProcess
 
 if TYPE_CHECKING:
     from containerlib.container.entry import ContainerEntry
@@ -22,13 +22,18 @@ def pause(entry: ContainerEntry) -> None:
     """Stop every process of the container, without its noticing, until `unpause`.
 
     Raises:
-        InvalidState: It is not running, or was started by another process.
+        InvalidState: It is not running.
         UnsupportedHost: The host has no control groups that can do that.
         CgroupError: Some process could not be stopped within 5 seconds; all go on.
     """
-    with entry.lock:
-        check_state("pause", entry.refresh(), entry.name)
-        _cgroup(entry, "pausing a container").freeze()
+    with entry.exclusively():
+        check_state("pause", entry.state, entry.name)
+        _tell(entry, paused=True)
+        try:
+            _cgroup(entry, "pausing a container").freeze()
+        except BaseException:
+            _tell(entry, paused=False)
+            raise
         entry.state = ContainerState.PAUSED
         entry.write_record()
 
@@ -39,9 +44,10 @@ def unpause(entry: ContainerEntry) -> None:
     Raises:
         InvalidState: It is not paused.
     """
-    with entry.lock:
-        check_state("unpause", entry.refresh(), entry.name)
+    with entry.exclusively():
+        check_state("unpause", entry.state, entry.name)
         _cgroup(entry, "pausing a container").thaw()
+        _tell(entry, paused=False)
         entry.state = ContainerState.RUNNING
         entry.write_record()
 
@@ -50,24 +56,27 @@ def update(entry: ContainerEntry, resources: Resources) -> None:
     """Replace the limits of a running container; one that is no longer given is taken away.
 
     Raises:
-        InvalidState: It is not running, or was started by another process.
+        InvalidState: It is not running.
         UnsupportedHost: The host cannot set a limit; nothing was changed.
         CgroupError: The kernel refused a value, such as less memory than is in use; nothing was changed.
     """
-    with entry.lock:
-        check_state("update", entry.refresh(), entry.name, "start it first")
+    with entry.exclusively():
+        check_state("update", entry.state, entry.name, "start it first")
         _cgroup(entry, "limits").update(resources)
         entry.config = evolve(entry.config, resources=resources)
+        entry.write_record()
 
 
 def _cgroup(entry: ContainerEntry, what: str) -> ContainerCgroup:
-    process = entry.process
-    if not isinstance(process, RunningProcess):
-        raise InvalidState(
-            f"container {entry.name!r} was started by another process, which alone can do this",
-            expected="own",
-            actual="adopted",
-        )
-    if process.cgroup is None:
+    cgroup = None if entry.process is None else entry.process.cgroup
+    if cgroup is None:
         raise UnsupportedHost(what, needed="a writable control group hierarchy", found="none")
-    return process.cgroup
+    return cgroup
+
+
+def _tell(entry: ContainerEntry, *, paused: bool) -> None:
+    """A supervisor does not check the health of what stands still."""
+    control = entry.process.connect() if isinstance(entry.process, DetachedProcess) else None
+    if control is not None:
+        with control:
+            control.set_paused(paused=paused)

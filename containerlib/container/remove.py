@@ -6,6 +6,7 @@ import contextlib
 import signal
 from typing import TYPE_CHECKING
 
+from containerlib.container.kill import kill
 from containerlib.container.state import ContainerState, check_state
 from containerlib.container.wait import wait
 from containerlib.errors import InvalidState
@@ -31,12 +32,12 @@ def remove(entry: ContainerEntry, *, force: bool = False) -> None:
         if entry.streams is not None:
             entry.streams.close_outer()
         return
-    if entry.state.is_alive and force and entry.process is not None:
-        entry.signal(signal.SIGKILL)
+    if entry.state.is_alive and force:
         # Whoever else learns of the end first may remove it meanwhile.
         with contextlib.suppress(InvalidState):
+            kill(entry, signal.SIGKILL)
             wait(entry)
-    with entry.lock:
+    with entry.exclusively():
         if entry.state != ContainerState.REMOVED:
             check_state("remove", entry.state, entry.name, "stop it first, or use force=True")
             entry.discard()

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from containerlib._util import file_lock, strict_json
 from containerlib._util.atomic_file import make_directory
 from containerlib._util.remove_tree import remove_tree
-from containerlib.container.adopt import adopt
 from containerlib.container.detached import list_detached, read_record
+from containerlib.container.detached_entry import find_detached
 from containerlib.container.holds import Holds
 from containerlib.container.recovery import recover
+from containerlib.container.state import ContainerState
 from containerlib.errors import ContainerNotFound, EngineClosed, NameInUse, ReadOnlyStore
 from containerlib.runtime.runner import RootKind, Runner
 from containerlib.store.lease import Holder
@@ -176,13 +177,17 @@ class Session:
             for container_id in list_detached(self.stores.layout):
                 if container_id not in self._entries:
                     self._adopt(container_id)
+            for entry in [entry for entry in self._entries.values() if entry.is_detached]:
+                entry.refresh()
             return sorted(self._entries.values(), key=lambda entry: entry.created_at)
 
     def _adopt(self, container_id: str) -> None:
         """Enter a detached container that another process has made."""
         record = read_record(self.stores.layout, container_id)
         if record is not None:
-            self._entries[container_id] = adopt(self, record)
+            entry = find_detached(self, record)
+            if entry.state != ContainerState.REMOVED:
+                self._entries[container_id] = entry
 
     def naming(self, config: ContainerConfig) -> contextlib.AbstractContextManager[None]:
         """For a detached container: nobody else may take a name meanwhile."""

@@ -7,14 +7,18 @@ import signal
 from typing import TYPE_CHECKING
 
 from containerlib._util.remove_tree import remove_tree
+from containerlib.container.detached_entry import DetachedEntry
 from containerlib.container.state import ContainerState, check_state
 from containerlib.container.streams import DEVNULL, Streams
 from containerlib.errors import InvalidState
+from containerlib.runtime.detached_order import make_order
+from containerlib.runtime.detached_start import start_detached
 from containerlib.runtime.process import RunningProcess
 
 if TYPE_CHECKING:
     from containerlib.container.entry import ContainerEntry
     from containerlib.container.streams import Input, Output
+    from containerlib.runtime.runner import Runner
 
 __all__ = ["start", "take_console"]
 
@@ -28,23 +32,6 @@ def _renew_work(entry: ContainerEntry) -> None:
     if directory is not None and os.listdir(f"{directory}/work"):
         remove_tree(f"{directory}/work")
         os.mkdir(f"{directory}/work", 0o700)
-
-
-def _open_streams(entry: ContainerEntry, stdin: Input, stdout: Output, stderr: Output) -> Streams:
-    """The streams; what a detached container would inherit goes into a file beside its layer instead."""
-    if not entry.is_detached:
-        return Streams.open(stdin, stdout, stderr)
-    path = f"{entry.layers.directory}/output.log"
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        return Streams.open(
-            DEVNULL if stdin is None else stdin,
-            fd if stdout is None else stdout,
-            fd if stderr is None else stderr,
-            keep=(fd,),
-        )
-    finally:
-        os.close(fd)
 
 
 def start(
@@ -61,24 +48,21 @@ def start(
         InvalidState: It is running or removed.
         InvalidOption, UnsupportedHost, SpawnError, OperationTimeout: See `Runner.start`.
     """
-    with entry.lock:
-        check_state("start", entry.refresh(), entry.name)
-        if entry.is_adopted:
-            raise InvalidState(
-                f"container {entry.name!r} was made by another process, which alone can start it",
-                expected="own",
-                actual="adopted",
-            )
-        runner = entry.session.enter()
+    runner = entry.session.enter()
+    with entry.exclusively():
+        check_state("start", entry.state, entry.name)
         _renew_work(entry)
-        streams = _open_streams(entry, stdin, stdout, stderr)
+        if isinstance(entry, DetachedEntry):
+            return _start_detached(entry, runner, stdin, stdout, stderr)
+        streams = Streams.open(stdin, stdout, stderr)
         try:
-            entry.process = runner.start(entry.id, entry.config, entry.layers, streams.inner, entry.on_exit)
+            process = runner.start(entry.id, entry.config, entry.layers, streams.inner, entry.on_exit)
         except BaseException:
             streams.close_inner()
             streams.close_outer()
             raise
         streams.close_inner()
+        entry.process = process
         entry.streams = streams
         entry.exit_status = None
         entry.state = ContainerState.RUNNING
@@ -86,10 +70,45 @@ def start(
         entry.write_record()
     except OSError:
         # A container that other processes cannot see is not what was asked for.
-        entry.process.signal(signal.SIGKILL)
-        entry.process.wait()
+        process.signal(signal.SIGKILL)
+        process.wait()
         streams.close_outer()
         raise
+    return streams
+
+
+def _start_detached(
+    entry: DetachedEntry, runner: Runner, stdin: Input, stdout: Output, stderr: Output
+) -> Streams:
+    """Start it below a supervisor of its own, which reads what would be inherited."""
+    config = entry.config
+    streams = Streams.open(
+        DEVNULL if stdin is None else stdin,
+        DEVNULL if stdout is None else stdout,
+        DEVNULL if stderr is None else stderr,
+    )
+    try:
+        start_detached(
+            runner,
+            entry.id,
+            config,
+            entry.find_layers(),
+            streams.inner,
+            order=make_order(
+                config,
+                reads_stdout=stdout is None and not config.tty,
+                reads_stderr=stderr is None and not config.tty,
+                keeps_stdin=stdin is None and config.stdin_open and not config.tty,
+            ),
+            begin=entry.begin_run,
+        )
+    except BaseException:
+        streams.close_outer()
+        raise
+    finally:
+        streams.close_inner()
+    entry.streams = streams
+    entry.refresh()
     return streams
 
 
@@ -100,9 +119,8 @@ def take_console(entry: ContainerEntry) -> int:
         InvalidState: It has no terminal, or the terminal was taken already.
     """
     if not isinstance(entry.process, RunningProcess) or not entry.config.tty:
+        remedy = "attach to it" if entry.is_detached and entry.config.tty else "start it with tty=True"
         raise InvalidState(
-            f"container {entry.name!r} has no terminal; start it with tty=True",
-            expected="tty",
-            actual="no tty",
+            f"container {entry.name!r} has no terminal here; {remedy}", expected="tty", actual="no tty"
         )
     return entry.process.take_console()

@@ -15,23 +15,31 @@ class ContainerState(StrEnum):
     CREATED = "created"
     RUNNING = "running"
     PAUSED = "paused"
+    RESTARTING = "restarting"
     EXITED = "exited"
     REMOVED = "removed"
 
     @property
     def is_alive(self) -> bool:
-        """Whether there is a process."""
-        return self in {ContainerState.RUNNING, ContainerState.PAUSED}
+        """Whether there is a process, or will be one without anybody's doing."""
+        return self in {ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.RESTARTING}
 
 
 _ALLOWED = {
     "start": (ContainerState.CREATED, ContainerState.EXITED),
     "exec in": (ContainerState.RUNNING,),
-    "kill": (ContainerState.RUNNING, ContainerState.PAUSED),
+    "kill": (ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.RESTARTING),
+    "attach to": (ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.RESTARTING),
     "pause": (ContainerState.RUNNING,),
     "unpause": (ContainerState.PAUSED,),
     "update": (ContainerState.RUNNING, ContainerState.PAUSED),
-    "wait": (ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.EXITED),
+    "wait": (
+        ContainerState.RUNNING,
+        ContainerState.PAUSED,
+        ContainerState.RESTARTING,
+        ContainerState.EXITED,
+    ),
+    "rename": tuple(state for state in ContainerState if state != ContainerState.REMOVED),
     "compare": tuple(state for state in ContainerState if state != ContainerState.REMOVED),
     "remove": (ContainerState.CREATED, ContainerState.EXITED),
 }

@@ -27,7 +27,9 @@ def wait(entry: ContainerEntry, *, timeout_s: float | None = None) -> ExitStatus
         OperationTimeout: It still runs after `timeout_s`.
         InvalidState: It was never started, so it will not end.
     """
-    if entry.exit_status is not None:
+    if entry.is_detached:
+        entry.refresh()
+    if entry.exit_status is not None and not entry.state.is_alive:
         return entry.exit_status
     check_state("wait", entry.state, entry.name, "start it first")
     process = entry.process

@@ -146,6 +146,26 @@ class EngineCgroup:
             raise
         return cgroup
 
+    def reopen(self, container_id: str, resources: Resources) -> ContainerCgroup | None:
+        """Return the control groups of a container that another process has made; `None` if it has none.
+
+        Args:
+            container_id: Name of the directories.
+            resources: The limits in force.
+
+        Cost: a look for each tree.
+        """
+        cgroup = ContainerCgroup(self, container_id, resources)
+        for hierarchy in self._host.hierarchies():
+            if not os.path.isdir(f"{hierarchy.own_path}/{self.name}"):
+                continue
+            with self._lock:
+                branch = self._branch(hierarchy)
+            cgroup.find(Place(branch, branch.fd))
+            if isinstance(branch, BranchV2) and branch.find_default_devices():
+                cgroup.find(Place(branch, branch.default_fd, branch.default_prefix))
+        return cgroup if cgroup.is_any else None
+
     def retry_removals(self) -> int:
         """Try again to remove what was busy. Returns how many directories are still left."""
         with self._lock:
@@ -168,6 +188,14 @@ class EngineCgroup:
             self._deferred.clear()
             self._devices = "unknown"
             return [f"{b.hierarchy.own_path}/{b.name}" for b in branches.values() if not b.close()]
+
+    def release(self) -> None:
+        """Close all descriptors and leave everything as it is: somebody else's containers may be in it."""
+        with self._lock:
+            branches, self._branches = self._branches, {}
+            self._plans.clear()
+            for branch in branches.values():
+                branch.release()
 
     def directories(self) -> tuple[str, ...]:
         """Return the absolute paths of the engine's directories that exist so far."""

@@ -130,6 +130,22 @@ class ContainerCgroup:
             self._by_name[""] = place
             self.cgroup2_fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.fd)
 
+    def find(self, place: Place) -> None:
+        """Take the directory in one place as ours if it is there."""
+        if not os.access(self.container_id, os.F_OK, dir_fd=place.fd):
+            return
+        names = place.branch.hierarchy.names
+        if "freezer" in names:
+            self._freezer = place
+        self._places.append(place)
+        for each in (*names, "") if place.branch.version == 2 else names:  # noqa: PLR2004 - of cgroups
+            self._by_name[each] = place
+
+    @property
+    def is_any(self) -> bool:
+        """Whether there is a directory at all."""
+        return bool(self._places)
+
     def paths(self) -> dict[str, str]:
         """Return the path in each tree, as /proc/<pid>/cgroup of a process in the container shows it.
 
@@ -216,6 +232,16 @@ class ContainerCgroup:
                 controller="freezer",
                 path=self._path(unified or self._places[0], ""),
             )
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it was stopped by `freeze`."""
+        unified = self._by_name.get("")
+        if unified is not None:
+            return (self._read(unified, "cgroup.freeze") or "").strip() == "1"
+        return self._freezer is not None and (self._read(self._freezer, "freezer.state") or "").startswith(
+            "FR"
+        )
 
     def thaw(self) -> None:
         """Let a frozen container go on. Not frozen is not an error."""

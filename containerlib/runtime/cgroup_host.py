@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from attrs import evolve, field, frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["CgroupHost", "Controller", "Disk", "Hierarchy", "Mode"]
 
@@ -156,16 +156,38 @@ class CgroupHost:
                 controllers |= {n: Controller(n, hierarchy, hierarchy.problem) for n in hierarchy.names}
         return cls(_choose_mode(controllers, unified), controllers, unified)
 
+    def moved(self, paths: Sequence[str]) -> CgroupHost:
+        """Return the same host as a process sees it that has made these directories below its own cgroups.
+
+        Trees without one of `paths` are left out.
+        """
+        places: dict[Hierarchy, Hierarchy] = {}
+        for path in paths:
+            fitting = [h for h in self._all() if f"{path}/".startswith(f"{h.mount_point.rstrip('/')}/")]
+            if fitting:
+                hierarchy = max(fitting, key=lambda h: len(h.mount_point))
+                places[hierarchy] = evolve(hierarchy, own_path=os.path.dirname(path), problem=None)
+        return CgroupHost(
+            self.mode,
+            {
+                name: evolve(found, hierarchy=places[found.hierarchy])
+                for name, found in self.controllers.items()
+                if found.hierarchy in places
+            },
+            None if self.unified is None else places.get(self.unified),
+        )
+
+    def _all(self) -> list[Hierarchy]:
+        seen = [c.hierarchy for c in self.controllers.values()]
+        return [*seen, self.unified] if self.unified is not None else seen
+
     def find(self, *names: str) -> Controller | None:
         """Return the first of these controllers that the host has, usable or not."""
         return next((self.controllers[name] for name in names if name in self.controllers), None)
 
     def hierarchies(self) -> Iterator[Hierarchy]:
         """Yield every usable tree once."""
-        seen = [c.hierarchy for c in self.controllers.values()]
-        if self.unified is not None:
-            seen.append(self.unified)
-        yield from (h for h in dict.fromkeys(seen) if h.problem is None)
+        yield from (h for h in dict.fromkeys(self._all()) if h.problem is None)
 
 
 def _read_proc(name: str) -> str:

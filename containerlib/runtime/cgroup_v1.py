@@ -64,13 +64,17 @@ class BranchV1:
         assert self._default_fd is not None  # noqa: S101 (prepare_default_devices came first)
         return os.open("tasks", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._default_fd)
 
+    def release(self) -> None:
+        """Close the descriptors and leave everything as it is."""
+        for fd in (self._default_fd, self.fd, self._own_fd):
+            if fd is not None and fd >= 0:
+                os.close(fd)
+        self._default_fd, self.fd, self._own_fd = None, -1, -1
+
     def close(self) -> bool:
         """Remove the directory if no container is left in it, and forget it. Returns whether it is gone."""
         own_fd, self._own_fd = self._own_fd, -1
-        for fd in (self._default_fd, self.fd):
-            if fd is not None and fd >= 0:
-                os.close(fd)
-        self._default_fd, self.fd = None, -1
+        self.release()
         if own_fd < 0:
             return True
         try:

@@ -76,12 +76,23 @@ class BranchV2:
             raise
         self.default_fd, self.default_prefix = fd, f"{DEFAULT_NAME}/"
 
+    def find_default_devices(self) -> bool:
+        """Take over the child that `prepare_default_devices` has made in another process, if there is one."""
+        if self.default_fd == self.fd and os.access(DEFAULT_NAME, os.F_OK, dir_fd=self.fd):
+            self.default_fd = open_directory(DEFAULT_NAME, dir_fd=self.fd)
+            self.default_prefix = f"{DEFAULT_NAME}/"
+        return self.default_fd != self.fd
+
+    def release(self) -> None:
+        """Close the descriptors and leave everything as it is."""
+        for fd in {self.fd, self.default_fd, self._own_fd} - {-1}:
+            os.close(fd)
+        self.fd = self.default_fd = self._own_fd = -1
+
     def close(self) -> bool:
         """Remove the directory if no container is left in it, and forget it. Returns whether it is gone."""
         own_fd, self._own_fd = self._own_fd, -1
-        for fd in {self.fd, self.default_fd} - {-1}:
-            os.close(fd)
-        self.fd = self.default_fd = -1
+        self.release()
         if own_fd < 0:
             return True
         try:

@@ -15,7 +15,15 @@ from attrs import evolve, field, frozen
 
 from containerlib.errors import InvalidOption
 from containerlib.oci.image_config import DEFAULT_PATH
-from containerlib.options import Device, Mount, Resources, Rlimit, Security
+from containerlib.options import (
+    Device,
+    HealthCheck,
+    Mount,
+    Resources,
+    RestartPolicy,
+    Rlimit,
+    Security,
+)
 from containerlib.runtime.defaults import SHM_SIZE_BYTES, STOP_TIMEOUT_S
 from containerlib.runtime.signals import parse_signal
 from containerlib.runtime.user import UserRequest, parse_user
@@ -25,7 +33,7 @@ if TYPE_CHECKING:
 
     from containerlib.oci.image_config import Config
 
-__all__ = ["ContainerConfig", "merge", "parse_env"]
+__all__ = ["ContainerConfig", "check_names", "merge", "parse_env"]
 
 _HOSTNAME = re.compile(
     r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?)*"
@@ -39,6 +47,7 @@ _PAGE_BYTES = 4096
 # Shared, because values that are the same object are quick to look up.
 _DEFAULT_RESOURCES = Resources()
 _DEFAULT_SECURITY = Security()
+_NO_RESTART = RestartPolicy()
 
 
 @frozen(kw_only=True)
@@ -71,6 +80,9 @@ class ContainerConfig:
     lifetime: Literal["process", "detached"] = "process"
     remove: bool = False
     layer: Literal["memory", "disk"] = "disk"
+    restart: RestartPolicy = _NO_RESTART
+    health: HealthCheck | None = None
+    stdin_open: bool = False
     fault: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
@@ -146,7 +158,8 @@ def _workdir(image: Config, workdir: str | None) -> str:
     return path
 
 
-def _check_names(name: str | None, hostname: str | None, domainname: str | None) -> None:
+def check_names(name: str | None, hostname: str | None, domainname: str | None) -> None:
+    """Raises InvalidOption if one of them is no such name."""
     if name is not None and not _NAME.fullmatch(name):
         raise InvalidOption("name", name, "use letters, digits, '_', '.', '-'; begin with a letter or digit")
     for option, value in (("hostname", hostname), ("domainname", domainname)):
@@ -162,8 +175,18 @@ def _check_network(network: str) -> None:
 def _check_lifetime(lifetime: str, rest: Mapping[str, Any]) -> None:
     if lifetime not in {"process", "detached"}:
         raise InvalidOption("lifetime", lifetime, "give 'process' (it ends with this process) or 'detached'")
-    if lifetime == "detached" and (rest.get("layer") == "memory" or rest.get("tty")):
-        raise InvalidOption("lifetime", lifetime, "such a container has its layer on disk, and no terminal")
+    if lifetime == "detached" and rest.get("layer") == "memory":
+        raise InvalidOption("lifetime", lifetime, "such a container has its layer on disk")
+    restart = rest.get("restart", _NO_RESTART)
+    for option, is_given in (
+        ("restart", restart.name != "no"),
+        ("health", rest.get("health") is not None),
+        ("stdin_open", rest.get("stdin_open", False)),
+    ):
+        if is_given and lifetime != "detached":
+            raise InvalidOption(option, rest[option], "only what is detached has that: lifetime='detached'")
+    if restart.name != "no" and rest.get("remove"):
+        raise InvalidOption("restart", restart.name, "what is removed at its end is not started again")
 
 
 def _check_texts(**options: object) -> None:
@@ -200,6 +223,7 @@ _CHECKS: dict[str, _Check] = {
     "tty": _BOOLEAN,
     "init": _BOOLEAN,
     "remove": _BOOLEAN,
+    "stdin_open": _BOOLEAN,
     "resources": (lambda value: isinstance(value, Resources), "give a Resources object"),
     "security": (lambda value: isinstance(value, Security), "give a Security object"),
     "shm_size_bytes": (
@@ -211,6 +235,8 @@ _CHECKS: dict[str, _Check] = {
         lambda value: isinstance(value, (int, float)) and value >= 0,
         "give 0 or more seconds",
     ),
+    "restart": (lambda value: isinstance(value, RestartPolicy), "give a RestartPolicy object"),
+    "health": (lambda value: value is None or isinstance(value, HealthCheck), "give a HealthCheck object"),
     "layer": (lambda value: value in ("memory", "disk"), "give 'memory' or 'disk'"),
 }
 
@@ -262,7 +288,7 @@ def merge(
         InvalidOption: A value that no host could honour; nothing was changed.
     """
     _check_texts(workdir=workdir, user=user, name=name, hostname=hostname, domainname=domainname)
-    _check_names(name, hostname, domainname)
+    check_names(name, hostname, domainname)
     _check_kinds("devices", Device, devices)
     _check_kinds("rlimits", Rlimit, rlimits)
     _check_kinds("group_add", str, group_add)

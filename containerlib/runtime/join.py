@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import stat
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from containerlib.options import Security
     from containerlib.runtime.config import ContainerConfig
+    from containerlib.runtime.detached import DetachedProcess
     from containerlib.runtime.process import RunningProcess
     from containerlib.runtime.user import ResolvedUser
 
@@ -82,7 +82,7 @@ def _check_text(argument: object) -> None:
 
 
 @contextlib.contextmanager
-def namespaces(process: RunningProcess, name: str) -> Iterator[list[int]]:
+def namespaces(process: RunningProcess | DetachedProcess, name: str) -> Iterator[list[int]]:
     """Descriptors of the namespaces of a container, the mount namespace last.
 
     Raises:
@@ -90,44 +90,44 @@ def namespaces(process: RunningProcess, name: str) -> Iterator[list[int]]:
     """
     with contextlib.ExitStack() as opened:
         fds = []
+        pid = process.pid
         for kind in _KINDS:
-            fd = _open_of(process, f"ns/{kind}", os.O_RDONLY, name)
+            fd = _open_of(pid, f"ns/{kind}", os.O_RDONLY, name)
             opened.callback(os.close, fd)
             fds.append(fd)
-        _check_alive(process, name)
+        _check_alive(process, pid, name)
         yield fds
 
 
-def joined_user(process: RunningProcess, config: ContainerConfig, name: str) -> ResolvedUser:
+def joined_user(
+    process: RunningProcess | DetachedProcess, config: ContainerConfig, name: str
+) -> ResolvedUser:
     """Look up the user in the container's files as they are now.
 
     Raises:
         InvalidOption: There is no such user.
         InvalidState: The container has ended.
     """
-    root_fd = _open_of(process, "root", os.O_PATH | os.O_DIRECTORY, name)
+    pid = process.pid
+    root_fd = _open_of(pid, "root", os.O_PATH | os.O_DIRECTORY, name)
     try:
-        _check_alive(process, name)
+        _check_alive(process, pid, name)
         passwd, group = _account_file(root_fd, "/etc/passwd"), _account_file(root_fd, "/etc/group")
     finally:
         os.close(root_fd)
     return resolve_user(config.user, passwd=passwd, group=group, group_add=config.group_add)
 
 
-def _open_of(process: RunningProcess, path: str, flags: int, name: str) -> int:
+def _open_of(pid: int | None, path: str, flags: int, name: str) -> int:
     try:
-        return os.open(f"/proc/{process.pid or 0}/{path}", flags | os.O_CLOEXEC)
+        return os.open(f"/proc/{pid or 0}/{path}", flags | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError):
         raise _ended(name) from None
 
 
-def _check_alive(process: RunningProcess, name: str) -> None:
+def _check_alive(process: RunningProcess | DetachedProcess, pid: int | None, name: str) -> None:
     """What was opened by number belongs to the container only if that had its number until now."""
-    pidfd = process.pidfd
-    poller = select.poll()
-    if pidfd >= 0:
-        poller.register(pidfd, select.POLLIN)
-    if pidfd < 0 or poller.poll(0):
+    if pid is None or process.pid != pid or not process.is_alive:
         raise _ended(name)
 
 

@@ -12,9 +12,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from attrs import frozen
-
 from containerlib.errors import CgroupError, InvalidState
+from containerlib.runtime.identity import is_readable
 from containerlib.runtime.usage import ExitStatus, Usage
 
 if TYPE_CHECKING:
@@ -23,22 +22,7 @@ if TYPE_CHECKING:
     from containerlib._native.channel import Channel, Exit
     from containerlib.runtime.cgroup_container import CgroupUsage, ContainerCgroup
 
-__all__ = ["RunningProcess", "Supervision", "exit_status"]
-
-
-@frozen(kw_only=True)
-class Supervision:
-    """A parent of the container's own, which stays with it.
-
-    Attributes:
-        pid: The parent's process id.
-        cgroup_directories: What was made for this container alone, to be removed after its end.
-        abandon: Gives up what this process holds of them.
-    """
-
-    pid: int
-    cgroup_directories: tuple[str, ...]
-    abandon: Callable[[], object]
+__all__ = ["RunningProcess", "exit_status"]
 
 
 class RunningProcess:
@@ -49,8 +33,6 @@ class RunningProcess:
         channel: Channel,
         cgroup: ContainerCgroup | None,
         on_exit: Callable[[ExitStatus], None],
-        clean_up: Callable[[], object],
-        supervision: Supervision | None = None,
     ) -> None:
         """Take over the channel and the control group.
 
@@ -58,14 +40,10 @@ class RunningProcess:
             channel: From the spawner, started.
             cgroup: The container's control groups; None where the host has none to write.
             on_exit: Called once, by whoever first learns of the end, before anybody is told.
-            clean_up: Called before that, for what was made for this container alone.
-            supervision: Who looks after it, if not the engine's spawner.
         """
         self._channel = channel
         self._cgroup = cgroup
         self._on_exit = on_exit
-        self._clean_up = clean_up
-        self.supervision = supervision
         # A signal handler may call `signal` while this thread is in `_finish`.
         self._lock = threading.RLock()
         self._status: ExitStatus | None = None
@@ -97,6 +75,12 @@ class RunningProcess:
     def pid(self) -> int | None:
         """Process id as this process sees it; None after the end."""
         return None if self._status is not None else _pid_of(self._channel.pidfd)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the first process runs, as the kernel says."""
+        fd = self._channel.pidfd
+        return fd >= 0 and not is_readable(fd, 0)
 
     def take_console(self) -> int:
         """The master side of the container's terminal; the caller owns it from now on."""
@@ -147,7 +131,6 @@ class RunningProcess:
             counted = None if self._cgroup is None else self._cgroup.usage()
             self.finished_at = time.time()
             self._remove_cgroup()
-            self._clean_up()
             self._channel.close()
         status = exit_status(ended, counted)
         # Outside the lock, because the owner has one of its own, under which it calls us.
@@ -180,8 +163,6 @@ class RunningProcess:
 
     def abandon(self) -> None:
         """In a forked child, or when it shall go on without us: give up the descriptors, nothing else."""
-        if self.supervision is not None:
-            self.supervision.abandon()
         for fd in (self._channel.fileno(), self._channel.pidfd):
             if fd >= 0:
                 with contextlib.suppress(OSError):

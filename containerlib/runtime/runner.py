@@ -9,15 +9,20 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from attrs import frozen
 
 from containerlib._native.path import kernel_features
-from containerlib._native.spawn import Spawner, SpawnRequest, Supervisor
+from containerlib._native.spawn import Spawner, SpawnRequest
 from containerlib._util.remove_tree import remove_tree
-from containerlib.errors import InvalidInputError, InvalidOption, SpawnError
+from containerlib.errors import (
+    ContainerlibError,
+    InvalidInputError,
+    InvalidOption,
+    InvalidState,
+    SpawnError,
+)
 from containerlib.runtime import seccomp, spec
 from containerlib.runtime.bind import Binds, open_binds, open_devices
 from containerlib.runtime.cgroup import EngineCgroup
@@ -28,7 +33,7 @@ from containerlib.runtime.files import small_files
 from containerlib.runtime.host import HostFacts
 from containerlib.runtime.join import joined_user, namespaces
 from containerlib.runtime.lower import RootPlan, lower, lower_exec
-from containerlib.runtime.process import RunningProcess, Supervision
+from containerlib.runtime.process import RunningProcess
 from containerlib.runtime.user import resolve_user
 from containerlib.store.view import read_file
 
@@ -37,13 +42,15 @@ if TYPE_CHECKING:
 
     from containerlib._native.channel import Channel
     from containerlib._native.spec import NativeSpec
+    from containerlib.oci.runtime_spec import Spec
     from containerlib.runtime.cgroup_container import ContainerCgroup
     from containerlib.runtime.cgroup_exec import ExecCgroup
     from containerlib.runtime.config import ContainerConfig
+    from containerlib.runtime.detached import DetachedProcess
     from containerlib.runtime.usage import ExitStatus
     from containerlib.runtime.user import ResolvedUser
 
-__all__ = ["Layers", "RootKind", "Runner"]
+__all__ = ["Layers", "Prepared", "RootKind", "Runner"]
 
 RootKind = Literal["auto", "overlay", "copy"]
 
@@ -63,6 +70,29 @@ class Layers:
 
     lowers: tuple[str, ...]
     directory: str | None = None
+
+
+@frozen
+class Prepared:
+    """What a container is started from, and by whom.
+
+    Attributes:
+        container_id: Its id; host name and control groups are named after it.
+        config: What it shall be.
+        layers: Its root file system.
+        stdio: Descriptors of its standard streams.
+        engine_cgroup: Where its control groups are made.
+        staging: Directory over which its root is assembled.
+        spawn: Has the process made, and waits until its command was executed.
+    """
+
+    container_id: str
+    config: ContainerConfig
+    layers: Layers
+    stdio: tuple[int, int, int]
+    engine_cgroup: EngineCgroup
+    staging: str
+    spawn: Callable[[SpawnRequest, NativeSpec, Spec], Channel]
 
 
 class Runner:
@@ -116,25 +146,6 @@ class Runner:
                         os.close(fd)
             return self._spawner, self._cgroup
 
-    def _own_supervisor(self, container_id: str, layers: Layers) -> tuple[Supervisor, EngineCgroup]:
-        """For a container that outlives this process: a parent and control groups of its own."""
-        cgroup = EngineCgroup.create(CgroupHost.probe(), f"detached-{container_id[:16]}")
-        os.makedirs(self._staging, mode=0o700, exist_ok=True)
-        record = os.open(
-            f"{layers.directory}/exit",
-            os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW,
-            0o600,
-        )
-        fds = cgroup.spawner_join_fds()
-        try:
-            return Supervisor(record, fds), cgroup
-        except BaseException:
-            cgroup.close()
-            raise
-        finally:
-            for fd in (record, *fds):
-                os.close(fd)
-
     def _resolve_user(self, config: ContainerConfig, layers: Layers) -> ResolvedUser:
         stack = layers.lowers
         if layers.directory is not None:
@@ -148,7 +159,9 @@ class Runner:
                 self._accounts[stack] = found
         return resolve_user(config.user, passwd=found[0], group=found[1], group_add=config.group_add)
 
-    def _filter(self, config: ContainerConfig, capabilities: frozenset[str]) -> bytes:
+    def filter_of(self, config: ContainerConfig, built: Spec) -> bytes:
+        """The compiled filter of a process; empty for none."""
+        capabilities = built.process.capabilities.bounding
         profile = config.security.seccomp
         if profile == "unconfined":
             return b""
@@ -157,12 +170,12 @@ class Runner:
             return seccomp.load_default(architecture, capabilities)
         return seccomp.compile_profile(profile, capabilities=capabilities, arch=architecture)
 
-    def _root_plan(self, container_id: str, layers: Layers, *, copied: bool) -> RootPlan:
+    def _root_plan(self, container_id: str, layers: Layers, staging: str, *, copied: bool) -> RootPlan:
         if not copied:
             if layers.directory is None:
-                return RootPlan(staging=self._staging, lowers=layers.lowers)
+                return RootPlan(staging=staging, lowers=layers.lowers)
             return RootPlan(
-                staging=self._staging,
+                staging=staging,
                 lowers=layers.lowers,
                 upper=f"{layers.directory}/upper",
                 work=f"{layers.directory}/work",
@@ -173,7 +186,7 @@ class Runner:
         if not os.path.isdir(place):
             os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
             copy_root(layers.lowers, place)
-        return RootPlan(staging=self._staging, copied=place)
+        return RootPlan(staging=staging, copied=place)
 
     def copy_directory(self, container_id: str, layers: Layers) -> str:
         """Where the copied root of a container lies, if it has one."""
@@ -209,84 +222,65 @@ class Runner:
 
         Cost: one message to the spawner, and some 300 system calls of the new process, most of them mounts.
         """
-        has_upper, has_copy = _present_layer(layers)
+        spawner, engine_cgroup = self._ensure_spawner()
+
+        def spawn(request: SpawnRequest, native: NativeSpec, spec: Spec) -> Channel:
+            del spec
+            return self.finish(spawner.spawn(request), native)
+
+        prepared = Prepared(container_id, config, layers, stdio, engine_cgroup, self._staging, spawn)
+        channel, cgroup = self.start_prepared(prepared)
+        return RunningProcess(channel, cgroup, on_exit)
+
+    def start_prepared(self, prepared: Prepared) -> tuple[Channel, ContainerCgroup]:
+        """Start over an overlay, or with a copied root if that is how it was or how it has to be.
+
+        Raises:
+            InvalidOption, UnsupportedHost, SpawnError, OperationTimeout, EngineClosed: See `start`.
+        """
+        config = prepared.config
+        has_upper, has_copy = _present_layer(prepared.layers)
         try:
-            copied = self._root_kind == "copy" or has_copy
-            return self._start(container_id, config, layers, stdio, on_exit, copied=copied)
+            return self._start(prepared, copied=self._root_kind == "copy" or has_copy)
         except SpawnError as error:
             may_copy = self._root_kind == "auto" and not has_upper and not config.fault[0]
             if error.step != "root_create" or not may_copy:
                 raise
-        return self._start(container_id, config, layers, stdio, on_exit, copied=True)
+        return self._start(prepared, copied=True)
 
-    def _start(
-        self,
-        container_id: str,
-        config: ContainerConfig,
-        layers: Layers,
-        stdio: tuple[int, int, int],
-        on_exit: Callable[[ExitStatus], None],
-        *,
-        copied: bool,
-    ) -> RunningProcess:
+    def _start(self, prepared: Prepared, *, copied: bool) -> tuple[Channel, ContainerCgroup]:
+        container_id, config, layers = prepared.container_id, prepared.config, prepared.layers
         hostname = config.hostname or container_id[:12]
         nodes, rules = open_devices(config.devices)
         user = self._resolve_user(config, layers)
         built = spec.build(config, user=user, host=self.host, root="/", hostname=hostname, devices=nodes)
-        program = self._filter(config, built.process.capabilities.bounding)
+        program = self.filter_of(config, built)
         with contextlib.ExitStack() as undo:
             binds = open_binds(config.mounts)
             undo.callback(binds.close)
-            failed = undo.enter_context(contextlib.ExitStack())
-            starter: Spawner | Supervisor
-            clean_up: Callable[[], object] = _nothing
-            if config.lifetime == "detached":
-                starter, engine_cgroup = self._own_supervisor(container_id, layers)
-                clean_up = partial(_end_supervisor, starter, engine_cgroup)
-                failed.callback(clean_up)
-            else:
-                starter, engine_cgroup = self._ensure_spawner()
             native = lower(
                 built,
-                root=self._root_plan(container_id, layers, copied=copied),
+                root=self._root_plan(container_id, layers, prepared.staging, copied=copied),
                 sources=binds.sources,
                 files=small_files(config, hostname),
                 seccomp=program,
                 init=config.init,
                 fault=config.fault,
             )
-            cgroup = engine_cgroup.make(
+            cgroup = prepared.engine_cgroup.make(
                 container_id, config.resources, devices=(*DEFAULT_RULES, *rules) if rules else DEFAULT_RULES
             )
-            failed.callback(_discard, cgroup)
-            channel = self._spawn(starter, native, cgroup, binds, stdio)
-            failed.pop_all()
+            try:
+                with _requested(native, prepared.stdio, cgroup, binds) as request:
+                    channel = prepared.spawn(request, native, built)
+            except BaseException:
+                _discard(cgroup)
+                raise
             cgroup.close()
-            return RunningProcess(channel, cgroup, on_exit, clean_up, _supervision(starter, engine_cgroup))
+            return channel, cgroup
 
-    def _spawn(
-        self,
-        starter: Spawner | Supervisor,
-        native: NativeSpec,
-        cgroup: ContainerCgroup | ExecCgroup | None,
-        binds: Binds,
-        stdio: tuple[int, int, int],
-        namespace_fds: Sequence[int] = (),
-    ) -> Channel:
-        try:
-            with _ways_in(cgroup) as (join_fds, cgroup_fd):
-                channel = starter.spawn(
-                    SpawnRequest(
-                        spec=native,
-                        stdio=stdio,
-                        join_fds=join_fds,
-                        cgroup_fd=cgroup_fd,
-                        mount_fds=binds.fds,
-                        namespace_fds=namespace_fds,
-                    )
-                )
-        except ValueError as error:
-            raise InvalidOption("text", str(error), "no option may hold a NUL character") from None
+    def finish(self, channel: Channel, native: NativeSpec) -> Channel:
+        """Wait until the command was executed."""
         try:
             channel.finish_start(native, self._start_timeout_s)
         except BaseException:
@@ -297,7 +291,7 @@ class Runner:
     def exec(
         self,
         container_id: str,
-        container: RunningProcess,
+        container: RunningProcess | DetachedProcess,
         name: str,
         config: ContainerConfig,
         stdio: tuple[int, int, int],
@@ -323,16 +317,18 @@ class Runner:
 
         Cost: one message to the spawner, and some forty system calls of two new processes.
         """
-        spawner, _ = self._ensure_spawner()
         hostname = config.hostname or container_id[:12]
         user = joined_user(container, config, name)
         built = spec.build(config, user=user, host=self.host, root="/", hostname=hostname)
-        program = self._filter(config, built.process.capabilities.bounding)
-        native = lower_exec(built.process, seccomp=program, fault=config.fault)
-        cgroup = None if container.cgroup is None else container.cgroup.enter_exec(os.urandom(4).hex())
+        native = lower_exec(built.process, seccomp=self.filter_of(config, built), fault=config.fault)
+        groups = container.cgroup
+        cgroup = None if groups is None else groups.enter_exec(os.urandom(4).hex())
         try:
-            with namespaces(container, name) as fds:
-                channel = self._spawn(spawner, native, cgroup, _NO_BINDS, stdio, namespace_fds=fds)
+            with (
+                namespaces(container, name) as fds,
+                _requested(native, stdio, cgroup, _NO_BINDS, fds) as request,
+            ):
+                channel = self.finish(self._join(container, name, request), native)
         except BaseException:
             if cgroup is not None:
                 cgroup.close()
@@ -340,7 +336,21 @@ class Runner:
             raise
         if cgroup is not None:
             cgroup.close()
-        return RunningProcess(channel, None, _ignore_end, _nothing), cgroup
+        return RunningProcess(channel, None, _ignore_end), cgroup
+
+    def _join(self, container: RunningProcess | DetachedProcess, name: str, request: SpawnRequest) -> Channel:
+        """Ask whoever has started the container: nobody else can put a process into it."""
+        if isinstance(container, RunningProcess):
+            return self._ensure_spawner()[0].spawn(request)
+        control = container.connect()
+        if control is None:
+            raise InvalidState(
+                f"cannot exec in container {name!r}: its supervisor was killed; start it again",
+                expected="supervised",
+                actual="alone",
+            )
+        with control:
+            return control.join(request)
 
     def stop(self) -> None:
         """End every container at once. Their ends can still be read; nothing can be started any more."""
@@ -356,6 +366,35 @@ class Runner:
         if cgroup is not None:
             cgroup.retry_removals()
             cgroup.close()
+
+
+@contextlib.contextmanager
+def _requested(
+    native: NativeSpec,
+    stdio: tuple[int, int, int],
+    cgroup: ContainerCgroup | ExecCgroup | None,
+    binds: Binds,
+    namespace_fds: Sequence[int] = (),
+) -> Iterator[SpawnRequest]:
+    """The request for a process, and everything that goes with it, open for the length of a block.
+
+    Raises:
+        InvalidOption: A text holds a NUL character.
+    """
+    try:
+        with _ways_in(cgroup) as (join_fds, cgroup_fd):
+            yield SpawnRequest(
+                spec=native,
+                stdio=stdio,
+                join_fds=join_fds,
+                cgroup_fd=cgroup_fd,
+                mount_fds=binds.fds,
+                namespace_fds=namespace_fds,
+            )
+    except ValueError as error:
+        if isinstance(error, ContainerlibError):
+            raise
+        raise InvalidOption("text", str(error), "no option may hold a NUL character") from None
 
 
 @contextlib.contextmanager
@@ -399,31 +438,6 @@ def _account_file(stack: Sequence[str], path: str) -> bytes | None:
 def _ignore_end(status: ExitStatus) -> None:
     """Who waits for a process in a container learns of its end from the process itself."""
     del status
-
-
-def _nothing() -> None:
-    """What has to be cleaned up after a container of the spawner."""
-
-
-def _supervision(starter: Spawner | Supervisor, cgroup: EngineCgroup) -> Supervision | None:
-    if isinstance(starter, Spawner):
-        return None
-    return Supervision(
-        pid=starter.pid,
-        cgroup_directories=cgroup.directories(),
-        abandon=partial(_abandon_supervisor, starter, cgroup),
-    )
-
-
-def _end_supervisor(supervisor: Supervisor, cgroup: EngineCgroup) -> None:
-    supervisor.wait()
-    _abandon_supervisor(supervisor, cgroup)
-
-
-def _abandon_supervisor(supervisor: Supervisor, cgroup: EngineCgroup) -> None:
-    supervisor.close()
-    # Directories in which something runs stay.
-    cgroup.close()
 
 
 def _discard(cgroup: ContainerCgroup) -> None:

@@ -91,14 +91,14 @@ def test_the_end_is_noticed_without_waiting(shared_engine: Engine, image: Image)
 @pytest.mark.parametrize(
     ("state", "verb", "expected"),
     [
-        ("created", "kill", "running or paused"),
-        ("created", "wait", "running or paused or exited"),
+        ("created", "kill", "running or paused or restarting"),
+        ("created", "wait", "running or paused or restarting or exited"),
         ("running", "start", "created or exited"),
         ("running", "remove", "created or exited"),
-        ("exited", "kill", "running or paused"),
+        ("exited", "kill", "running or paused or restarting"),
         ("removed", "start", "created or exited"),
-        ("removed", "kill", "running or paused"),
-        ("removed_unused", "wait", "running or paused or exited"),
+        ("removed", "kill", "running or paused or restarting"),
+        ("removed_unused", "wait", "running or paused or restarting or exited"),
     ],
 )
 def test_verb_in_the_wrong_state(

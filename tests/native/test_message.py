@@ -219,7 +219,7 @@ def send(spawner: Spawner, message: bytes, more: Sequence[int], *, spec_fd: int 
     if spec_fd is None:
         os.write(fd, message)
     fds = [fd, theirs, error_theirs, null, null, null, *more]
-    assert lib.ctr_send(spawner._control, fds, len(fds)) == 0
+    assert lib.ctr_send(spawner._control, bytes(4), 4, fds, len(fds)) == 0
     for each in (theirs, error_theirs, null, fd):
         os.close(each)
     return Channel(ours, error_ours)

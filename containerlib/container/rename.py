@@ -1,0 +1,35 @@
+"""Giving a container another name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from containerlib.container.state import check_state
+from containerlib.errors import NameInUse
+from containerlib.runtime.config import check_names
+
+if TYPE_CHECKING:
+    from containerlib.container.entry import ContainerEntry
+
+__all__ = ["rename"]
+
+
+def rename(entry: ContainerEntry, name: str) -> None:
+    """Give it another name; its own is no error.
+
+    Raises:
+        InvalidOption: It is no name.
+        NameInUse: Another container has it.
+        InvalidState: The container was removed.
+    """
+    check_names(name, None, None)
+    config = evolve(entry.config, name=name)
+    with entry.session.naming(config), entry.exclusively():
+        check_state("rename", entry.state, entry.name)
+        if any(other.name == name and other is not entry for other in entry.session.entries()):
+            raise NameInUse(f"container name {name!r} is in use; remove that container or choose another")
+        entry.name = name
+        entry.config = evolve(entry.config, name=name)
+        entry.write_record()
