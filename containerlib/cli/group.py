@@ -16,28 +16,40 @@ if TYPE_CHECKING:
 __all__ = ["place_of", "run_group"]
 
 _COMMANDS = {
+    "diff": "containerlib.cli.containers:diff",
     "doctor": "containerlib.cli.doctor:doctor",
+    "exec": "containerlib.cli.containers:exec_",
     "export": "containerlib.cli.export:export",
     "history": "containerlib.cli.history:history",
     "image": "containerlib.cli.image:image",
     "images": "containerlib.cli.images:images",
     "import": "containerlib.cli.archives:import_",
     "inspect": "containerlib.cli.inspect:inspect",
+    "kill": "containerlib.cli.containers:kill",
     "load": "containerlib.cli.archives:load",
     "lock": "containerlib.cli.lock:lock",
     "login": "containerlib.cli.login:login",
     "logout": "containerlib.cli.login:logout",
+    "logs": "containerlib.cli.containers:logs",
+    "pause": "containerlib.cli.containers:pause",
     "prune": "containerlib.cli.prune:prune",
     "ps": "containerlib.cli.ps:ps",
     "pull": "containerlib.cli.pull:pull",
     "push": "containerlib.cli.push:push",
     "registry": "containerlib.cli.registry:registry",
+    "rename": "containerlib.cli.containers:rename",
+    "restart": "containerlib.cli.containers:restart",
+    "rm": "containerlib.cli.containers:rm",
     "rmi": "containerlib.cli.images:remove",
     "run": "containerlib.cli.run:run",
     "save": "containerlib.cli.archives:save",
+    "start": "containerlib.cli.containers:start",
+    "stop": "containerlib.cli.containers:stop",
     "system": "containerlib.cli.system:system",
     "tag": "containerlib.cli.images:tag",
+    "unpause": "containerlib.cli.containers:unpause",
     "version": "containerlib.cli.version:version",
+    "wait": "containerlib.cli.containers:wait",
 }
 _PROGRAM = "containerlib"
 _USAGE_ERROR = 125
@@ -72,7 +84,7 @@ def _set_environment(*, offline: bool, lock_file: str | None, locked: bool) -> N
 _group = _MainGroup(
     _COMMANDS,
     name=_PROGRAM,
-    help="Containers without a daemon: each belongs to the command that runs it, and ends with it.",
+    help="Containers without a daemon: each ends with the command that runs it, or is detached from it.",
     epilog="Images and state are below CONTAINERLIB_ROOT and CONTAINERLIB_RUN_ROOT, if these are set.",
     params=[
         click.Option(

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from containerlib.options import UNLIMITED, Device, Mount, Rlimit
+from containerlib.errors import InvalidOption
+from containerlib.options import UNLIMITED, Device, Mount, RestartPolicy, Rlimit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,12 +20,14 @@ __all__ = [
     "merge_env",
     "parse_cpus",
     "parse_device",
+    "parse_duration",
     "parse_env",
     "parse_label",
     "parse_memory",
     "parse_mount",
     "parse_number",
     "parse_pids",
+    "parse_restart",
     "parse_seconds",
     "parse_security",
     "parse_size",
@@ -113,6 +116,30 @@ def parse_seconds(text: str) -> float:
 def parse_wait(text: str) -> float:
     """A time in seconds, which may be 0."""
     return _parse_decimal(text, "write a number of seconds such as 2.5")
+
+
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+
+
+def parse_duration(text: str) -> float:
+    """A time such as ``1m30s`` or ``500ms``, in seconds."""
+    found = _DURATION.fullmatch(text)
+    if found is None or not text:
+        raise ValueError("write a time such as 30s, 1m30s or 500ms")
+    return sum(
+        float(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1, 0.001), strict=True)
+    )
+
+
+def parse_restart(text: str) -> RestartPolicy:
+    """``no``, ``on-failure``, ``on-failure:3``, ``always`` or ``unless-stopped``."""
+    name, colon, most = text.partition(":")
+    if colon and (name != "on-failure" or not most.isdigit()):
+        raise ValueError("only on-failure has a number, as in on-failure:3")
+    try:
+        return RestartPolicy(name=cast("Any", name), max_retries=int(most or 0))
+    except InvalidOption:
+        raise ValueError("give no, on-failure[:N], always or unless-stopped") from None
 
 
 def _parse_decimal(text: str, reason: str) -> float:

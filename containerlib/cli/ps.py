@@ -10,11 +10,11 @@ import click
 
 from containerlib.api.engine import Engine
 from containerlib.cli.output import FORMAT_OPTION, QUIET_OPTION, human_age, print_json, print_table, short_id
-from containerlib.container.listing import list_records
+from containerlib.container.listing import ContainerRecord, list_records
 from containerlib.store.layout import Layout
 
 if TYPE_CHECKING:
-    from containerlib.container.listing import ContainerRecord
+    from containerlib.api.container import Container
 
 __all__ = ["ps"]
 
@@ -25,6 +25,9 @@ _COMMAND_WIDTH = 40
 def _ps(*, all_states: bool, style: str, quiet: bool) -> None:
     with Engine() as engine:
         records = list_records(Layout(engine.root, engine.run_root))
+        # An engine that has just been opened has no others.
+        records += map(_detached, engine.containers.list())
+        records.sort(key=lambda record: (record.created_at, record.id))
     shown = [record for record in reversed(records) if all_states or record.state.is_alive]
     if quiet:
         print("".join(f"{short_id(record.id)}\n" for record in shown), end="")
@@ -33,6 +36,21 @@ def _ps(*, all_states: bool, style: str, quiet: bool) -> None:
             print_json(attrs.asdict(record))
     else:
         print_table(_HEADER, [_row(record) for record in shown])
+
+
+def _detached(container: Container) -> ContainerRecord:
+    entry, status = container.entry, container.exit_status
+    return ContainerRecord(
+        id=entry.id,
+        name=entry.name,
+        image=entry.image_name,
+        command=entry.config.args,
+        state=entry.state,
+        created_at=int(entry.created_at),
+        exit_code=None if status is None or entry.state.is_alive else status.exit_code,
+        labels=entry.config.labels,
+        engine_id="",
+    )
 
 
 def _row(record: ContainerRecord) -> tuple[str, ...]:
@@ -54,5 +72,5 @@ ps = click.Command(
         QUIET_OPTION(),
         FORMAT_OPTION(),
     ],
-    help="List the running containers of all processes that use this store.",
+    help="List the running containers of all processes that use this store, and its detached ones.",
 )

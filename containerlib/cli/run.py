@@ -17,7 +17,7 @@ from containerlib.cli.progress import shown_progress
 from containerlib.container.streams import DEVNULL
 from containerlib.errors import EngineClosed, InvalidOption
 from containerlib.image.host import DEFAULT_COMMANDS
-from containerlib.options import Resources, Security
+from containerlib.options import HealthCheck, Resources, Security
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,7 +69,24 @@ def _flag(*names: str, help: str) -> click.Option:  # noqa: A002 - click's name
 _OPTIONS = [
     _flag("-i", "--interactive", help="Pass standard input on; without it, the command reads nothing."),
     _flag("-t", "--tty", help="Give the command a terminal."),
-    _flag("--rm", help="Remove the container at its end, which is what always happens."),
+    _flag("-d", "--detach", help="Leave the container to itself, and print its id."),
+    _flag("--rm", help="Remove the container at its end, which always happens without --detach."),
+    _option(
+        "--restart",
+        parse=parsers.parse_restart,
+        metavar="POLICY",
+        help="With --detach: no, on-failure[:N], always or unless-stopped.",
+    ),
+    _option("--health-cmd", metavar="COMMAND", help="With --detach: ask by this whether it is healthy."),
+    _option("--health-interval", parse=parsers.parse_duration, metavar="TIME", help="Time between checks."),
+    _option("--health-timeout", parse=parsers.parse_duration, metavar="TIME", help="Time for a check."),
+    _option("--health-retries", parse=parsers.parse_number, metavar="N", help="Failures to be unhealthy."),
+    _option(
+        "--health-start-period",
+        parse=parsers.parse_duration,
+        metavar="TIME",
+        help="Time from the start in which failures do not count.",
+    ),
     _option("--name", metavar="NAME", help="Name of the container."),
     _option(
         "-e", "--env", parse=parsers.parse_env, metavar="NAME=VALUE", multiple=True, help="Set a variable."
@@ -247,6 +264,11 @@ _PLAIN = (
 )
 
 
+_DETACHED = (
+    *("restart", "health_cmd", "health_interval", "health_timeout", "health_retries"),
+    "health_start_period",
+)
+
 _UNSET: tuple[object, ...] = (None, (), [])
 
 
@@ -273,7 +295,35 @@ def _run_options(values: Mapping[str, Any]) -> RunOptions:
     if values["entrypoint"] is not None:
         options["entrypoint"] = [values["entrypoint"]] if values["entrypoint"] else []
     # The table above names the fields, so there is nothing that a type checker could follow.
-    return cast("RunOptions", {"layer": "memory", "remove": True, **options})
+    lasting = _detached_options(values) if values["detach"] else {"layer": "memory", "remove": True}
+    return cast("RunOptions", {**lasting, **options})
+
+
+def _detached_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "lifetime": "detached",
+        "remove": values["rm"],
+        "stdin_open": values["interactive"],
+    }
+    if values["restart"] is not None:
+        options["restart"] = values["restart"]
+    if values["health_cmd"] is not None:
+        times = {
+            "interval_s": values["health_interval"],
+            "timeout_s": values["health_timeout"],
+            "retries": values["health_retries"],
+            "start_period_s": values["health_start_period"],
+        }
+        given = {name: value for name, value in times.items() if value is not None}
+        options["health"] = HealthCheck(command=("/bin/sh", "-c", values["health_cmd"]), **given)
+    return options
+
+
+def _run_detached(engine: Engine, values: Mapping[str, Any]) -> int:
+    """Start the container, and leave it to itself."""
+    with _image(engine, values) as (image, command):
+        print(image.run(command, **_run_options(values)).id)
+    return 0
 
 
 def _is_on_host(program: str) -> bool:
@@ -357,7 +407,15 @@ def _by_flag(error: InvalidOption) -> str:
 def _check(values: Mapping[str, Any]) -> None:
     if not values["arguments"]:
         raise click.UsageError("name a command" if values["from_host"] else "name an image")
-    if values["tty"] and values["interactive"] and not os.isatty(0):
+    if values["detach"] and values["timeout_s"] is not None:
+        raise click.UsageError("--timeout needs somebody who waits; leave it out with --detach")
+    given = [name for name in _DETACHED if values[name] is not None]
+    if given and not values["detach"]:
+        raise click.UsageError(f"--{given[0].replace('_', '-')} is for containers that stay; add --detach")
+    health = [name for name in given if name.startswith("health")]
+    if health and "health_cmd" not in health:
+        raise click.UsageError(f"--{health[0].replace('_', '-')} needs --health-cmd")
+    if values["tty"] and values["interactive"] and not values["detach"] and not os.isatty(0):
         raise click.ClickException("the input device is not a TTY")
 
 
@@ -365,6 +423,8 @@ def _run(**values: Any) -> int:
     _check(values)
     try:
         with leaving_on_signals(), Engine() as engine:
+            if values["detach"]:
+                return _run_detached(engine, values)
             status, is_late = _run_to_end(engine, values)
     except InvalidOption as error:
         raise click.UsageError(_by_flag(error), ctx=click.get_current_context()) from None

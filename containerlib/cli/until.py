@@ -15,7 +15,7 @@ _DURATION = re.compile(rf"(?:{_PART.pattern})+")
 _SECONDS = re.compile(r"\d{1,12}(?:\.\d{1,9})?")
 
 
-def parse_until(text: str) -> dt.datetime | dt.timedelta:
+def parse_until(text: str, option: str = "--filter until") -> dt.datetime | dt.timedelta:
     """Read a time as Docker does: ``24h``, ``2026-01-02T15:04:05Z``, ``2026-01-02``, or seconds since 1970.
 
     Raises:
@@ -26,16 +26,16 @@ def parse_until(text: str) -> dt.datetime | dt.timedelta:
         try:
             return dt.timedelta(seconds=seconds)
         except OverflowError:
-            raise click.UsageError(f"--filter until={text!r}: too long") from None
+            raise click.UsageError(f"{option}={text!r}: too long") from None
     if _SECONDS.fullmatch(text):
         try:
             return dt.datetime.fromtimestamp(float(text), dt.UTC)
         except (OverflowError, ValueError, OSError):
-            raise click.UsageError(f"--filter until={text!r}: too late") from None
+            raise click.UsageError(f"{option}={text!r}: too late") from None
     try:
         # Without a zone it is this host's time, as for Docker's client.
         return dt.datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
         raise click.UsageError(
-            f"--filter until={text!r}: give a duration such as 24h, or a time such as 2026-01-02T15:04:05"
+            f"{option}={text!r}: give a duration such as 24h, or a time such as 2026-01-02T15:04:05"
         ) from None

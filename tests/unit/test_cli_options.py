@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from containerlib.cli import options
-from containerlib.options import Device, Mount, Rlimit
+from containerlib.options import Device, Mount, RestartPolicy, Rlimit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +39,13 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "parse_cpus": [("0", None), ("1", 1.0), ("1.5", 1.5), (".5", 0.5)],
     "parse_seconds": [("1", 1.0), ("0.25", 0.25)],
     "parse_wait": [("0", 0.0), ("2.5", 2.5)],
+    "parse_duration": [("30s", 30.0), ("1m30s", 90.0), ("500ms", 0.5), ("1h2m", 3720.0), ("1.5s", 1.5)],
+    "parse_restart": [
+        ("no", RestartPolicy()),
+        ("on-failure", RestartPolicy(name="on-failure")),
+        ("on-failure:3", RestartPolicy(name="on-failure", max_retries=3)),
+        ("unless-stopped", RestartPolicy(name="unless-stopped")),
+    ],
     "parse_mount": [
         ("type=bind,source=/srv,target=/data", Mount.bind("/srv", "/data")),
         ("type=bind,src=/srv,dst=/data,readonly", Mount.bind("/srv", "/data", read_only=True)),
@@ -105,6 +112,8 @@ BAD: dict[str, list[str]] = {
     "parse_cpus": ["", "-1", "nan", "inf", "1e3", "two", "."],
     "parse_seconds": ["0", "-1", "nan", "inf", ""],
     "parse_wait": ["", "-1", "nan"],
+    "parse_duration": ["", "5", "soon", "-1s", "1s1m", "1d"],
+    "parse_restart": ["", "sometimes", "always:3", "on-failure:", "on-failure:x", "on-failure:-1"],
     "parse_mount": [
         "",
         "type=bind",

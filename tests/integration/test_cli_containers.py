@@ -1,0 +1,139 @@
+"""The command line's verbs for containers that stay."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from support.engine import BUSYBOX, busybox_tree
+
+from containerlib.cli.main import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from containerlib import Engine
+
+pytestmark = [pytest.mark.root, pytest.mark.cgroup]
+
+
+@pytest.fixture(autouse=True)
+def box(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have the command line use the engine's store, with the image box:1 in it."""
+    if not BUSYBOX.exists():
+        pytest.skip("busybox is not installed")
+    monkeypatch.setenv("CONTAINERLIB_ROOT", engine.root)
+    monkeypatch.setenv("CONTAINERLIB_RUN_ROOT", engine.run_root)
+    busybox_tree(tmp_path / "tree")
+    engine.images.from_directory(tmp_path / "tree", reference="box:1")
+    yield
+    for container in engine.containers.list():
+        container.remove(force=True)
+
+
+def command(*arguments: str, data: bytes = b"") -> tuple[int, str, str]:
+    """Run the command line in a process of its own; return exit code, standard output and error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "containerlib", *arguments], input=data, capture_output=True, check=False
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def test_a_life(capsys: pytest.CaptureFixture[str]) -> None:
+    """A container is started, looked at, joined, held, renamed, stopped, started again and removed."""
+    script = "trap 'exit 3' TERM; echo out; echo err >&2; while :; do sleep 0.02; done"
+    code, out, err = command("run", "-d", "--name", "web", "box:1", "sh", "-c", script)
+    assert (code, err) == (0, "")
+    identity = out.strip()
+    assert len(identity) == 64
+    assert run(["ps"]) == 0
+    assert "web" in capsys.readouterr().out
+    assert command("exec", "-e", "A=b", "web", "sh", "-c", "echo $A; exit 4") == (4, "b\n", "")
+    assert command("exec", "-i", "web", "cat", data=b"through") == (0, "through", "")
+    assert command("exec", "web", "nowhere")[0] == 127
+    assert run(["pause", "web"]) == run(["unpause", "web"]) == run(["rename", "web", "app"]) == 0
+    assert run(["rm", "app"]) == 1
+    assert "stop it first" in capsys.readouterr().err
+    assert run(["stop", "-t", "10", "app"]) == 0
+    capsys.readouterr()
+    assert run(["wait", "app"]) == 0
+    assert capsys.readouterr().out == "3\n"
+    assert command("logs", "app") == (0, "out\n", "err\n")
+    assert command("logs", "--tail", "x", "app")[0] == 125
+    assert run(["diff", "app"]) == 0
+    assert run(["start", identity[:12]]) == run(["restart", "-t", "10", "app"]) == 0
+    assert run(["kill", "-s", "KILL", "app"]) == run(["wait", "app"]) == 0
+    assert capsys.readouterr().out.endswith("app\n137\n")
+    assert run(["rm", "app"]) == 0
+    assert run(["rm", "app"]) == 1
+
+
+def test_logs_follow() -> None:
+    """`logs -f` ends with the container and has everything, with times when asked."""
+    command("run", "-d", "--name", "web", "box:1", "sh", "-c", "echo a; sleep 0.1; printf b")
+    code, out, _ = command("logs", "-f", "web")
+    assert (code, out) == (0, "a\nb")
+    code, out, _ = command("logs", "-t", "-n", "1", "web")
+    assert out.endswith("Z b")
+
+
+def test_several_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """One that fails does not keep the others from being done."""
+    command("run", "-d", "--name", "one", "box:1", "true")
+    command("run", "-d", "--name", "two", "box:1", "true")
+    assert run(["wait", "one", "two"]) == 0
+    capsys.readouterr()
+    assert run(["rm", "one", "none", "two"]) == 1
+    seen = capsys.readouterr()
+    assert seen.out == "one\ntwo\n"
+    assert "'none'" in seen.err
+
+
+def test_policy_and_health(engine: Engine) -> None:
+    """Docker's options for restarts and health arrive as they are meant."""
+    options = ["--restart", "on-failure:2", "--health-cmd", "true", "--health-interval", "50ms"]
+    assert (
+        command("run", "-d", "--name", "web", *options, "--health-retries", "2", "box:1", "sleep", "60")[0]
+        == 0
+    )
+    container = engine.containers.get("web")
+    container.wait_until("healthy", timeout_s=20)
+    config = container.entry.config
+    assert (config.restart.name, config.restart.max_retries) == ("on-failure", 2)
+    assert config.health is not None
+    assert (config.health.interval_s, config.health.retries) == (0.05, 2)
+
+
+def test_removed_at_its_end(engine: Engine) -> None:
+    """With --rm nothing is left of it."""
+    assert command("run", "-d", "--rm", "--name", "web", "box:1", "true")[0] == 0
+    for container in engine.containers.list():
+        container.wait_until("removed", timeout_s=20)
+    while os.listdir(f"{engine.root}/containers"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--restart", "always", "box:1", "true"], "--detach"),
+        (["--health-cmd", "true", "box:1", "true"], "--detach"),
+        (["-d", "--health-interval", "1s", "box:1", "true"], "--health-cmd"),
+        (["-d", "--timeout", "1", "box:1", "true"], "--timeout"),
+        (["-d", "--restart", "sometimes", "box:1", "true"], "on-failure"),
+        (["-d", "--restart", "always:3", "box:1", "true"], "on-failure:3"),
+        (["-d", "--rm", "--restart", "always", "box:1", "true"], "removed at its end"),
+        (["-d", "--health-cmd", "true", "--health-interval", "soon", "box:1", "true"], "1m30s"),
+    ],
+)
+def test_what_does_not_go_together(
+    engine: Engine, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    """What could not be honoured is refused with the option's name, and nothing is made."""
+    assert run(["run", *arguments]) == 125
+    assert said in capsys.readouterr().err
+    assert engine.containers.list() == []
