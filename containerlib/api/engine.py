@@ -85,6 +85,10 @@ class EngineConfig:
     def __attrs_post_init__(self) -> None:
         if self.root_kind not in {"auto", "overlay", "copy"}:
             raise InvalidOption("root_kind", self.root_kind, "give 'auto', 'overlay' or 'copy'")
+        for option in ("offline", "locked", "image_devices"):
+            value = getattr(self, option)
+            if not isinstance(value, bool):
+                raise InvalidOption(option, value, "give True or False")
         if not self.start_timeout_s > 0:
             raise InvalidOption("start_timeout_s", self.start_timeout_s, "give more than 0 seconds")
         if self.locked and self.lock_file is None:
