@@ -52,6 +52,8 @@ class Container(ContainerFiles, ContainerStreams):
     @property
     def pid(self) -> int | None:
         """Process id of its first process, as this process sees it; None unless it runs."""
+        if self._entry.is_detached:
+            self._entry.refresh()  # another process may have started it
         process = self._entry.process
         return None if process is None else process.pid
 

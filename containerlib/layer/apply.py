@@ -17,6 +17,7 @@ import attrs
 from containerlib._native.unpack import Unpacker
 from containerlib.errors import UnsafePath, UnsupportedHost, UnsupportedLayer
 from containerlib.layer.names import MAX_COMPONENT_BYTES, MAX_PATH_BYTES, shown
+from containerlib.layer.tar_reader import NO_ARCHIVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -166,6 +167,8 @@ def _refusal(report: UnpackReport, limits: ApplyLimits) -> Exception:
         return OSError(report.errno, kernel, name)
     if reason in _UNSAFE:
         return UnsafePath(name, _UNSAFE[reason].format(**values))
+    if reason in {"checksum", "number"} and report.entries == 0:
+        return UnsupportedLayer(f"archive: {NO_ARCHIVE}")
     return UnsupportedLayer(
         f"archive: {_DAMAGED['refused' if reason == 'system' else reason].format(**values)}"
     )

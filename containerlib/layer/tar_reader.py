@@ -19,7 +19,7 @@ from containerlib.layer.names import shown
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["BLOCK_BYTES", "TarEntry", "TarReader"]
+__all__ = ["BLOCK_BYTES", "NO_ARCHIVE", "TarEntry", "TarReader"]
 
 BLOCK_BYTES = 512
 MAX_NAME_BYTES = 4096
@@ -27,6 +27,7 @@ MAX_ID = 2**32 - 2
 _MAX_META_BYTES = 1 << 20
 _COPY_BYTES = 1 << 20
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
+NO_ARCHIVE = "it is none: it does not begin with the header of a tar archive"
 _MAX_MTIME_NS = 2**63 - 1
 
 # name mode uid gid size mtime checksum type linkname magic(with version) uname gname major minor prefix
@@ -90,6 +91,7 @@ class TarReader:
         self._left = 0
         self._padding = 0
         self._numbers: dict[bytes, int] = {}
+        self._is_at_start = True
 
     def __iter__(self) -> Iterator[TarEntry]:
         while (entry := self._next()) is not None:
@@ -135,7 +137,13 @@ class TarReader:
                 _refuse("it goes on behind its end mark")
             return None
         header: tuple[bytes, ...] = _HEADER.unpack(block)
-        self._check_sum(block, header[6])
+        try:
+            self._check_sum(block, header[6])
+        except UnsupportedLayer:
+            if self._is_at_start:
+                _refuse(NO_ARCHIVE)
+            raise
+        self._is_at_start = False
         return header
 
     def _check_sum(self, block: bytes, field: bytes) -> None:

@@ -24,6 +24,7 @@ from support.image_archives import (
     old_docker,
 )
 
+import containerlib as cl
 from containerlib.errors import (
     ContainerlibError,
     DigestMismatch,
@@ -49,6 +50,7 @@ from containerlib.store.stores import Stores
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from containerlib import Engine
 
 pytestmark = pytest.mark.root
 
@@ -249,3 +251,13 @@ def test_pipes_in_a_layout_directory_are_not_waited_for(stores: Stores, tmp_path
     with pytest.raises(UnsafePath, match="not a regular file"):
         load(fresh, f"{tmp_path}/layout")
     assert leftovers(fresh) == []
+
+
+@pytest.mark.parametrize("make", ["load", "from_tar"])
+def test_what_is_no_archive_at_all(engine: Engine, tmp_path: Path, make: str) -> None:
+    """A file of another kind is said to be one, and not to be a damaged archive."""
+    path = tmp_path / "notes.txt"
+    path.write_text("root:x:0:0:root:/root:/bin/sh\n" * 100)
+    with pytest.raises(cl.ContainerlibError, match="does not begin with the header of a tar archive"):
+        getattr(engine.images, make)(path)
+    assert engine.images.list() == []
