@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
     from containerlib.api.image import Image
     from containerlib.api.options import RunOptions
+    from containerlib.api.remote import Remote
     from containerlib.api.result import CompletedRun
     from containerlib.container.health import HealthStatus
     from containerlib.container.session import Session
     from containerlib.container.state import ContainerState
     from containerlib.container.streams import Input, Output
     from containerlib.container.wait_until import Condition
-    from containerlib.options import Resources, Security
+    from containerlib.options import Resources, RestartPolicy, Security
     from containerlib.runtime.usage import ExitStatus
 
 __all__ = ["Container", "Containers"]
@@ -300,15 +301,20 @@ class Container(ContainerFiles, ContainerStreams):
         """
         pause.unpause(self._entry)
 
-    def update(self, resources: Resources) -> None:
-        """Replace its limits while it runs; one that is no longer given is taken away.
+    def update(self, resources: Resources | None = None, *, restart: RestartPolicy | None = None) -> None:
+        """Replace its limits, or its restart policy, while it runs; what is not given stays.
+
+        Args:
+            resources: All limits from now on; one that is no longer given is taken away.
+            restart: The policy of a detached container.
 
         Raises:
-            InvalidState: It is not running, or was started by another process.
+            InvalidState: It is not running, or its supervisor was killed.
+            InvalidOption: It is not detached, or removes itself, and can have no policy.
             UnsupportedHost: The host cannot set a limit; nothing was changed.
             CgroupError: The kernel refused a value, such as less memory than is in use.
         """
-        pause.update(self._entry, resources)
+        pause.update(self._entry, resources, restart)
 
     def remove(self, *, force: bool = False) -> None:
         """Remove it and its layer; `force` kills it first. Removing it again does nothing.
@@ -322,8 +328,9 @@ class Container(ContainerFiles, ContainerStreams):
 class Containers:
     """The containers of an engine."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, remote: Remote) -> None:
         self._session = session
+        self._remote = remote
 
     def create(
         self, image: Image, command: Sequence[str] | None = None, **options: Unpack[RunOptions]
@@ -345,7 +352,8 @@ class Containers:
         self, image: Image, command: Sequence[str] | None, options: RunOptions, *, starts_now: bool
     ) -> Container:
         merged = config.merge(image.record.config.config, command=command, **options)
-        return Container(create.create(self._session, image.record, merged, starts_now=starts_now))
+        entry = create.create(self._session, image.record, merged, starts_now=starts_now)
+        return Container(entry, self._remote)
 
     def run(
         self,
@@ -381,12 +389,12 @@ class Containers:
         Raises:
             ContainerNotFound: There is none, or several.
         """
-        return Container(self._session.find(key))
+        return Container(self._session.find(key), self._remote)
 
     def prune(self) -> list[str]:
         """Remove every container that does not run, and return their ids."""
         removed = []
-        for container in map(Container, self._session.entries()):
+        for container in self.list():
             if container.state in {"created", "exited"}:
                 container.remove()
                 removed.append(container.id)
@@ -394,4 +402,4 @@ class Containers:
 
     def list(self) -> list[Container]:
         """All containers of this engine, oldest first."""
-        return [Container(entry) for entry in self._session.entries()]
+        return [Container(entry, self._remote) for entry in self._session.entries()]

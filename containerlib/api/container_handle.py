@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from containerlib.api.remote import Remote
     from containerlib.container.entry import ContainerEntry
 
 __all__ = ["ContainerHandle"]
@@ -15,8 +16,10 @@ __all__ = ["ContainerHandle"]
 class ContainerHandle:
     """A handle of one container; two are equal if they are of the same container."""
 
-    def __init__(self, entry: ContainerEntry) -> None:
+    def __init__(self, entry: ContainerEntry, remote: Remote) -> None:
+        """Take an entry, and how the images that are made of it reach registries."""
         self._entry = entry
+        self._remote = remote
 
     def __repr__(self) -> str:
         return f"<Container {self.name} {self.id[:12]} {self._entry.refresh()}>"

@@ -196,7 +196,7 @@ class Engine:
     @property
     def containers(self) -> Containers:
         """The containers of this engine."""
-        return Containers(self._session)
+        return Containers(self._session, self._remote)
 
     def registry(self, host: str) -> Registry:
         """The registry at `host`, such as ``localhost:5000`` or ``docker.io``. Contacts nobody.

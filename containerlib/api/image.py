@@ -172,7 +172,7 @@ class Image:
         **options: Unpack[RunOptions],
     ) -> Container:
         """Start a container of this image; see `Containers.run`."""
-        return Containers(self._session).run(
+        return Containers(self._session, self._remote).run(
             self, command, stdin=stdin, stdout=stdout, stderr=stderr, **options
         )
 

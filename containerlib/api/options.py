@@ -53,7 +53,8 @@ class RunOptions(TypedDict, total=False):
             ``"detached"``: it stays until it ends or is killed, and any process finds it again; what it
             would inherit as output goes into its log.
         restart: When it is started again after its end; only for what is detached.
-        health: How it is asked whether it is healthy; only for what is detached.
+        health: How it is asked whether it is healthy; only for what is detached. Its image's check if left
+            out; None for no check.
         stdin_open: Keep standard input open for who attaches; only for what is detached.
     """
 

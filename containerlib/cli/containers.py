@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from containerlib.api.container import Container
 
 __all__ = [
+    "commit",
     "diff",
     "exec_",
     "kill",
@@ -195,4 +196,25 @@ exec_ = click.Command(
         click.Argument(["command"], nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND..."),
     ],
     help="Run a command in a running container.",
+)
+
+
+def _commit(*, name: str, reference: str | None, **values: Any) -> None:
+    with Engine() as engine:
+        image = engine.containers.get(name).commit(reference, **values)
+        print(image.id)
+
+
+commit = click.Command(
+    "commit",
+    callback=_commit,
+    params=[
+        click.Option(["-a", "--author"], default="", help="Who has made the image."),
+        click.Option(["-m", "--message"], default="", help="What it is."),
+        click.Option(["-c", "--change", "changes"], multiple=True, help="Apply a Dockerfile's instruction."),
+        click.Option(["-p", "--pause/--no-pause"], default=True, help="Pause a running container meanwhile."),
+        click.Argument(["name"], metavar="CONTAINER"),
+        click.Argument(["reference"], required=False, metavar="[IMAGE]"),
+    ],
+    help="Make an image of what a container has changed.",
 )

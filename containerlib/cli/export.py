@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from containerlib.api.engine import Engine
+from containerlib.errors import ContainerNotFound
+
+if TYPE_CHECKING:
+    from containerlib.api.container import Container
+    from containerlib.api.image import Image
 
 __all__ = ["export"]
 
@@ -15,7 +21,11 @@ def _export(*, name: str, path: str | None) -> None:
     if path is None and sys.stdout.isatty():
         raise click.UsageError("an archive is nothing for a terminal; give a file with --output, or redirect")
     with Engine() as engine:
-        engine.images.get(name).export(sys.stdout.buffer if path is None else path)
+        try:
+            source: Container | Image = engine.containers.get(name)
+        except ContainerNotFound:
+            source = engine.images.get(name)
+        source.export(sys.stdout.buffer if path is None else path)
 
 
 export = click.Command(
@@ -23,11 +33,10 @@ export = click.Command(
     callback=_export,
     params=[
         click.Option(["-o", "--output", "path"], metavar="FILE", help="Instead of standard output."),
-        click.Argument(["name"], metavar="IMAGE"),
+        click.Argument(["name"], metavar="CONTAINER|IMAGE"),
     ],
     help=(
-        "Write the root file system of an image as one tar archive, without layers. "
-        "Docker's command takes containers; here it takes images so far, and will take containers, too. "
+        "Write the root file system of a detached container or of an image as one archive, without layers. "
         "Times later than SOURCE_DATE_EPOCH, if that is set, become it."
     ),
     short_help="Write a root file system as an archive.",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["place_of", "run_group"]
 
 _COMMANDS = {
+    "commit": "containerlib.cli.containers:commit",
     "diff": "containerlib.cli.containers:diff",
     "doctor": "containerlib.cli.doctor:doctor",
     "exec": "containerlib.cli.containers:exec_",

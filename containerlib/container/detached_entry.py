@@ -221,6 +221,7 @@ class DetachedEntry(ContainerEntry):
 
     def discard(self) -> None:
         """Remove everything that belongs to this container. It must not be running."""
+        self.sweep()
         self.state = ContainerState.REMOVED
         # A record whose layer is half gone would be a container that nobody can use or remove.
         remove_at_once(self.directory)
@@ -237,6 +238,15 @@ class DetachedEntry(ContainerEntry):
         self.record = evolve(self.record, run=run)
         self.write_record()
         self.process = self._process_of(self.record)
+
+    def sweep(self) -> None:
+        """Remove what a start has left whose maker was killed in the midst of it."""
+        process = self.process
+        if isinstance(process, DetachedProcess) and process.state() is None:
+            cgroup = process.cgroup
+            if cgroup is not None:
+                cgroup.kill()
+            process.remove_cgroup()
 
     def _forget(self) -> None:
         """Somebody else has removed it."""

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from containerlib.container.state import ContainerState, check_state
-from containerlib.errors import UnsupportedHost
+from containerlib.errors import InvalidOption, InvalidState, UnsupportedHost
 from containerlib.runtime.detached import DetachedProcess
+from containerlib.runtime.detached_order import restart_words
 
 if TYPE_CHECKING:
     from containerlib.container.entry import ContainerEntry
-    from containerlib.options import Resources
+    from containerlib.options import Resources, RestartPolicy
     from containerlib.runtime.cgroup_container import ContainerCgroup
 
 __all__ = ["pause", "unpause", "update"]
@@ -52,19 +53,49 @@ def unpause(entry: ContainerEntry) -> None:
         entry.write_record()
 
 
-def update(entry: ContainerEntry, resources: Resources) -> None:
-    """Replace the limits of a running container; one that is no longer given is taken away.
+def update(
+    entry: ContainerEntry, resources: Resources | None = None, restart: RestartPolicy | None = None
+) -> None:
+    """Replace the limits or the restart policy of a running container; None leaves them as they are.
+
+    A limit that is no longer given is taken away.
 
     Raises:
+        InvalidOption: A policy is for what is detached.
         InvalidState: It is not running.
         UnsupportedHost: The host cannot set a limit; nothing was changed.
         CgroupError: The kernel refused a value, such as less memory than is in use; nothing was changed.
     """
     with entry.exclusively():
         check_state("update", entry.state, entry.name, "start it first")
-        _cgroup(entry, "limits").update(resources)
-        entry.config = evolve(entry.config, resources=resources)
+        if restart is not None:
+            _check_restart(entry, restart)
+        if resources is not None:
+            _cgroup(entry, "limits").update(resources)
+            entry.config = evolve(entry.config, resources=resources)
+        if restart is not None:
+            _set_restart(entry, restart)
+            entry.config = evolve(entry.config, restart=restart)
         entry.write_record()
+
+
+def _check_restart(entry: ContainerEntry, restart: RestartPolicy) -> None:
+    if not entry.is_detached:
+        raise InvalidOption("restart", restart.name, "only what is detached has that: lifetime='detached'")
+    if restart.name != "no" and entry.config.remove:
+        raise InvalidOption("restart", restart.name, "what is removed at its end is not started again")
+
+
+def _set_restart(entry: ContainerEntry, restart: RestartPolicy) -> None:
+    control = entry.process.connect() if isinstance(entry.process, DetachedProcess) else None
+    if control is None:
+        raise InvalidState(
+            f"cannot update container {entry.name!r}: its supervisor was killed; start it again",
+            expected="supervised",
+            actual="alone",
+        )
+    with control:
+        control.set_restart(*restart_words(restart))
 
 
 def _cgroup(entry: ContainerEntry, what: str) -> ContainerCgroup:

@@ -81,6 +81,7 @@ def _start_detached(
     entry: DetachedEntry, runner: Runner, stdin: Input, stdout: Output, stderr: Output
 ) -> Streams:
     """Start it below a supervisor of its own, which reads what would be inherited."""
+    entry.sweep()
     config = entry.config
     streams = Streams.open(
         DEVNULL if stdin is None else stdin,

@@ -40,6 +40,8 @@ _ALLOWED = {
         ContainerState.EXITED,
     ),
     "rename": tuple(state for state in ContainerState if state != ContainerState.REMOVED),
+    "commit": tuple(state for state in ContainerState if state != ContainerState.REMOVED),
+    "export": tuple(state for state in ContainerState if state != ContainerState.REMOVED),
     "compare": tuple(state for state in ContainerState if state != ContainerState.REMOVED),
     "remove": (ContainerState.CREATED, ContainerState.EXITED),
 }

@@ -7,6 +7,7 @@ that it needs. What a set of limits means on this host is worked out once and re
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -157,10 +158,12 @@ class EngineCgroup:
         """
         cgroup = ContainerCgroup(self, container_id, resources)
         for hierarchy in self._host.hierarchies():
-            if not os.path.isdir(f"{hierarchy.own_path}/{self.name}"):
+            # Nothing is made: whoever removes the container at this moment would leave it behind.
+            with self._lock, contextlib.suppress(FileNotFoundError):
+                self._branch(hierarchy, create=False)
+            branch = self._branches.get(hierarchy)
+            if branch is None:
                 continue
-            with self._lock:
-                branch = self._branch(hierarchy)
             cgroup.find(Place(branch, branch.fd))
             if isinstance(branch, BranchV2) and branch.find_default_devices():
                 cgroup.find(Place(branch, branch.default_fd, branch.default_prefix))
@@ -279,11 +282,11 @@ class EngineCgroup:
             return f"{found.hierarchy.own_path}: {error.strerror}"
         return None
 
-    def _branch(self, hierarchy: Hierarchy) -> BranchV1 | BranchV2:
+    def _branch(self, hierarchy: Hierarchy, *, create: bool = True) -> BranchV1 | BranchV2:
         branch = self._branches.get(hierarchy)
         if branch is None:
             make = BranchV1 if hierarchy.version == 1 else BranchV2
-            branch = self._branches[hierarchy] = make(hierarchy, self.name)
+            branch = self._branches[hierarchy] = make(hierarchy, self.name, create=create)
         return branch
 
     def _check_processors(self, resources: Resources) -> None:

@@ -31,20 +31,25 @@ class BranchV1:
 
     version: Final = 1
 
-    def __init__(self, hierarchy: Hierarchy, name: str) -> None:
-        """Make the directory, or take it over if it exists."""
+    def __init__(self, hierarchy: Hierarchy, name: str, *, create: bool = True) -> None:
+        """Make the directory, or take it over if it exists.
+
+        Raises:
+            FileNotFoundError: There is none, and `create` is false.
+        """
         self.hierarchy = hierarchy
         self.name = name
         self._own_fd = open_directory(hierarchy.own_path)
         self._default_fd: int | None = None
         self.fd = -1
         try:
-            make_directory(self._own_fd, name)
+            if create:
+                make_directory(self._own_fd, name)
             self.fd = open_directory(name, dir_fd=self._own_fd)
-            if "cpuset" in hierarchy.names:
+            if create and "cpuset" in hierarchy.names:
                 self._inherit_cpuset()
         except BaseException:
-            self.close()
+            self.release()
             raise
 
     def _inherit_cpuset(self) -> None:

@@ -33,8 +33,12 @@ class BranchV2:
 
     version: Final = 2
 
-    def __init__(self, hierarchy: Hierarchy, name: str) -> None:
-        """Make the directory, or take it over if it exists."""
+    def __init__(self, hierarchy: Hierarchy, name: str, *, create: bool = True) -> None:
+        """Make the directory, or take it over if it exists.
+
+        Raises:
+            FileNotFoundError: There is none, and `create` is false.
+        """
         self.hierarchy = hierarchy
         self.name = name
         self._own_fd = open_directory(hierarchy.own_path)
@@ -42,10 +46,11 @@ class BranchV2:
         self.fd = self.default_fd = -1
         self.default_prefix = ""
         try:
-            make_directory(self._own_fd, name)
+            if create:
+                make_directory(self._own_fd, name)
             self.fd = self.default_fd = open_directory(name, dir_fd=self._own_fd)
         except BaseException:
-            self.close()
+            self.release()
             raise
 
     def enable(self, controller: str) -> None:

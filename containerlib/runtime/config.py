@@ -25,6 +25,7 @@ from containerlib.options import (
     Security,
 )
 from containerlib.runtime.defaults import SHM_SIZE_BYTES, STOP_TIMEOUT_S
+from containerlib.runtime.image_health import image_health
 from containerlib.runtime.signals import parse_signal
 from containerlib.runtime.user import UserRequest, parse_user
 
@@ -189,6 +190,13 @@ def _check_lifetime(lifetime: str, rest: Mapping[str, Any]) -> None:
         raise InvalidOption("restart", restart.name, "what is removed at its end is not started again")
 
 
+def _lasting(image: Config, lifetime: str, rest: Mapping[str, Any]) -> dict[str, Any]:
+    """What only a detached container has of its image."""
+    if lifetime != "detached" or "health" in rest:
+        return {}
+    return {"health": image_health(image)}
+
+
 def _check_texts(**options: object) -> None:
     for option, value in options.items():
         if value is not None and not isinstance(value, str):
@@ -313,5 +321,5 @@ def merge(
         devices=tuple(devices),
         rlimits=tuple(rlimits),
         stop_signal=_signal(stop_signal if stop_signal is not None else image.stop_signal or "TERM"),
-        **rest,
+        **{**_lasting(image, lifetime, rest), **rest},
     )

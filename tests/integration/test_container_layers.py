@@ -36,7 +36,7 @@ def small(request: pytest.FixtureRequest, image: Image) -> Iterator[Image]:
 
 def make(image: Image, script: str, **options: object) -> Container:
     """Make a container that runs a script, with its layer on the disk."""
-    containers = cl.Containers(image._session)
+    containers = cl.Containers(image._session, image._remote)
     return containers.create(image, ["sh", "-c", script], **{"layer": "disk", **options})  # type: ignore[arg-type]
 
 

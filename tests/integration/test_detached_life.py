@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.engine import BUSYBOX, busybox_tree
+from support.faults import children, step_number
 
 import containerlib as cl
+from containerlib.container.detached_entry import DetachedEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -130,6 +132,18 @@ def test_a_restart_that_fails_is_its_end(box: Image, tmp_path: Path) -> None:
     os.kill(container.pid or 0, signal.SIGKILL)
     container.wait(timeout_s=20)
     assert container.state == "exited"
+
+
+def test_the_policy_can_be_changed(box: Image) -> None:
+    """A container that runs gets another policy, which its next end follows."""
+    container = start(box, "sleep 60", restart=ALWAYS)
+    container.update(restart=cl.RestartPolicy())
+    assert container.entry.config.restart.name == "no"
+    os.kill(container.pid or 0, signal.SIGKILL)
+    assert container.wait(timeout_s=20).signal == signal.SIGKILL
+    assert container.restart_count == 0
+    with box.run(["sleep", "60"]) as own, pytest.raises(cl.InvalidOption, match="detached"):
+        own.update(restart=ALWAYS)
 
 
 def test_health_turns(box: Image) -> None:
@@ -391,3 +405,47 @@ def test_options_that_cannot_be_honoured(
     with pytest.raises(cl.InvalidOption, match=match):
         box.run(["true"], **options)  # type: ignore[arg-type]
     assert engine.containers.list() == []
+
+
+HELD = """
+    import sys
+    import containerlib as cl
+    root, run_root, step = sys.argv[1:]
+    engine = cl.Engine(root, run_root)
+    fault = (2, int(step), 0, -1)
+    engine.images.get("box:1").run(["sleep", "60"], lifetime="detached", name="kept", fault=fault)
+"""
+
+
+@pytest.mark.usefixtures("box")
+@pytest.mark.parametrize("step", ["close_inherited", "root_create", "mount_attach", "pivot", "exec"])
+def test_its_maker_is_killed_in_the_midst_of_the_start(engine: Engine, step: str) -> None:
+    """What had not begun does not go on alone; the container is there as it was created, and can be used."""
+    script = textwrap.dedent(HELD)
+    arguments = [engine.root, engine.run_root, str(step_number(step))]
+    maker = subprocess.Popen([sys.executable, "-c", script, *arguments])
+    try:
+        until(lambda: [entry.record.run for entry in entries(engine) if entry.record.run is not None])
+        (entry,) = entries(engine)
+        assert entry.record.run is not None
+        supervisor = entry.record.run.supervisor
+        until(lambda: children(supervisor.pid))
+    finally:
+        maker.kill()
+        maker.wait()
+    until(lambda: not supervisor.is_alive)
+    container = engine.containers.get("kept")
+    assert container.state == "created"
+    assert container.pid is None
+    if step != "exec":
+        container.start()
+        assert container.state == "running"
+    container.remove(force=True)
+
+
+def entries(engine: Engine) -> list[DetachedEntry]:
+    """Return the detached containers as the engine's inner parts know them."""
+    found = [container.entry for container in engine.containers.list()]
+    for each in found:
+        each.refresh()
+    return [each for each in found if isinstance(each, DetachedEntry)]

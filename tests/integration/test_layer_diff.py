@@ -288,7 +288,7 @@ def test_container_of_the_engine(busybox_image: Image) -> None:
         "echo new > /new; rm /etc/group; rm -r /root && mkdir /root && echo x > /root/x;"
         "ln /new /linked; ln -s nowhere /dangling; mkfifo /pipe; chown 7:8 /new; chmod 4711 /new"
     )
-    containers = cl.Containers(busybox_image._session)
+    containers = cl.Containers(busybox_image._session, busybox_image._remote)
     with containers.create(busybox_image, ["sh", "-c", script], layer="disk") as container:
         container.start(stdin=cl.DEVNULL, stdout=cl.DEVNULL, stderr=None)
         assert container.wait().exit_code == 0
