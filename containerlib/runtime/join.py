@@ -92,7 +92,7 @@ def namespaces(process: RunningProcess | DetachedProcess, name: str) -> Iterator
         fds = []
         pid = process.pid
         for kind in _KINDS:
-            fd = _open_of(pid, f"ns/{kind}", os.O_RDONLY, name)
+            fd = _open_of(process, pid, f"ns/{kind}", os.O_RDONLY, name)
             opened.callback(os.close, fd)
             fds.append(fd)
         _check_alive(process, pid, name)
@@ -109,7 +109,7 @@ def joined_user(
         InvalidState: The container has ended.
     """
     pid = process.pid
-    root_fd = _open_of(pid, "root", os.O_PATH | os.O_DIRECTORY, name)
+    root_fd = _open_of(process, pid, "root", os.O_PATH | os.O_DIRECTORY, name)
     try:
         _check_alive(process, pid, name)
         passwd, group = _account_file(root_fd, "/etc/passwd"), _account_file(root_fd, "/etc/group")
@@ -118,11 +118,17 @@ def joined_user(
     return resolve_user(config.user, passwd=passwd, group=group, group_add=config.group_add)
 
 
-def _open_of(pid: int | None, path: str, flags: int, name: str) -> int:
+def _open_of(
+    process: RunningProcess | DetachedProcess, pid: int | None, path: str, flags: int, name: str
+) -> int:
     try:
         return os.open(f"/proc/{pid or 0}/{path}", flags | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError):
         raise _ended(name) from None
+    except PermissionError:
+        # Also what the kernel says of a process that was reaped after its directory had been found.
+        _check_alive(process, pid, name)
+        raise
 
 
 def _check_alive(process: RunningProcess | DetachedProcess, pid: int | None, name: str) -> None:
