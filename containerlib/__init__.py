@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from containerlib.api.attachment import Attachment
     from containerlib.api.container import Container, Containers
+    from containerlib.api.container_path import ContainerPath
     from containerlib.api.doctor import Finding
     from containerlib.api.engine import Engine, EngineConfig, default_engine
     from containerlib.api.exec import ExecProcess
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from containerlib.api.run import Popen, run
     from containerlib.container.disk_usage import ContainerUsage, DiskUsage, VolumeUsage
     from containerlib.container.health import HealthResult, HealthStatus
+    from containerlib.container.inspection import ContainerInspection
     from containerlib.container.logs import LogLine
     from containerlib.container.prune import SystemPruneReport
     from containerlib.container.state import ContainerState
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
         CommandNotFound,
         ConflictError,
         ContainerFailed,
+        ContainerFileError,
         ContainerlibError,
         ContainerNotFound,
         DigestMismatch,
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
         Offline,
         OperationTimeout,
         OutputLimitExceeded,
+        PathNotFound,
         PlatformNotFound,
         RateLimited,
         ReadOnlyStore,
@@ -98,6 +102,15 @@ if TYPE_CHECKING:
         Rlimit,
         Security,
     )
+    from containerlib.runtime.process_table import ProcessInfo
+    from containerlib.runtime.stats import (
+        ContainerStats,
+        CpuStats,
+        IoStats,
+        MemoryStats,
+        NetworkStats,
+        PidsStats,
+    )
     from containerlib.runtime.usage import ExitStatus, Usage
     from containerlib.store.damage import Damage
 
@@ -105,6 +118,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "containerlib.api.container": ("Container", "Containers"),
+    "containerlib.api.container_path": ("ContainerPath",),
     "containerlib.api.doctor": ("Finding",),
     "containerlib.api.engine": ("Engine", "EngineConfig", "default_engine"),
     "containerlib.api.image": ("Image",),
@@ -129,7 +143,7 @@ _MODULES = {
         *("SpawnError", "StoreCorrupted", "UnsafePath", "UnsupportedHost", "UnsupportedLayer"),
         *("VerificationError", "VolumeNotFound", "AuthenticationFailed", "Offline", "PlatformNotFound"),
         *("RateLimited", "RegistryBlocked", "RegistryError", "RegistryUnavailable", "RemoteNotFound"),
-        *("ReadOnlyStore", "StoreFull", "NotLocked"),
+        *("ReadOnlyStore", "StoreFull", "NotLocked", "ContainerFileError", "PathNotFound"),
     ),
     "containerlib.image.export": ("Exported",),
     "containerlib.image.history": ("HistoryEntry",),
@@ -151,10 +165,13 @@ _MODULES = {
         "RestartPolicy",
         "Rlimit",
         "Security",
-        "HealthCheck",
-        "RestartPolicy",
+    ),
+    "containerlib.runtime.process_table": ("ProcessInfo",),
+    "containerlib.runtime.stats": (
+        *("ContainerStats", "CpuStats", "IoStats", "MemoryStats", "NetworkStats", "PidsStats"),
     ),
     "containerlib.runtime.usage": ("ExitStatus", "Usage"),
+    "containerlib.container.inspection": ("ContainerInspection",),
     "containerlib.api.attachment": ("Attachment",),
     "containerlib.container.health": ("HealthResult", "HealthStatus"),
     "containerlib.container.logs": ("LogLine",),
@@ -178,11 +195,16 @@ __all__ = [
     "ConflictError",
     "Container",
     "ContainerFailed",
+    "ContainerFileError",
+    "ContainerInspection",
     "ContainerNotFound",
+    "ContainerPath",
     "ContainerState",
+    "ContainerStats",
     "ContainerUsage",
     "ContainerlibError",
     "Containers",
+    "CpuStats",
     "Damage",
     "Descriptor",
     "Device",
@@ -211,21 +233,27 @@ __all__ = [
     "InvalidOption",
     "InvalidReference",
     "InvalidState",
+    "IoStats",
     "LayerError",
     "LockedImage",
     "LogLine",
     "Login",
+    "MemoryStats",
     "Mount",
     "NameInUse",
     "NetworkNotFound",
+    "NetworkStats",
     "NotFoundError",
     "NotLocked",
     "Offline",
     "OperationTimeout",
     "OutputLimitExceeded",
+    "PathNotFound",
+    "PidsStats",
     "PlatformNotFound",
     "Popen",
     "Process",
+    "ProcessInfo",
     "PruneReport",
     "RateLimited",
     "ReadOnlyStore",

@@ -20,6 +20,7 @@
         CommandNotFound  CommandNotExecutable
       ContainerFailed
       CgroupError(OSError)
+      ContainerFileError(OSError)
       UnsupportedHost
       StoreCorrupted
       StoreFull(OSError)  ReadOnlyStore(OSError)
@@ -34,6 +35,8 @@ the value quoted, and the remedy where there is one. This module imports nothing
 
 from __future__ import annotations
 
+import errno
+
 __all__ = [
     "AuthenticationFailed",
     "BlobNotFound",
@@ -42,6 +45,7 @@ __all__ = [
     "CommandNotFound",
     "ConflictError",
     "ContainerFailed",
+    "ContainerFileError",
     "ContainerNotFound",
     "ContainerlibError",
     "DigestMismatch",
@@ -61,6 +65,7 @@ __all__ = [
     "Offline",
     "OperationTimeout",
     "OutputLimitExceeded",
+    "PathNotFound",
     "PlatformNotFound",
     "RateLimited",
     "ReadOnlyStore",
@@ -112,6 +117,19 @@ class NotLocked(NotFoundError):
 
 class ContainerNotFound(NotFoundError):
     """No container has this id or name."""
+
+
+class PathNotFound(NotFoundError, FileNotFoundError):
+    """A container has no file or directory of this path.
+
+    Attributes:
+        path: The path in the container.
+    """
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+        self.errno = errno.ENOENT
 
 
 class VolumeNotFound(NotFoundError):
@@ -345,6 +363,19 @@ class CgroupError(ContainerlibError, OSError):
         super().__init__(message)
         self.controller = controller
         self.path = path
+
+
+class ContainerFileError(ContainerlibError, OSError):
+    """A file of a container could not be read or written; ``errno`` says why, as the kernel does.
+
+    Attributes:
+        path: The path in the container.
+    """
+
+    def __init__(self, message: str, *, path: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.path = path
+        self.errno = errno
 
 
 class UnsupportedHost(ContainerlibError):

@@ -86,9 +86,23 @@ static int is_whiteout(const struct stat *st)
     return S_ISCHR(st->st_mode) && st->st_rdev == 0;
 }
 
-/* Makes room for the entry, whose name is taken. */
-static int clear(struct applier *a)
+static int is_plain(const struct applier *a)
 {
+    return (a->order->flags & CTR_UNPACK_PLAIN) != 0;
+}
+
+static int fail_other_kind(struct applier *a)
+{
+    return unpack_fail(a->result, CTR_UNPACK_OTHER_KIND, a->name, strlen(a->name));
+}
+
+/* Makes room for the entry, which is no directory and whose name is taken. */
+static int clear(struct applier *a, int parent)
+{
+    struct stat st;
+
+    if (is_plain(a) && lookup(parent, a->name, &st) == 0 && S_ISDIR(st.st_mode))
+        return fail_other_kind(a);
     return tree_remove(a->tree, a->name) < 0 ? fail_system(a) : 0;
 }
 
@@ -142,7 +156,7 @@ static int make_file(struct applier *a, const struct tar_entry *e)
         return -1;
     fd = openat(parent, a->name, flags, 0600);
     if (fd < 0 && errno == EEXIST) {
-        if (clear(a) < 0)
+        if (clear(a, parent) < 0)
             return -1;
         fd = openat(parent, a->name, flags, 0600);
     }
@@ -178,7 +192,9 @@ static int make_directory(struct applier *a, const struct tar_entry *e)
         if (errno != EEXIST || lookup(parent, a->name, &st) < 0)
             return fail_system(a);
         hides = !S_ISDIR(st.st_mode);
-        if (hides && (clear(a) < 0 || mkdirat(parent, a->name, 0700) < 0))
+        if (hides && is_plain(a))
+            return fail_other_kind(a);
+        if (hides && (clear(a, parent) < 0 || mkdirat(parent, a->name, 0700) < 0))
             return fail_system(a);
     }
     fd = openat(parent, a->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -202,7 +218,7 @@ static int make_symlink(struct applier *a, const struct tar_entry *e)
     if (symlinkat(e->link.data, parent, a->name) < 0) {
         if (errno != EEXIST)
             return fail(a, CTR_UNPACK_REFUSED);
-        if (clear(a) < 0 || symlinkat(e->link.data, parent, a->name) < 0)
+        if (clear(a, parent) < 0 || symlinkat(e->link.data, parent, a->name) < 0)
             return fail_system(a);
     }
     return attribute_at(e, parent, a->name) < 0 ? fail_system(a) : 0;
@@ -260,7 +276,7 @@ static int make_hardlink(struct applier *a, const struct tar_entry *e)
         return fail(a, CTR_UNPACK_REFUSED);
     if (lookup(parent, a->name, &present) == 0 && present.st_ino == st.st_ino && present.st_dev == st.st_dev)
         return 0;
-    if (clear(a) < 0)
+    if (clear(a, parent) < 0)
         return -1;
     if (linkat(source, name, parent, a->name, 0) < 0)
         return fail(a, errno == ENOENT ? CTR_UNPACK_HARDLINK_SELF : CTR_UNPACK_REFUSED);
@@ -276,7 +292,7 @@ static int make_node(struct applier *a, const struct tar_entry *e, mode_t kind, 
     if (mknodat(parent, a->name, kind | 0600, device) < 0) {
         if (errno != EEXIST)
             return fail_system(a);
-        if (clear(a) < 0 || mknodat(parent, a->name, kind | 0600, device) < 0)
+        if (clear(a, parent) < 0 || mknodat(parent, a->name, kind | 0600, device) < 0)
             return fail_system(a);
     }
     return attribute_at(e, parent, a->name) < 0 ? fail_system(a) : 0;
@@ -334,7 +350,7 @@ static int classify(struct applier *a)
 {
     static const char opaque[] = ".wh..wh..opq";
 
-    if (!strstr(a->path, ".wh."))
+    if (is_plain(a) || !strstr(a->path, ".wh."))
         return 0;
     if (strncmp(a->path, ".wh..wh.", 8) == 0 && strcmp(a->path, opaque) != 0)
         return 1;
@@ -414,7 +430,7 @@ int apply_archive(struct tar_reader *reader, int root_fd, const struct ctr_unpac
     int more;
 
     *a = (struct applier){.reader = reader, .root_fd = root_fd, .order = order, .result = result};
-    a->tree = tree_open(root_fd, result);
+    a->tree = tree_open(root_fd, is_plain(a), result);
     if (!a->tree)
         return fail_system(a);
     while ((more = tar_next(reader, &entry)) > 0)

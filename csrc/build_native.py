@@ -28,6 +28,7 @@ PROGRAM_SOURCES = [
     "init.c",
     "child.c",
     "root.c",
+    "overlay.c",
     "device.c",
     "view.c",
     "credential.c",

@@ -373,7 +373,10 @@ enum ctr_unpack_limit {
 };
 
 enum ctr_unpack_flag {
-    CTR_UNPACK_DEVICES = 1
+    CTR_UNPACK_DEVICES = 1,
+    /* Into a tree that is in use: no whiteouts, mounts are crossed, no directory takes the place of something else
+     * or the other way round. */
+    CTR_UNPACK_PLAIN = 2
 };
 
 /* What became of an archive. What the archive does wrong, and CTR_UNPACK_SYSTEM with errno for the rest. */
@@ -410,6 +413,7 @@ enum ctr_unpack_reason {
     CTR_UNPACK_OUTSIDE,
     CTR_UNPACK_ROOT,
     CTR_UNPACK_IN_THE_WAY,
+    CTR_UNPACK_OTHER_KIND,
     CTR_UNPACK_LINKS,
     CTR_UNPACK_OTHER_FILE_SYSTEM,
     CTR_UNPACK_DEVICE,

@@ -9,9 +9,11 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 
 #include "channel.h"
 #include "message.h"
+#include "overlay.h"
 #include "path.h"
 #include "sys.h"
 
@@ -195,6 +197,30 @@ int ctr_clone_tree(int fd, int recursive)
         fd, "", (unsigned)(AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (recursive ? AT_RECURSIVE : 0)));
 
     return tree < 0 ? -errno : tree;
+}
+
+static const char *lower_path(const void *context, uint32_t i)
+{
+    return ((const char *const *)context)[i];
+}
+
+int ctr_mount_overlay(const char *const *lowers, uint32_t count, const char *upper, const char *work)
+{
+    const struct overlay o = {lower_path, lowers, count, upper, work};
+    _cleanup_close_ int fs_fd = overlay_begin(&o);
+    int fd;
+
+    if (fs_fd < 0 || sys_fsconfig(fs_fd, FSCONFIG_SET_FLAG, "volatile", NULL, 0) < 0)
+        return -errno;
+    fd = overlay_finish(fs_fd);
+    return fd < 0 ? -errno : fd;
+}
+
+int64_t ctr_filesystem_type(int fd)
+{
+    struct statfs fs;
+
+    return fstatfs(fd, &fs) < 0 ? -errno : (int64_t)(uint32_t)fs.f_type;
 }
 
 int ctr_sync_filesystem(int fd)

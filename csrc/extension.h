@@ -38,6 +38,10 @@ int ctr_receive(int socket, struct ctr_status *ret_status, int *ret_fd);
 int ctr_check_message(const void *data, uint64_t size, uint32_t fd_count);
 int ctr_open_in_root(int root_fd, const char *path, int flags, int no_symlinks);
 int ctr_clone_tree(int fd, int recursive);
+/* An overlay, unattached: `lowers` is `count` paths, the top-most first. Nothing of it survives a power loss. */
+int ctr_mount_overlay(const char *const *lowers, uint32_t count, const char *upper, const char *work);
+/* The type of the file system that `fd` lies on, as statfs(2) says it. */
+int64_t ctr_filesystem_type(int fd);
 int ctr_sync_filesystem(int fd);
 uint32_t ctr_features(void);
 

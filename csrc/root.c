@@ -10,6 +10,7 @@
 #include "child.h"
 #include "message.h"
 #include "mount.h"
+#include "overlay.h"
 #include "path.h"
 #include "sys.h"
 
@@ -72,60 +73,30 @@ static int layer_path(const struct ctr_spec *s, uint32_t given, const char *name
     return 0;
 }
 
-/* lowerdir+ takes one path each and has no limit but the number of layers; before Linux 6.5 all of them go
- * into one text. */
-static int set_lowers(const struct ctr_spec *s, int fs_fd)
+static const char *lower_path(const void *context, uint32_t i)
 {
-    char joined[4096];
-    size_t used = 0;
+    const struct ctr_spec *s = context;
 
-    for (uint32_t i = 0; i < s->root_lowers.count; i++)
-        if (sys_fsconfig(fs_fd, FSCONFIG_SET_STRING, "lowerdir+", message_item(s, s->root_lowers, i), 0) < 0) {
-            if (errno != EINVAL || i > 0)
-                return -1;
-            break;
-        } else if (i + 1 == s->root_lowers.count) {
-            return 0;
-        }
-    for (uint32_t i = 0; i < s->root_lowers.count; i++) {
-        const char *p = message_item(s, s->root_lowers, i);
-
-        if (used)
-            joined[used++] = ':';
-        for (; *p; p++) {
-            if (used + 3 > sizeof(joined)) {
-                errno = E2BIG;
-                return -1;
-            }
-            if (*p == ':' || *p == '\\')
-                joined[used++] = '\\';
-            joined[used++] = *p;
-        }
-        joined[used] = '\0';
-    }
-    return sys_fsconfig(fs_fd, FSCONFIG_SET_STRING, "lowerdir", joined, 0);
+    return message_item(s, s->root_lowers, i);
 }
 
 static int create_overlay(const struct ctr_spec *s)
 {
     char upper[4096];
     char work[4096];
-    _cleanup_close_ int fs_fd = sys_fsopen("overlay");
+    const struct overlay o = {lower_path, s, s->root_lowers.count, upper, work};
+    _cleanup_close_ int fs_fd = -1;
 
-    if (fs_fd < 0 || set_lowers(s, fs_fd) < 0)
-        return -1;
     if (layer_path(s, s->root_upper, "upper", upper, sizeof(upper)) < 0 ||
         layer_path(s, s->root_work, "work", work, sizeof(work)) < 0)
         return -1;
-    if (sys_fsconfig(fs_fd, FSCONFIG_SET_STRING, "upperdir", upper, 0) < 0 ||
-        sys_fsconfig(fs_fd, FSCONFIG_SET_STRING, "workdir", work, 0) < 0)
+    fs_fd = overlay_begin(&o);
+    if (fs_fd < 0)
         return -1;
     for (uint32_t i = 0; i < s->root_options.count; i++)
         if (sys_fsconfig(fs_fd, FSCONFIG_SET_FLAG, message_item(s, s->root_options, i), NULL, 0) < 0)
             return -1;
-    if (sys_fsconfig(fs_fd, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-        return -1;
-    return sys_fsmount(fs_fd, 0);
+    return overlay_finish(fs_fd);
 }
 
 /* Appends `key` and `value` to an option text of mount(2), with its two levels of escapes. */

@@ -28,6 +28,7 @@ struct link {
 struct tree {
     int root_fd;
     dev_t device;
+    int plain;
     struct ctr_unpack_result *result;
     size_t depth;
     struct link chain[MAX_DEPTH];
@@ -45,7 +46,7 @@ struct tree {
 
 static struct tree the_tree;
 
-struct tree *tree_open(int root_fd, struct ctr_unpack_result *result)
+struct tree *tree_open(int root_fd, int plain, struct ctr_unpack_result *result)
 {
     struct stat st;
 
@@ -53,6 +54,7 @@ struct tree *tree_open(int root_fd, struct ctr_unpack_result *result)
         return NULL;
     the_tree.root_fd = root_fd;
     the_tree.device = st.st_dev;
+    the_tree.plain = plain;
     the_tree.result = result;
     return &the_tree;
 }
@@ -137,7 +139,8 @@ static int step(struct tree *t, int parent, const char *name, int create)
         fd = make_directory(parent, name);
         t->is_new = 1;
     } else if (fd < 0 && (errno == ENOTDIR || errno == ELOOP)) {
-        if (!create || fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev)
+        if (!create || t->plain || fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISCHR(st.st_mode) ||
+            st.st_rdev)
             return -2;
         /* Removed by this archive and made anew by it. */
         if (unlinkat(parent, name, 0) < 0)
@@ -148,7 +151,7 @@ static int step(struct tree *t, int parent, const char *name, int create)
     }
     if (fd < 0 || fstat(fd, &st) < 0)
         return -1;
-    if (st.st_dev != t->device)
+    if (st.st_dev != t->device && !t->plain)
         return fail(t, CTR_UNPACK_OTHER_FILE_SYSTEM, name, strlen(name));
     return take_fd(&fd);
 }
@@ -294,7 +297,7 @@ static int resolve_part(struct tree *t, struct resolving *w, int create, int *re
     memcpy(w->done + w->done_size, part, size);
     w->done[w->done_size += size] = 0;
     if (fstatat(t->root_fd, w->done, &st, AT_SYMLINK_NOFOLLOW) == 0) {
-        if (!S_ISDIR(st.st_mode) && !(create && S_ISCHR(st.st_mode) && !st.st_rdev))
+        if (!S_ISDIR(st.st_mode) && !(create && !t->plain && S_ISCHR(st.st_mode) && !st.st_rdev))
             return follow(t, w, rest) < 0 ? -1 : 1;
     } else if (errno != ENOENT || !create) {
         *ret_missing = errno == ENOENT;

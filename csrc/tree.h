@@ -13,8 +13,8 @@ enum { TREE_PATH = TAR_NAME_MAX + 1, TREE_COMPONENT = 255 };
 
 struct tree;
 
-/* Takes the tree below `root_fd`, the root of this process. Returns the one tree of this process, NULL with errno. */
-struct tree *tree_open(int root_fd, struct ctr_unpack_result *result);
+/* Takes the tree below `root_fd`, the root of this process. plain: see CTR_UNPACK_PLAIN. Returns the one tree of this process, NULL with errno. */
+struct tree *tree_open(int root_fd, int plain, struct ctr_unpack_result *result);
 
 /* Returns a descriptor of the directory `path` (cleaned), which stays open until the next call here.
  * create: missing directories are made with mode 0755, and one that this archive has removed is made anew and

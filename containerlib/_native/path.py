@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from containerlib._native.ffi import check, lib
+from containerlib._native.ffi import check, ffi, lib
 
-__all__ = ["clone_tree", "kernel_features", "open_in_root", "sync_filesystem"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "clone_tree",
+    "filesystem_type",
+    "kernel_features",
+    "mount_overlay",
+    "open_in_root",
+    "sync_filesystem",
+]
 
 
 def open_in_root(root_fd: int, path: str, flags: int, *, no_symlinks: bool = False) -> int:
@@ -43,6 +54,26 @@ def clone_tree(fd: int, *, recursive: bool) -> int | None:
     """
     result: int = lib.ctr_clone_tree(fd, recursive)
     return result if result >= 0 else None
+
+
+def mount_overlay(lowers: Sequence[str], upper: str, work: str) -> int:
+    """Mount an overlay that has no name, and return a descriptor of its root; closing it takes it away.
+
+    Args:
+        lowers: Layer directories, the top-most first.
+        upper: Directory that takes what is written.
+        work: Empty directory on the same file system.
+
+    Raises:
+        OSError: As fsconfig(2); ENOSYS where the newer mount calls are missing.
+    """
+    paths = [ffi.new("char[]", os.fsencode(path)) for path in lowers]
+    return check(lib.ctr_mount_overlay(paths, len(paths), os.fsencode(upper), os.fsencode(work)), upper)
+
+
+def filesystem_type(fd: int) -> int:
+    """The number of the type of the file system that `fd` lies on; see statfs(2)."""
+    return check(lib.ctr_filesystem_type(fd), "")
 
 
 def sync_filesystem(path: str) -> None:

@@ -32,10 +32,11 @@ _PIPE_BYTES = 1 << 20
 _RECORD_BYTES = 8192
 _IMPLIED = lib.CTR_UNPACK_IMPLIED.to_bytes(4, sys.byteorder)
 _PREFIX = "CTR_UNPACK_"
+_OTHERS = {"CTR_UNPACK_TEXT_BYTES", "CTR_UNPACK_DEVICES", "CTR_UNPACK_PLAIN"}
 _REASONS: dict[int, str] = {
     getattr(lib, name): name.removeprefix(_PREFIX).lower()
     for name in dir(lib)
-    if name.startswith(_PREFIX) and name not in {"CTR_UNPACK_TEXT_BYTES", "CTR_UNPACK_DEVICES"}
+    if name.startswith(_PREFIX) and name not in _OTHERS
 }
 
 
@@ -69,7 +70,9 @@ class Unpacker:
     Not safe for several threads.
     """
 
-    def __init__(self, root_fd: int, *, devices: bool, entries: int, total_bytes: int) -> None:
+    def __init__(
+        self, root_fd: int, *, devices: bool, entries: int, total_bytes: int, plain: bool = False
+    ) -> None:
         """Start the process.
 
         Args:
@@ -77,6 +80,8 @@ class Unpacker:
             devices: Whether device nodes may be made.
             entries: Most members that the archive may have.
             total_bytes: Most bytes that its files may have together.
+            plain: Whether the directory is no layer but in use: names are no whiteouts, what is mounted in it
+                belongs to it, and no directory takes the place of something else or the other way round.
 
         Raises:
             UnsupportedHost: A memory file cannot be executed here.
@@ -92,6 +97,7 @@ class Unpacker:
             order = ffi.new("struct ctr_unpack_order *")
             order.entries, order.total_bytes = entries, total_bytes
             order.flags = lib.CTR_UNPACK_DEVICES if devices else 0
+            order.flags |= lib.CTR_UNPACK_PLAIN if plain else 0
             os.write(self._control, ffi.buffer(order))
         except BaseException:
             self.close()

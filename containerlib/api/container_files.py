@@ -11,6 +11,7 @@ from containerlib.api.container_handle import ContainerHandle
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from containerlib.api.container_path import ContainerPath
     from containerlib.api.image import Image
     from containerlib.image.export import Exported
     from containerlib.layer.compare import Change
@@ -20,6 +21,124 @@ __all__ = ["ContainerFiles"]
 
 class ContainerFiles(ContainerHandle):
     """What can be done with the files of a container; a part of `Container`."""
+
+    @property
+    def fs(self) -> ContainerPath:
+        """Its root directory, for single files: ``(container.fs / "etc/passwd").read_text()``."""
+        from containerlib.api.container_path import ContainerPath  # noqa: PLC0415 - needed by few
+
+        return ContainerPath(self._entry)
+
+    def put(
+        self,
+        source: str | os.PathLike[str] | bytes,
+        path: str,
+        *,
+        owner: tuple[int, int] = (0, 0),
+        mode: int = 0o644,
+        archive: bool = False,
+        follow_links: bool = False,
+    ) -> None:
+        """Copy a file or directory of the host into it, or write a file, by the rules of ``docker cp``.
+
+        Into a directory that exists it goes under its own name, ``/.`` at the end of `source` means what the
+        directory holds; otherwise `path` is what it becomes. The directory that it goes to must exist. Files
+        that are there are replaced; a directory and something else never take each other's place. Sockets
+        and devices are left out. After a failure part of it may have been copied.
+
+        Args:
+            source: Path on the host; or the content of one file, which is then called `path`.
+            path: Absolute path in the container.
+            owner: User and group of everything that is copied.
+            mode: Permission bits, if `source` is content.
+            archive: Whether owners and extended attributes are as on the host instead.
+            follow_links: Whether a link that `source` names is followed.
+
+        Raises:
+            InvalidInputError: There is no source, or it became shorter meanwhile.
+            InvalidOption: `path` is not absolute.
+            InvalidState: It was removed, is just being started again, or does not run and has its layer in
+                memory.
+            PathNotFound: The directory to copy to does not exist.
+            ContainerFileError: The place is read-only, is mounted only while it runs, or is none.
+            UnsafePath: A directory would take the place of something else, or the other way round.
+
+        Cost: a process that unpacks, some 2 ms; a mount of the container's layers if it does not run.
+        """
+        from containerlib.container import copy  # noqa: PLC0415 - needed by few
+
+        if isinstance(source, bytes):
+            copy.put_bytes(self._entry, source, path, owner=owner, mode=mode)
+            return
+        copy.put(
+            self._entry, os.fspath(source), path, owner=owner, archive=archive, follow_links=follow_links
+        )
+
+    def put_archive(self, source: BinaryIO, path: str) -> None:
+        """Unpack a tar archive into a directory of it; owners are those that the archive names.
+
+        Args:
+            source: A stream of an uncompressed archive; it is read to its end.
+            path: Absolute path of a directory in the container.
+
+        Raises:
+            UnsupportedLayer: It is no archive that can be read.
+            UnsafePath: A member leads out of the directory, is a device, or would take the place of a
+                directory or the other way round.
+            InvalidOption, InvalidState, PathNotFound, ContainerFileError: See `put`.
+        """
+        from containerlib.container import copy  # noqa: PLC0415 - needed by few
+
+        copy.put_archive(self._entry, source, path)
+
+    def get(
+        self,
+        path: str,
+        target: str | os.PathLike[str],
+        *,
+        archive: bool = False,
+        follow_links: bool = False,
+    ) -> None:
+        """Copy a file or directory of it to the host, by the rules of ``docker cp``; see `put`.
+
+        What is copied belongs to the caller, and has no set-id bits. What disappears meanwhile is left out,
+        and so is what the kernel shows in /proc, /sys and /dev.
+
+        Args:
+            path: Absolute path in the container.
+            target: Path on the host: a directory that exists, or what it becomes.
+            archive: Whether owners, set-id bits and extended attributes are as in the container instead.
+            follow_links: Whether a link that `path` names is followed, inside the container.
+
+        Raises:
+            InvalidInputError: The target lies in no directory, or a file became shorter meanwhile.
+            PathNotFound: There is nothing of that path.
+            UnsafePath: On the host a directory would take the place of something else, or vice versa.
+            InvalidOption, InvalidState, ContainerFileError: See `put`.
+        """
+        from containerlib.container import copy  # noqa: PLC0415 - needed by few
+
+        copy.get(self._entry, path, os.fspath(target), archive=archive, follow_links=follow_links)
+
+    def get_archive(
+        self, path: str, out: str | os.PathLike[str] | BinaryIO, *, follow_links: bool = False
+    ) -> Exported:
+        """Write a file or directory of it as a tar archive, with the owners that it has; see `get`.
+
+        Args:
+            path: Absolute path in the container. Members begin with its last part; with ``/.`` at its end
+                they are what the directory holds.
+            out: Path of the archive, which appears when it is complete; or a binary stream, which is not
+                closed.
+            follow_links: Whether a link that `path` names is followed.
+
+        Returns:
+            Digest and size of the archive.
+        """
+        from containerlib.container import copy  # noqa: PLC0415 - needed by few
+
+        opened = os.fspath(out) if isinstance(out, (str, os.PathLike)) else out
+        return copy.get_archive(self._entry, path, opened, follow_links=follow_links)
 
     def changes(self) -> list[Change]:
         """What it has changed of its image's files, by path; sockets and what is mounted are left out.

@@ -17,6 +17,7 @@ __all__ = ["place_of", "run_group"]
 
 _COMMANDS = {
     "commit": "containerlib.cli.containers:commit",
+    "cp": "containerlib.cli.copy:cp",
     "diff": "containerlib.cli.containers:diff",
     "doctor": "containerlib.cli.doctor:doctor",
     "exec": "containerlib.cli.containers:exec_",
@@ -45,9 +46,11 @@ _COMMANDS = {
     "run": "containerlib.cli.run:run",
     "save": "containerlib.cli.archives:save",
     "start": "containerlib.cli.containers:start",
+    "stats": "containerlib.cli.looks:stats",
     "stop": "containerlib.cli.containers:stop",
     "system": "containerlib.cli.system:system",
     "tag": "containerlib.cli.images:tag",
+    "top": "containerlib.cli.looks:top",
     "unpause": "containerlib.cli.containers:unpause",
     "version": "containerlib.cli.version:version",
     "wait": "containerlib.cli.containers:wait",

@@ -7,8 +7,9 @@ from containerlib.cli.lazy_group import LazyGroup
 
 __all__ = ["image"]
 
-_SAME = ("export", "history", "import", "inspect", "load", "pull", "push", "save", "tag")
+_SAME = ("export", "history", "import", "load", "pull", "push", "save", "tag")
 _PLACES = {
+    "inspect": "containerlib.cli.inspect:image_inspect",
     "ls": "containerlib.cli.images:ls",
     "prune": "containerlib.cli.prune:image_prune",
     "rm": place_of("rmi"),

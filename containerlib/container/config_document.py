@@ -14,7 +14,7 @@ from containerlib.runtime.user import parse_user
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["config_document", "parse_config"]
+__all__ = ["config_document", "json_text", "native_text", "parse_config"]
 
 _RATES = ("device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops")
 _TUPLES = ("args", "group_add", "console_size")
@@ -25,7 +25,7 @@ def config_document(config: ContainerConfig) -> dict[str, Any]:
     """The configuration in values of JSON."""
     document = asdict(config, filter=lambda attribute, _: attribute.name not in _LEFT_OUT)
     document["user"] = config.user.text
-    return cast("dict[str, Any]", _mapped(document, _to_json))
+    return cast("dict[str, Any]", _mapped(document, json_text))
 
 
 def parse_config(document: Mapping[str, Any]) -> ContainerConfig:
@@ -34,7 +34,7 @@ def parse_config(document: Mapping[str, Any]) -> ContainerConfig:
     Raises:
         KeyError, TypeError, ValueError: It is none.
     """
-    values = dict(_mapped(document, _from_json))
+    values = dict(_mapped(document, native_text))
     unknown = values.keys() - {field.name for field in fields(ContainerConfig)}
     if unknown:
         raise ValueError(f"unknown fields {sorted(unknown)}")
@@ -51,12 +51,13 @@ def parse_config(document: Mapping[str, Any]) -> ContainerConfig:
     return ContainerConfig(**values)
 
 
-def _to_json(text: str) -> str:
+def json_text(text: str) -> str:
     """Names and arguments need not be UTF-8, as JSON must be: a letter stands for each byte."""
     return os.fsencode(text).decode("latin-1")
 
 
-def _from_json(text: str) -> str:
+def native_text(text: str) -> str:
+    """The text of which `json_text` has made `text`."""
     return os.fsdecode(text.encode("latin-1"))
 
 

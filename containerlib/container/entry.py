@@ -13,6 +13,7 @@ from attrs import define, field
 
 from containerlib._util import strict_json
 from containerlib._util.remove_tree import remove_at_once, remove_tree
+from containerlib.container.config_document import json_text
 from containerlib.container.state import ContainerState
 from containerlib.container.wait import wait
 
@@ -84,11 +85,11 @@ class ContainerEntry:
             "id": self.id,
             "name": self.name,
             "image": self.image_name,
-            "command": list(self.config.args),
+            "command": list(map(json_text, self.config.args)),
             "state": str(self.state),
             "created_at": int(self.created_at),
             "exit_code": self.exit_status.exit_code if self.exit_status is not None else None,
-            "labels": dict(self.config.labels),
+            "labels": {json_text(name): json_text(value) for name, value in self.config.labels.items()},
         }
         fd = os.open(
             self.record_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from containerlib._util import strict_json
+from containerlib.container.config_document import native_text
 from containerlib.container.recovery import live_engines
 from containerlib.container.state import ContainerState
 from containerlib.errors import InvalidInputError
@@ -59,11 +60,14 @@ def _parse(document: Mapping[str, Any], engine_id: str) -> ContainerRecord:
         id=str(document["id"]),
         name=str(document["name"]),
         image=str(document["image"]),
-        command=tuple(map(str, document["command"])),
+        command=tuple(native_text(str(text)) for text in document["command"]),
         state=ContainerState(document["state"]),
         created_at=int(document["created_at"]),
         exit_code=None if exit_code is None else int(exit_code),
-        labels={str(name): str(value) for name, value in dict(document["labels"]).items()},
+        labels={
+            native_text(str(name)): native_text(str(value))
+            for name, value in dict(document["labels"]).items()
+        },
         engine_id=engine_id,
     )
 

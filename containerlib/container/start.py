@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from containerlib.container.streams import Input, Output
     from containerlib.runtime.runner import Runner
 
-__all__ = ["start", "take_console"]
+__all__ = ["renew_work", "start", "take_console"]
 
 
-def _renew_work(entry: ContainerEntry) -> None:
+def renew_work(entry: ContainerEntry) -> None:
     """A work directory of a volatile overlay serves one mount, be it of a start that failed later.
 
     The layer itself is kept.
@@ -51,7 +51,7 @@ def start(
     runner = entry.session.enter()
     with entry.exclusively():
         check_state("start", entry.state, entry.name)
-        _renew_work(entry)
+        renew_work(entry)
         if isinstance(entry, DetachedEntry):
             return _start_detached(entry, runner, stdin, stdout, stderr)
         streams = Streams.open(stdin, stdout, stderr)

@@ -32,6 +32,14 @@ _ALLOWED = {
     "attach to": (ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.RESTARTING),
     "pause": (ContainerState.RUNNING,),
     "unpause": (ContainerState.PAUSED,),
+    "copy files of": (
+        ContainerState.CREATED,
+        ContainerState.RUNNING,
+        ContainerState.PAUSED,
+        ContainerState.EXITED,
+    ),
+    "look at": (ContainerState.RUNNING, ContainerState.PAUSED),
+    "measure": (ContainerState.RUNNING, ContainerState.PAUSED),
     "update": (ContainerState.RUNNING, ContainerState.PAUSED),
     "wait": (
         ContainerState.RUNNING,
@@ -40,6 +48,7 @@ _ALLOWED = {
         ContainerState.EXITED,
     ),
     "rename": tuple(state for state in ContainerState if state != ContainerState.REMOVED),
+    "inspect": tuple(state for state in ContainerState if state != ContainerState.REMOVED),
     "commit": tuple(state for state in ContainerState if state != ContainerState.REMOVED),
     "export": tuple(state for state in ContainerState if state != ContainerState.REMOVED),
     "compare": tuple(state for state in ContainerState if state != ContainerState.REMOVED),

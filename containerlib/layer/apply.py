@@ -8,6 +8,7 @@ caller removes it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING, BinaryIO, Literal
@@ -20,11 +21,12 @@ from containerlib.layer.names import MAX_COMPONENT_BYTES, MAX_PATH_BYTES, shown
 from containerlib.layer.tar_reader import NO_ARCHIVE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from containerlib._native.unpack import UnpackReport
+    from containerlib.layer.archive import Sink
 
-__all__ = ["ApplyLimits", "ApplyResult", "apply_blocks", "apply_layer"]
+__all__ = ["ApplyLimits", "ApplyResult", "apply_blocks", "apply_layer", "apply_written"]
 
 _CHUNK_BYTES = 1 << 20
 
@@ -87,19 +89,60 @@ def apply_layer(
 
 
 def apply_blocks(
-    blocks: Iterable[bytes], root_fd: int, *, devices: Devices = "refuse", limits: ApplyLimits | None = None
+    blocks: Iterable[bytes],
+    root_fd: int,
+    *,
+    devices: Devices = "refuse",
+    limits: ApplyLimits | None = None,
+    plain: bool = False,
 ) -> ApplyResult:
-    """Do what `apply_layer` does with an archive that comes in blocks of any size."""
+    """Do what `apply_layer` does with an archive that comes in blocks of any size.
+
+    With `plain` the directory is one that is in use, and the archive no layer: see `Unpacker`.
+    """
+
+    def write(sink: Sink) -> None:
+        for block in blocks:
+            sink.write(block)
+
+    return apply_written(write, root_fd, devices=devices, limits=limits, plain=plain)
+
+
+class _RefusedError(Exception):
+    """It wants no more."""
+
+
+class _UnpackerSink:
+    """What is written goes to an unpacker."""
+
+    def __init__(self, unpacker: Unpacker) -> None:
+        self._unpacker = unpacker
+
+    def write(self, data: bytes, /) -> int:
+        if not self._unpacker.write(data):
+            raise _RefusedError
+        return len(data)
+
+
+def apply_written(
+    write: Callable[[Sink], object],
+    root_fd: int,
+    *,
+    devices: Devices = "refuse",
+    limits: ApplyLimits | None = None,
+    plain: bool = False,
+) -> ApplyResult:
+    """Do what `apply_blocks` does with the archive that `write` writes. It ends early if that is refused."""
     limits = limits or ApplyLimits()
     with Unpacker(
         root_fd,
         devices=devices == "create",
         entries=limits.entries,
         total_bytes=limits.total_bytes,
+        plain=plain,
     ) as unpacker:
-        for block in blocks:
-            if not unpacker.write(block):
-                break
+        with contextlib.suppress(_RefusedError):
+            write(_UnpackerSink(unpacker))
         report = unpacker.finish()
     if report.reason != "done":
         raise _refusal(report, limits)
@@ -113,6 +156,7 @@ _UNSAFE = {
     "outside": "{detail!r} leads out of the tree",
     "root": "the root must be a directory",
     "in_the_way": "{detail!r} is in the way and not a directory",
+    "other_kind": "a directory would take the place of something else, or something else that of a directory",
     "links": "its directory part leads through too many links",
     "other_file_system": "directory {detail!r} lies on another file system",
     "device": "{detail} device, which images may hold only with EngineConfig(image_devices=True)",

@@ -203,9 +203,11 @@ class ArchiveWriter:
         self._mtime = mtime
         self.hash = hashlib.sha256()
         self.size = 0
+        self.entries = 0
 
     def add(self, name: bytes, entry: LayerEntry) -> None:
         """Write one member."""
+        self.entries += 1
         if entry.kind != "file":
             self._write(_header(name, entry, 0, self._time(entry)))
             return
@@ -216,7 +218,7 @@ class ArchiveWriter:
         fd = _open_source(entry)
         if not isinstance(fd, int):
             with fd as file:
-                self.add_stream(name, entry, entry.size or 0, file.read)
+                self._add_stream(name, entry, entry.size or 0, file.read)
             return
         try:
             self._add_file(name, entry, fd)
@@ -225,6 +227,10 @@ class ArchiveWriter:
 
     def add_stream(self, name: bytes, entry: LayerEntry, size: int, read: Callable[[int], bytes]) -> None:
         """Write one member whose content, `size` bytes, comes from `read`, which returns some or none."""
+        self.entries += 1
+        self._add_stream(name, entry, size, read)
+
+    def _add_stream(self, name: bytes, entry: LayerEntry, size: int, read: Callable[[int], bytes]) -> None:
         self._write(_header(name, entry, size, self._time(entry)))
         left = size
         while left:
@@ -251,7 +257,7 @@ class ArchiveWriter:
             header = _header(name, entry, size, self._time(entry))
             self._write(header + data + bytes(-size % _BLOCK_BYTES))
             return
-        self.add_stream(name, entry, size, functools.partial(os.read, fd))
+        self._add_stream(name, entry, size, functools.partial(os.read, fd))
 
     def _time(self, entry: LayerEntry) -> int:
         return self._mtime if entry.mtime is None else max(0, min(entry.mtime, self._mtime))

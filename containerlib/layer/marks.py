@@ -18,7 +18,16 @@ from containerlib.layer.names import shown
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["TRUSTED", "USER", "is_opaque", "is_whiteout", "read_xattrs", "refuse_elsewhere", "xattr_names"]
+__all__ = [
+    "TRUSTED",
+    "USER",
+    "is_opaque",
+    "is_whiteout",
+    "kept_xattrs",
+    "read_xattrs",
+    "refuse_elsewhere",
+    "xattr_names",
+]
 
 TRUSTED = "trusted.overlay."
 """Beginning of the marks of an overlay that was mounted with privilege."""
@@ -78,8 +87,12 @@ def refuse_elsewhere(path: bytes, names: Collection[str], prefixes: Collection[s
 
 def read_xattrs(directory_fd: int, name: bytes, names: Collection[str]) -> dict[str, bytes]:
     """Return the extended attributes among `names` that a layer may hold."""
-    kept = [key for key in sorted(names) if key not in _DROPPED and not key.startswith(_DROPPED_PREFIXES)]
-    return {key: _read(directory_fd, name, key) for key in kept}
+    return {key: _read(directory_fd, name, key) for key in kept_xattrs(names)}
+
+
+def kept_xattrs(names: Collection[str]) -> list[str]:
+    """Return those names of extended attributes that a layer may hold, in order."""
+    return [key for key in sorted(names) if key not in _DROPPED and not key.startswith(_DROPPED_PREFIXES)]
 
 
 def _read(directory_fd: int, name: bytes, key: str) -> bytes:

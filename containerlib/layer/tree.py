@@ -35,17 +35,21 @@ class Tree:
     Not safe for several threads; each thread makes its own.
     """
 
-    def __init__(self, root_fd: int, *, follow: bool = True, kept: int = _KEPT_DIRECTORIES) -> None:
+    def __init__(
+        self, root_fd: int, *, follow: bool = True, kept: int = _KEPT_DIRECTORIES, across: bool = False
+    ) -> None:
         """Take the tree below `root_fd`.
 
         Args:
             root_fd: The directory.
             follow: Whether links in directory parts are followed inside the tree, or refused.
             kept: Most descriptors that are kept.
+            across: Whether what is mounted in the tree belongs to it.
         """
         self._root_fd = root_fd
         self._follow = follow
         self._most_kept = kept
+        self._across = across
         self._device = os.fstat(root_fd).st_dev
         self._kept: dict[bytes, int] = {}
 
@@ -142,7 +146,7 @@ class Tree:
             if error.errno in _NOT_A_DIRECTORY:
                 return None
             raise
-        if os.fstat(fd).st_dev != self._device:
+        if not self._across and os.fstat(fd).st_dev != self._device:
             os.close(fd)
             raise UnsafePath(shown(name), "directory lies on another file system")
         return fd

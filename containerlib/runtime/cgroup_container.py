@@ -190,6 +190,21 @@ class ContainerCgroup:
             return int(used) if used else None
         return None
 
+    def version_of(self, controller: str) -> int | None:
+        """The version of control groups that a controller of this container has; None if it has none."""
+        place = self._by_name.get(controller)
+        return None if place is None else place.branch.version
+
+    def read(self, controller: str, file: str) -> str | None:
+        """A control file of the container; None if there is none, be it because the container has ended.
+
+        Args:
+            controller: Controller that the file belongs to; empty for version 2 itself.
+            file: Name of the file.
+        """
+        place = self._by_name.get(controller)
+        return None if place is None else self._read(place, file)
+
     def pids(self) -> set[int]:
         """Return the processes of the container, by their numbers in our PID namespace."""
         place = self._tracking_place()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from containerlib.runtime.process import RunningProcess
     from containerlib.runtime.user import ResolvedUser
 
-__all__ = ["exec_config", "joined_user", "namespaces"]
+__all__ = ["exec_config", "joined_user", "namespaces", "open_root"]
 
 # The mount namespace last: from there on names are the container's.
 _KINDS = ("cgroup", "ipc", "uts", "net", "pid", "mnt")
@@ -108,14 +108,28 @@ def joined_user(
         InvalidOption: There is no such user.
         InvalidState: The container has ended.
     """
-    pid = process.pid
-    root_fd = _open_of(process, pid, "root", os.O_PATH | os.O_DIRECTORY, name)
+    root_fd = open_root(process, name)
     try:
-        _check_alive(process, pid, name)
         passwd, group = _account_file(root_fd, "/etc/passwd"), _account_file(root_fd, "/etc/group")
     finally:
         os.close(root_fd)
     return resolve_user(config.user, passwd=passwd, group=group, group_add=config.group_add)
+
+
+def open_root(process: RunningProcess | DetachedProcess, name: str) -> int:
+    """Open the root directory that the first process sees; the caller closes it.
+
+    Raises:
+        InvalidState: The container has ended.
+    """
+    pid = process.pid
+    fd = _open_of(process, pid, "root", os.O_PATH | os.O_DIRECTORY, name)
+    try:
+        _check_alive(process, pid, name)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _open_of(
@@ -138,9 +152,7 @@ def _check_alive(process: RunningProcess | DetachedProcess, pid: int | None, nam
 
 
 def _ended(name: str) -> InvalidState:
-    return InvalidState(
-        f"cannot exec in container {name!r}: it has ended", expected="running", actual="exited"
-    )
+    return InvalidState(f"container {name!r} has ended", expected="running", actual="exited")
 
 
 def _account_file(root_fd: int, path: str) -> bytes | None:

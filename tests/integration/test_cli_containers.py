@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -137,3 +138,55 @@ def test_what_does_not_go_together(
     assert run(["run", *arguments]) == 125
     assert said in capsys.readouterr().err
     assert engine.containers.list() == []
+
+
+def test_looking_in(capsys: pytest.CaptureFixture[str]) -> None:
+    """`top`, `stats` and `inspect` show a container as Docker does."""
+    command("run", "-d", "--name", "web", "-m", "64m", "box:1", "sleep", "60")
+    assert run(["top", "web"]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split() == ["UID", "PID", "PPID", "C", "STIME", "TIME", "CMD"]
+    assert row.endswith("sleep 60")
+    assert run(["stats", "--no-stream", "web"]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.startswith("CONTAINER ID   NAME")
+    assert "web" in row
+    assert "/ 64MiB" in row
+    assert run(["stats", "--no-stream", "--format", "json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["memory"]["limit_bytes"] == 64 << 20
+    assert run(["inspect", "web", "box:1"]) == 0
+    container, image = json.loads(capsys.readouterr().out)
+    assert (container["Name"], container["State"]["Status"]) == ("/web", "running")
+    assert image["RepoTags"] == ["box:1"]
+    assert run(["inspect", "--type", "image", "web"]) == 1
+    assert run(["inspect", "--type", "container", "box:1"]) == 1
+    assert run(["image", "inspect", "box:1"]) == 0
+    assert capsys.readouterr().err.count("containerlib:") == 2
+    assert run(["inspect", "nothing"]) == 1
+    assert "neither a container nor an image" in capsys.readouterr().err
+    command("kill", "web")
+    for words in (["top", "web"], ["stats", "--no-stream", "web"]):
+        code, _, err = command(*words)
+        assert (code, "exited" in err) == (125, True)
+
+
+def test_copying(tmp_path: Path) -> None:
+    """`cp` copies files either way, and archives from and to its streams."""
+    command("run", "-d", "--name", "web", "box:1", "sleep", "60")
+    (tmp_path / "a:b").write_text("text", encoding="ascii")
+    assert command("cp", str(tmp_path / "a:b"), "web:/tmp/x") == (0, "", "")
+    assert command("exec", "web", "cat", "/tmp/x") == (0, "text", "")
+    assert command("cp", "web:tmp/x", str(tmp_path / "back")) == (0, "", "")
+    assert (tmp_path / "back").read_text(encoding="ascii") == "text"
+    done = subprocess.run(
+        [sys.executable, "-m", "containerlib", "cp", "web:/tmp/x", "-"], capture_output=True, check=True
+    )
+    assert command("exec", "web", "mkdir", "/copy")[0] == 0
+    assert command("cp", "-", "web:/copy", data=done.stdout) == (0, "", "")
+    assert command("exec", "web", "cat", "/copy/x") == (0, "text", "")
+    code, _, err = command("cp", "web:/a", "web:/b")
+    assert (code, "CONTAINER:PATH" in err) == (125, True)
+    code, _, err = command("cp", "web:/missing", str(tmp_path))
+    assert (code, "has no '/missing'" in err) == (125, True)
+    assert command("cp", "nothing:/a", str(tmp_path))[0] == 125
