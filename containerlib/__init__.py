@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from containerlib.api.result import CompletedRun
     from containerlib.api.run import Popen, run
     from containerlib.container.disk_usage import ContainerUsage, DiskUsage, VolumeUsage
+    from containerlib.container.events import Event
     from containerlib.container.health import HealthResult, HealthStatus
     from containerlib.container.inspection import ContainerInspection
     from containerlib.container.logs import LogLine
@@ -173,6 +174,7 @@ _MODULES = {
     "containerlib.runtime.usage": ("ExitStatus", "Usage"),
     "containerlib.container.inspection": ("ContainerInspection",),
     "containerlib.api.attachment": ("Attachment",),
+    "containerlib.container.events": ("Event",),
     "containerlib.container.health": ("HealthResult", "HealthStatus"),
     "containerlib.container.logs": ("LogLine",),
     "containerlib.store.damage": ("Damage",),
@@ -213,6 +215,7 @@ __all__ = [
     "Engine",
     "EngineClosed",
     "EngineConfig",
+    "Event",
     "ExecProcess",
     "ExitStatus",
     "Exported",

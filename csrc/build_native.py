@@ -23,6 +23,7 @@ PROGRAM_SOURCES = [
     "supervisor.c",
     "streams.c",
     "health.c",
+    "event.c",
     "log.c",
     "remove.c",
     "init.c",

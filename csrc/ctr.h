@@ -264,7 +264,8 @@ enum ctr_order_flag {
     CTR_ORDER_LOG = 4,   /* and writes what it reads into the log */
     CTR_ORDER_INPUT = 8, /* and keeps the other end of standard input for who attaches */
     CTR_ORDER_REMOVE = 16,
-    CTR_ORDER_HEALTH = 32
+    CTR_ORDER_HEALTH = 32,
+    CTR_ORDER_EVENTS = 64 /* the journal is told what happens */
 };
 
 enum ctr_order_limit {
@@ -274,8 +275,9 @@ enum ctr_order_limit {
 };
 
 /* Goes with the first request to a supervisor. Descriptors behind those of the request: the container's directory,
- * the listening socket, and with CTR_ORDER_HEALTH the spec of the check, for a process that joins. cgroups: absolute
- * paths of directories to remove at the end, each with a NUL behind it. */
+ * the listening socket, with CTR_ORDER_HEALTH the spec of the check, for a process that joins, and with
+ * CTR_ORDER_EVENTS the directory of the journal. cgroups: absolute paths of directories to remove at the end, each with
+ * a NUL behind it. */
 struct ctr_order {
     uint32_t size;
     uint32_t flags;
@@ -290,7 +292,32 @@ struct ctr_order {
     uint32_t health_start_interval_ms;
     uint32_t cgroups_size;
     uint32_t reserved;
+    char id[64];
     char cgroups[4096];
+};
+
+enum ctr_event_kind {
+    CTR_EVENT_TEXT = 0, /* a document of Python's follows */
+    CTR_EVENT_START = 1,
+    CTR_EVENT_DIE = 2,     /* value: exit code; code: signal */
+    CTR_EVENT_HEALTH = 3,  /* value: enum ctr_health */
+    CTR_EVENT_DESTROY = 4
+};
+
+enum ctr_event_limit {
+    CTR_EVENT_JOURNAL_BYTES = 16777216 /* of a file that nobody has put aside, and that grows no more */
+};
+
+/* One record of the journal, which all processes append to, each with one write. size: with what follows. */
+struct ctr_event {
+    uint32_t magic;
+    uint32_t size;
+    uint64_t time_ns;
+    uint32_t kind;
+    int32_t value;
+    int32_t code;
+    uint32_t reserved;
+    char id[64];
 };
 
 enum ctr_log_stream {

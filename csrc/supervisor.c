@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 
 #include "channel.h"
+#include "event.h"
 #include "health.h"
 #include "remove.h"
 #include "spawner.h"
@@ -38,6 +39,7 @@ struct supervisor {
     struct ctr_state state;
     int directory;
     int listener;
+    int events;    /* directory of the journal */
     int file;      /* "state" in the directory */
     int pidfd;     /* of the container's first process, while it runs */
     int error;     /* where a failed start is told, while one is under way */
@@ -60,6 +62,11 @@ static void write_state(struct supervisor *s)
     s->state.generation++;
     s->state.last_generation = s->state.generation;
     (void)!pwrite(s->file, &s->state, sizeof(s->state), 0);
+}
+
+static void tell(const struct supervisor *s, enum ctr_event_kind kind, int32_t value, int32_t code)
+{
+    event_tell(s->events, s->order.id, kind, value, code);
 }
 
 /* By which the process can be told from a later one with its number: field 22 of its stat. */
@@ -87,7 +94,8 @@ static uint64_t start_ticks(pid_t pid)
 static int take_order(struct supervisor *s)
 {
     struct child *c = &s->saved;
-    uint32_t extra = s->order.flags & CTR_ORDER_HEALTH ? 3 : 2;
+    uint32_t has_check = s->order.flags & CTR_ORDER_HEALTH ? 1 : 0;
+    uint32_t extra = 2 + has_check + (s->order.flags & CTR_ORDER_EVENTS ? 1 : 0);
     int check = -1;
 
     if (s->order.size != sizeof(s->order) || c->fd_count < CTR_FD_FIRST_FREE + extra ||
@@ -98,8 +106,10 @@ static int take_order(struct supervisor *s)
     c->fd_count -= extra;
     s->directory = c->fds[c->fd_count];
     s->listener = c->fds[c->fd_count + 1];
-    if (extra == 3)
+    if (has_check)
         check = c->fds[c->fd_count + 2];
+    if (s->order.flags & CTR_ORDER_EVENTS)
+        s->events = c->fds[c->fd_count + 2 + has_check];
     s->file = openat(s->directory, "state", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (s->file < 0 || streams_open(&s->streams, &s->order, s->directory) < 0)
         return -1;
@@ -206,6 +216,7 @@ static void settle_start(struct supervisor *s)
         forget_mounts(&s->saved);
         health_begin(&s->health, &s->state, monotonic_ms());
         write_state(s);
+        tell(s, CTR_EVENT_START, 0, 0);
     }
     close_fd(&s->report);
 }
@@ -260,6 +271,7 @@ static void ended(struct supervisor *s, const struct ctr_status *record)
         finish(s);
     }
     write_state(s);
+    tell(s, CTR_EVENT_DIE, record->value, record->code);
 }
 
 static void start_again(struct supervisor *s)
@@ -423,6 +435,17 @@ static void take_console(struct supervisor *s)
         close_fd(&s->console);
 }
 
+static void serve_health(struct supervisor *s, int64_t now_ms)
+{
+    uint32_t before = s->state.health;
+
+    if (!health_serve(&s->health, &s->saved, &s->state, now_ms))
+        return;
+    write_state(s);
+    if (s->state.health != before)
+        tell(s, CTR_EVENT_HEALTH, (int32_t)s->state.health, 0);
+}
+
 static void serve_times(struct supervisor *s, int64_t now_ms)
 {
     if (s->kill_ms >= 0 && now_ms >= s->kill_ms) {
@@ -431,8 +454,8 @@ static void serve_times(struct supervisor *s, int64_t now_ms)
     }
     if (s->restart_ms >= 0 && now_ms >= s->restart_ms)
         start_again(s);
-    if (s->pidfd >= 0 && s->error < 0 && !s->is_paused && health_serve(&s->health, &s->saved, &s->state, now_ms))
-        write_state(s);
+    if (s->pidfd >= 0 && s->error < 0 && !s->is_paused)
+        serve_health(s, now_ms);
 }
 
 static int wait_ms(const struct supervisor *s)
@@ -497,8 +520,8 @@ static int receive(struct supervisor *s)
     return n == sizeof(s->order) && s->saved.fd_count >= CTR_FD_FIRST_FREE;
 }
 
-/* The container's directory disappears whole, by a rename, before it is taken apart. */
-static void remove_container(const struct supervisor *s)
+/* The container's directory disappears whole, by a rename, before it is taken apart. Whether it was there. */
+static int remove_container(const struct supervisor *s)
 {
     _cleanup_close_ int parent = openat(s->directory, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     char link[32];
@@ -510,12 +533,14 @@ static void remove_container(const struct supervisor *s)
     (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", s->directory);
     n = readlink(link, path, sizeof(path) - 1);
     if (parent < 0 || n < 0)
-        return;
+        return 0;
     path[n] = '\0';
     own = strrchr(path, '/');
     (void)snprintf(name, sizeof(name), ".rm-%.64s", own ? own + 1 : path);
-    if (own && renameat(parent, own + 1, parent, name) == 0)
-        (void)remove_directory(parent, name);
+    if (!own || renameat(parent, own + 1, parent, name) < 0)
+        return 0;
+    (void)remove_directory(parent, name);
+    return 1;
 }
 
 /* Out of the group with the default device rules, in which nobody may be when it is removed. */
@@ -547,7 +572,8 @@ static void clean_up(struct supervisor *s)
         leave(s->order.cgroups + i);
         (void)rmdir(s->order.cgroups + i);
     }
-    remove_container(s);
+    if (remove_container(s))
+        tell(s, CTR_EVENT_DESTROY, 0, 0);
 }
 
 void supervisor_role(int argc, char **argv)
@@ -560,7 +586,7 @@ void supervisor_role(int argc, char **argv)
         .saved = CHILD_BLANK,
         .streams = {.inner = {-1, -1, -1}, .outer = {-1, -1}, .input = -1, .console = -1},
         .health = {.file = -1, .status = -1, .output = -1, .spec_fd = -1, .next_ms = NEVER},
-        .directory = -1, .listener = -1, .file = -1, .pidfd = -1, .error = -1, .report = -1, .console = -1,
+        .directory = -1, .listener = -1, .events = -1, .file = -1, .pidfd = -1, .error = -1, .report = -1, .console = -1,
         .is_first = 1, .kill_ms = NEVER, .restart_ms = NEVER,
     };
     close_fd(&s.base.own_network);

@@ -77,6 +77,7 @@ class Order:
         remove: Whether it removes the container's directory at the end.
         cgroups: Directories of control groups to remove then, too.
         health: How its health is checked.
+        container_id: What the journal calls the container.
     """
 
     restart: Restart = "no"
@@ -89,9 +90,10 @@ class Order:
     remove: bool = False
     cgroups: tuple[str, ...] = ()
     health: HealthOrder | None = None
+    container_id: str = ""
 
-    def encode(self) -> bytes:
-        """The message."""
+    def encode(self, *, events: bool = False) -> bytes:
+        """The message; with `events` the journal's directory goes with it."""
         order = ffi.new("struct ctr_order *")
         order.size = ffi.sizeof("struct ctr_order")
         chosen = (
@@ -101,12 +103,14 @@ class Order:
             (self.keeps_stdin, lib.CTR_ORDER_INPUT),
             (self.remove, lib.CTR_ORDER_REMOVE),
             (self.health is not None, lib.CTR_ORDER_HEALTH),
+            (events, lib.CTR_ORDER_EVENTS),
         )
         order.flags = sum(flag for wanted, flag in chosen if wanted)
         order.restart = _RESTART[self.restart]
         order.restart_most = self.restart_most
         order.log_limit_bytes = self.log_limit_bytes or 0
         order.log_keep = self.log_keep
+        order.id = self.container_id.encode()[:64].ljust(64, b"\0")
         self._add_cgroups(order)
         if self.health is not None:
             order.health_interval_ms = self.health.interval_ms
@@ -138,13 +142,16 @@ class Supervisor(Starter):
         """
         super().__init__("ctr-supervisor", -1, join_fds)
 
-    def supervise(self, request: SpawnRequest, order: Order, directory_fd: int) -> Channel:
+    def supervise(
+        self, request: SpawnRequest, order: Order, directory_fd: int, events_fd: int = -1
+    ) -> Channel:
         """Ask it to start its container; it then goes on by itself.
 
         Args:
             request: The container.
             order: What else it does.
             directory_fd: The container's directory.
+            events_fd: The directory of the journal; -1 for none.
 
         Raises:
             EngineClosed: It is gone.
@@ -166,7 +173,9 @@ class Supervisor(Starter):
                     ),
                 )
                 extra.append(check_fd)
-            return send_request(self._control, request, order.encode(), extra)
+            if events_fd >= 0:
+                extra.append(events_fd)
+            return send_request(self._control, request, order.encode(events=events_fd >= 0), extra)
         finally:
             close_all([fd for fd in (listener, check_fd) if fd >= 0])
             self.release()

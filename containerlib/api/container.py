@@ -259,6 +259,7 @@ class Container(ContainerFiles, ContainerLooks, ContainerStreams):
         """
         self.stop(timeout_s=timeout_s)
         self.start()
+        self._entry.tell("restart")
 
     def wait_until(self, condition: Condition, *, timeout_s: float | None = None) -> None:
         """Wait until it is ``"running"``, ``"healthy"``, ``"exited"`` or ``"removed"``, and see `wait`.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import time
 from typing import TYPE_CHECKING
 
 from containerlib.api.container_handle import ContainerHandle
+from containerlib.api.moments import seconds_of
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Iterator
 
     from containerlib.api.attachment import Attachment
@@ -70,16 +70,9 @@ class ContainerStreams(ContainerHandle):
         wanted = LogSelection(
             stdout=stdout,
             stderr=stderr,
-            since_s=_seconds(since),
-            until_s=_seconds(until),
+            since_s=seconds_of(since),
+            until_s=seconds_of(until),
             tail=tail,
             follow=follow,
         )
         return read_logs(self._entry, wanted)
-
-
-def _seconds(value: dt.datetime | dt.timedelta | None) -> float | None:
-    """Seconds since the epoch of a time, or of so long ago."""
-    if isinstance(value, dt.timedelta):
-        return time.time() - value.total_seconds()
-    return None if value is None else value.timestamp()

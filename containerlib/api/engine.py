@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -11,19 +12,22 @@ from attrs import frozen
 from containerlib.api.container import Containers
 from containerlib.api.images import Images
 from containerlib.api.locks import Locks
+from containerlib.api.moments import seconds_of
 from containerlib.api.remote import Remote
 from containerlib.container.session import Session
-from containerlib.errors import InvalidOption
+from containerlib.errors import InvalidOption, InvalidReference
+from containerlib.oci.reference import Reference
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from types import TracebackType
     from typing import Self
 
     from containerlib.api.doctor import Finding
     from containerlib.api.registry import Registry
     from containerlib.container.disk_usage import DiskUsage
+    from containerlib.container.events import Event
     from containerlib.container.prune import SystemPruneReport
     from containerlib.image.repair import RepairReport
     from containerlib.runtime.runner import RootKind
@@ -100,6 +104,17 @@ def _flag(environ: Mapping[str, str], name: str) -> bool:
     if value not in {"", "0", "1", "false", "true"}:
         raise InvalidOption(name, value, "give 1 or 0")
     return value in {"1", "true"}
+
+
+def _with_canonical(images: Collection[str]) -> tuple[str, ...]:
+    """Names of images as they may stand in an event: as people write them, and in full."""
+    found = []
+    for name in images:
+        found.append(name)
+        with contextlib.suppress(InvalidReference):
+            reference = Reference.parse(name)
+            found += [reference.familiar, reference.canonical]
+    return tuple(found)
 
 
 def _default_root() -> str:
@@ -207,6 +222,58 @@ class Engine:
         from containerlib.api.registry import Registry  # noqa: PLC0415 - needed by few
 
         return Registry(self._remote, host)
+
+    def events(
+        self,
+        *,
+        since: dt.datetime | dt.timedelta | None = None,
+        until: dt.datetime | dt.timedelta | None = None,
+        follow: bool = True,
+        types: Collection[str] = (),
+        actions: Collection[str] = (),
+        containers: Collection[str] = (),
+        images: Collection[str] = (),
+        labels: Mapping[str, str | None] | None = None,
+    ) -> Iterator[Event]:
+        """What happens to the images and containers of the store, whichever process brings it about.
+
+        The stream begins when this is called, not when it is first read. Closing the iterator ends it. The
+        journal behind it lies below the run root, reaches some thousand events back, and a reboot takes it.
+        An engine that is killed cannot tell of it; its containers' ends are told by the next one.
+
+        Args:
+            since: From this time on, or from so long ago on; None for what happens from now on, or without
+                `follow` for everything that is known.
+            until: Up to this time, or up to so long ago; a time to come ends the stream then.
+            follow: Whether to wait for what happens from now on.
+            types: Only of these kinds of objects, such as ``"container"``.
+            actions: Only these, such as ``"die"``.
+            containers: Only of containers with these names or ids, or beginnings of ids.
+            images: Only of images with these names, and of containers made of them.
+            labels: Only of containers with all of these labels; None for any value.
+
+        Cost: reads the journal once, a few milliseconds; waiting costs nothing.
+        """
+        from containerlib.container.events import EventFilter, read_events  # noqa: PLC0415 - needed by few
+
+        given = {"types": types, "actions": actions, "containers": containers, "images": images}
+        for option, names in given.items():
+            if isinstance(names, str):
+                raise InvalidOption(option, names, "give a list of texts")
+        chosen = EventFilter(
+            types=tuple(types),
+            actions=tuple(actions),
+            containers=tuple(containers),
+            images=_with_canonical(images),
+            labels=labels or {},
+        )
+        return read_events(
+            self._session.stores.layout,
+            since_s=seconds_of(since),
+            until_s=seconds_of(until),
+            follow=follow,
+            chosen=chosen,
+        )
 
     def doctor(self) -> list[Finding]:
         """What this host can and cannot give containers, what that costs, and the remedies.

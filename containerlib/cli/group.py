@@ -20,6 +20,7 @@ _COMMANDS = {
     "cp": "containerlib.cli.copy:cp",
     "diff": "containerlib.cli.containers:diff",
     "doctor": "containerlib.cli.doctor:doctor",
+    "events": "containerlib.cli.events:events",
     "exec": "containerlib.cli.containers:exec_",
     "export": "containerlib.cli.export:export",
     "history": "containerlib.cli.history:history",

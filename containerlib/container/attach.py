@@ -63,4 +63,5 @@ def attach(entry: ContainerEntry) -> Attached:
         finally:
             for fd in opened[1::2]:
                 os.close(fd)
+    entry.tell("attach")
     return Attached(stdin=stdin, stdout=opened[0], stderr=opened[2], is_terminal=is_terminal)

@@ -57,7 +57,7 @@ def commit(
     base = get_image(stores, entry.image_id)
     config = changed(_config_of(entry, base.config.config), changes)
     with _standing_still(entry, pauses=pauses):
-        return commit_layer(
+        made = commit_layer(
             stores,
             base,
             upper,
@@ -68,6 +68,8 @@ def commit(
             created=created,
             latest_mtime=latest_mtime,
         )
+    entry.tell("commit", {"imageID": str(made.id), "imageRef": reference or ""})
+    return made
 
 
 def export(entry: ContainerEntry, out: str | BinaryIO, *, latest_mtime: int | None) -> Exported:
@@ -85,6 +87,7 @@ def export(entry: ContainerEntry, out: str | BinaryIO, *, latest_mtime: int | No
     with held_layers(stores, "export container", image) as (lowers,), opened_output(out) as sink:
         stack = [copied] if os.path.isdir(copied) else [f"{directory}/upper", *lowers]
         written = write_merged(stack, sink, latest_mtime=LATEST if latest_mtime is None else latest_mtime)
+    entry.tell("export")
     return Exported(str(written.diff_id), written.size, written.entries)
 
 

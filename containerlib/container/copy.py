@@ -71,6 +71,7 @@ def put(
                 os.close(target_fd)
     finally:
         os.close(source_fd)
+    entry.tell("extract-to-dir", {"path": path})
 
 
 def put_bytes(entry: ContainerEntry, data: bytes, path: str, *, owner: tuple[int, int], mode: int) -> None:
@@ -92,6 +93,7 @@ def put_bytes(entry: ContainerEntry, data: bytes, path: str, *, owner: tuple[int
                 apply_written(write, fd, plain=True)
         finally:
             os.close(fd)
+    entry.tell("extract-to-dir", {"path": path})
 
 
 def put_archive(entry: ContainerEntry, source: BinaryIO, path: str) -> None:
@@ -104,6 +106,7 @@ def put_archive(entry: ContainerEntry, source: BinaryIO, path: str) -> None:
                 apply_blocks(_blocks(source), fd, plain=True)
         finally:
             os.close(fd)
+    entry.tell("extract-to-dir", {"path": path})
 
 
 def get(entry: ContainerEntry, path: str, target: str, *, archive: bool, follow_links: bool) -> None:
@@ -137,6 +140,7 @@ def get(entry: ContainerEntry, path: str, target: str, *, archive: bool, follow_
                 os.close(target_fd)
         finally:
             os.close(source_fd)
+    entry.tell("archive-path", {"path": path})
 
 
 def get_archive(entry: ContainerEntry, path: str, out: str | BinaryIO, *, follow_links: bool) -> Exported:
@@ -150,6 +154,7 @@ def get_archive(entry: ContainerEntry, path: str, out: str | BinaryIO, *, follow
                 writer = _write(sink, fd, name, Taken(xattrs=True, empty=root.kernel))
         finally:
             os.close(fd)
+    entry.tell("archive-path", {"path": path})
     return Exported(f"sha256:{writer.hash.hexdigest()}", writer.size, writer.entries)
 
 

@@ -104,6 +104,7 @@ def _make(entry: ContainerEntry, *, starts_now: bool) -> ContainerEntry:
             os.unlink(f"{directory}/engine")
         elif not starts_now:
             entry.write_record()
+        entry.tell("create")
     except BaseException:
         session.drop(entry)
         if directory is not None and os.path.isdir(directory):

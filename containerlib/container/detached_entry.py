@@ -191,6 +191,10 @@ class DetachedEntry(ContainerEntry):
                     write_record(self.session.stores.layout, self.record)
                     self._seen = self._look()
                 self.exit_status, self.state = status, ContainerState.EXITED
+                if word is None or word.phase != "ended":
+                    self.tell_end(status)  # its supervisor could not
+                elif status.oom_killed:
+                    self.tell("oom")
                 if record.config.remove:
                     self.discard()
             return status
@@ -223,9 +227,12 @@ class DetachedEntry(ContainerEntry):
         """Remove everything that belongs to this container. It must not be running."""
         self.sweep()
         self.state = ContainerState.REMOVED
+        was_there = os.path.isdir(self.directory)
         # A record whose layer is half gone would be a container that nobody can use or remove.
         remove_at_once(self.directory)
         self.session.drop(self)
+        if was_there:
+            self.tell("destroy")
 
     def begin_run(self, supervisor_pid: int, cgroup_paths: tuple[str, ...]) -> None:
         """Note who will look after the run that is about to begin; it is found even if we end meanwhile."""

@@ -18,7 +18,7 @@ from containerlib.container.state import ContainerState
 from containerlib.container.wait import wait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from containerlib.container.session import Session
     from containerlib.container.streams import Streams
@@ -99,6 +99,13 @@ class ContainerEntry:
         finally:
             os.close(fd)
 
+    def tell(self, action: str, attributes: Mapping[str, str] | None = None) -> None:
+        """Write into the journal what has happened to it; what cannot be written is missing there."""
+        known = {json_text(name): json_text(value) for name, value in self.config.labels.items()}
+        known["image"] = self.image_name
+        known |= {key: json_text(value) for key, value in (attributes or {}).items()}
+        self.session.stores.journal.record("container", action, self.id, self.name, known)
+
     @property
     def description(self) -> str:
         """What it is called in messages."""
@@ -144,11 +151,19 @@ class ContainerEntry:
         with self.lock:
             self.exit_status = status
             self.state = ContainerState.EXITED
+            self.tell_end(status)
             if self.config.remove:
                 self.discard()
             else:
                 with contextlib.suppress(OSError):
                     self.write_record()
+
+    def tell_end(self, status: ExitStatus) -> None:
+        """Write into the journal how it has ended."""
+        if status.oom_killed:
+            self.tell("oom")
+        code = "" if status.exit_code is None else str(status.exit_code)
+        self.tell("die", {"exitCode": code} | ({"signal": str(status.signal)} if status.signal else {}))
 
     def discard(self) -> None:
         """Remove everything that belongs to this container. It must not be running."""
@@ -162,6 +177,7 @@ class ContainerEntry:
         if os.path.isdir(copied):
             remove_tree(copied)
         self.session.drop(self)
+        self.tell("destroy")
 
     def settle_and_remove(self) -> None:
         """For closing the engine: kill it, learn how it ended, remove it."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
 import signal
 import threading
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from containerlib.errors import InvalidState, OperationTimeout
 from containerlib.runtime.join import exec_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from containerlib.container.entry import ContainerEntry
     from containerlib.container.streams import Input, Output
@@ -42,12 +44,14 @@ class ExecEntry:
         process: RunningProcess,
         cgroup: ExecCgroup | None,
         streams: Streams,
+        tell_end: Callable[[ExitStatus], None],
     ) -> None:
         self.description = description
         self.args = args
         self.process = process
         self.streams = streams
         self._cgroup = cgroup
+        self._tell_end: Callable[[ExitStatus], None] | None = tell_end
         self._lock = threading.Lock()
 
     def poll(self) -> ExitStatus | None:
@@ -84,9 +88,12 @@ class ExecEntry:
         if status is not None:
             with self._lock:
                 cgroup, self._cgroup = self._cgroup, None
+                tell_end, self._tell_end = self._tell_end, None
             if cgroup is not None:
                 with contextlib.suppress(OSError):
                     cgroup.remove()
+            if tell_end is not None:
+                tell_end(status)
         return status
 
 
@@ -138,5 +145,11 @@ def start_exec(
         raise
     finally:
         streams.close_inner()
+    exec_id = os.urandom(32).hex()
+    entry.tell("exec_start", {"execID": exec_id, "command": shlex.join(config.args)})
+
+    def tell_end(status: ExitStatus) -> None:
+        entry.tell("exec_die", {"execID": exec_id, "exitCode": str(status.exit_code)})
+
     description = f"{config.args[0]!r} in container {entry.name!r}"
-    return ExecEntry(description, config.args, started, cgroup, streams)
+    return ExecEntry(description, config.args, started, cgroup, streams, tell_end)

@@ -32,6 +32,7 @@ def kill(entry: ContainerEntry, number: int) -> None:
         entry.signal(number)
     elif number == signal.SIGKILL:
         entry.thaw()
+    entry.tell("kill", {"signal": str(number)})
 
 
 def stop(entry: ContainerEntry, *, timeout_s: float) -> ExitStatus | None:
@@ -47,10 +48,17 @@ def stop(entry: ContainerEntry, *, timeout_s: float) -> ExitStatus | None:
         return entry.exit_status
     if entry.state == ContainerState.PAUSED:
         unpause(entry)
-    number = entry.config.stop_signal
+    status = _stop(entry, entry.config.stop_signal, timeout_s)
+    entry.tell("stop")
+    return status
+
+
+def _stop(entry: ContainerEntry, number: int, timeout_s: float) -> ExitStatus:
     if _tell_to_stop(entry, number, timeout_s):
+        entry.tell("kill", {"signal": str(number)})
         return wait(entry)
     entry.signal(number)
+    entry.tell("kill", {"signal": str(number)})
     try:
         return wait(entry, timeout_s=timeout_s)
     except OperationTimeout:

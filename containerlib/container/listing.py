@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from containerlib.store.layout import Layout
 
-__all__ = ["ContainerRecord", "list_records"]
+__all__ = ["ContainerRecord", "list_records", "read_file"]
 
 _LIMIT = 16 << 20
 
@@ -72,7 +72,8 @@ def _parse(document: Mapping[str, Any], engine_id: str) -> ContainerRecord:
     )
 
 
-def _read(path: str, engine_id: str) -> ContainerRecord | None:
+def read_file(path: str, engine_id: str) -> ContainerRecord | None:
+    """One container as its engine has described it; None if that cannot be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         with open(fd, "rb") as file:
@@ -94,5 +95,5 @@ def list_records(layout: Layout) -> list[ContainerRecord]:
         except OSError:
             continue
         engine_id = os.path.basename(directory)
-        found += [_read(f"{directory}/containers/{name}", engine_id) for name in names]
+        found += [read_file(f"{directory}/containers/{name}", engine_id) for name in names]
     return sorted(filter(None, found), key=lambda record: (record.created_at, record.id))

@@ -37,6 +37,7 @@ def pause(entry: ContainerEntry) -> None:
             raise
         entry.state = ContainerState.PAUSED
         entry.write_record()
+        entry.tell("pause")
 
 
 def unpause(entry: ContainerEntry) -> None:
@@ -51,6 +52,7 @@ def unpause(entry: ContainerEntry) -> None:
         _tell(entry, paused=False)
         entry.state = ContainerState.RUNNING
         entry.write_record()
+        entry.tell("unpause")
 
 
 def update(
@@ -77,6 +79,7 @@ def update(
             _set_restart(entry, restart)
             entry.config = evolve(entry.config, restart=restart)
         entry.write_record()
+        entry.tell("update")
 
 
 def _check_restart(entry: ContainerEntry, restart: RestartPolicy) -> None:

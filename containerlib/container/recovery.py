@@ -14,6 +14,7 @@ from containerlib._util import file_lock, strict_json
 from containerlib._util.atomic_file import write_atomic
 from containerlib._util.remove_tree import MOVED_PREFIX, remove_tree
 from containerlib.errors import InvalidInputError
+from containerlib.store.journal import Journal
 from containerlib.store.lease import Holder, LeaseStore
 
 if TYPE_CHECKING:
@@ -85,8 +86,28 @@ def _collect_engines(layout: Layout) -> None:
         directory = f"{engines}/{name}"
         wanted = _is_in_the_making(directory) if name.startswith(".new-") else is_alive(directory)
         if not wanted:
+            _tell_ends(layout, directory)
             with contextlib.suppress(OSError):
                 remove_tree(directory)
+
+
+def _tell_ends(layout: Layout, directory: str) -> None:
+    """Write into the journal that the containers of a dead engine have ended with it, nobody knows how."""
+    from containerlib.container.listing import read_file  # noqa: PLC0415 - it imports this module
+
+    journal = Journal(layout.events)
+    for name in _list(f"{directory}/containers"):
+        path = f"{directory}/containers/{name}"
+        found = read_file(path, "")
+        try:
+            os.unlink(path)  # of several processes that are here one tells it
+        except OSError:
+            continue
+        if found is not None:
+            attributes = {"image": found.image}
+            if found.state.is_alive:
+                journal.record("container", "die", found.id, found.name, {**attributes, "exitCode": ""})
+            journal.record("container", "destroy", found.id, found.name, attributes)
 
 
 def _is_in_the_making(directory: str) -> bool:

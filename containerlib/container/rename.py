@@ -30,6 +30,7 @@ def rename(entry: ContainerEntry, name: str) -> None:
         check_state("rename", entry.state, entry.name)
         if any(other.name == name and other is not entry for other in entry.session.entries()):
             raise NameInUse(f"container name {name!r} is in use; remove that container or choose another")
-        entry.name = name
+        former, entry.name = entry.name, name
         entry.config = evolve(entry.config, name=name)
         entry.write_record()
+        entry.tell("rename", {"oldName": former})

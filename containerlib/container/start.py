@@ -68,6 +68,7 @@ def start(
         entry.state = ContainerState.RUNNING
     try:
         entry.write_record()
+        entry.tell("start")
     except OSError:
         # A container that other processes cannot see is not what was asked for.
         process.signal(signal.SIGKILL)
@@ -102,6 +103,7 @@ def _start_detached(
                 keeps_stdin=stdin is None and config.stdin_open and not config.tty,
             ),
             begin=entry.begin_run,
+            open_journal=entry.session.stores.journal.open_directory,
         )
     except BaseException:
         streams.close_outer()

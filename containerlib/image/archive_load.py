@@ -24,7 +24,7 @@ from containerlib.image.archive_tar import read_tar
 from containerlib.image.collect import discard
 from containerlib.image.docker_archive import build_manifest, parse_manifest_json
 from containerlib.image.image_record import load_config, load_image
-from containerlib.image.naming import names_of, point
+from containerlib.image.naming import names_of, point, tell
 from containerlib.image.oci_layout import LayoutDirectory, LayoutGraph, LayoutRoot, parse_layout
 from containerlib.image.unpack import UnpackPolicy, unpack_image
 from containerlib.layer.compression import decompressed
@@ -276,7 +276,10 @@ def _publish(
     for image in found:
         for name in image.names or (None,):
             point(stores, name, image.target)
-    return [load_image(stores, image.target, names_of(stores, image.target.digest)) for image in found]
+    loaded = [load_image(stores, image.target, names_of(stores, image.target.digest)) for image in found]
+    for record in loaded:
+        tell(stores, "load", record.id, record.references[0] if record.references else "")
+    return loaded
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from containerlib._util.remove_tree import remove_tree
 from containerlib.errors import BlobNotFound, InvalidInputError, InvalidOption, InvalidReference
 from containerlib.image.archive_spool import Spool
 from containerlib.image.collect import discard
+from containerlib.image.naming import tell
 from containerlib.image.oci_layout import IMAGE_NAME, LAYOUT, REF_NAME, LayoutGraph
 from containerlib.image.output import opened_output
 from containerlib.layer.archive import LayerEntry, write_layer
@@ -113,6 +114,8 @@ def save(
             blobs = [_blob(stores, digest) for digest in graph.reached if spool.is_here(digest)]
             write = _write_directory if format == "oci-directory" else _write_archive
             write([*_documents(saved, format), *blobs], out, durable=stores.durable)
+        for image, _ in wanted:
+            tell(stores, "save", image.id, image.references[0] if image.references else "")
     finally:
         if made:
             discard(stores, [descriptor.digest for descriptor in made.values()])

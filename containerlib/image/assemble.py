@@ -13,7 +13,7 @@ import attrs
 
 from containerlib.image.collect import discard
 from containerlib.image.image_record import load_image
-from containerlib.image.naming import names_of, point
+from containerlib.image.naming import names_of, point, tell
 from containerlib.image.unpack import UnpackPolicy, unpack_layer
 from containerlib.layer.archive import write_layer
 from containerlib.oci import media_type
@@ -150,7 +150,9 @@ def complete_image(
     stores.settle(names)
     canonical = None if reference is None else Reference.parse(reference).canonical
     point(stores, canonical, manifest.descriptor)
-    return load_image(stores, manifest.descriptor, names_of(stores, manifest.digest))
+    made = load_image(stores, manifest.descriptor, names_of(stores, manifest.digest))
+    tell(stores, "import", made.id, canonical or "")
+    return made
 
 
 def _check_reference(reference: str | None) -> None:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from containerlib.errors import InvalidDigest
 from containerlib.oci.digest import Digest
+from containerlib.oci.reference import Reference
 
 if TYPE_CHECKING:
     from containerlib.oci.descriptor import Descriptor
     from containerlib.store.stores import Stores
 
-__all__ = ["is_anonymous", "names_of", "point", "release"]
+__all__ = ["is_anonymous", "names_of", "point", "release", "tell"]
 
 
 def is_anonymous(name: str) -> bool:
@@ -52,6 +53,12 @@ def point(stores: Stores, name: str | None, target: Descriptor) -> None:
         if old is not None and old.digest != target.digest:
             stores.references.set(old.digest, old)
         stores.references.set(name, target)
+
+
+def tell(stores: Stores, action: str, image_id: str, name: str = "") -> None:
+    """Write into the journal what has become of an image, and under which canonical name."""
+    shown = Reference.parse(name).familiar if name else ""
+    stores.journal.record("image", action, str(image_id), shown)
 
 
 def release(stores: Stores, name: str) -> bool:

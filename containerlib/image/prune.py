@@ -19,7 +19,7 @@ from containerlib.errors import (
 )
 from containerlib.image.collect import collect
 from containerlib.image.image_record import load_config, load_manifest
-from containerlib.image.naming import is_anonymous
+from containerlib.image.naming import is_anonymous, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -160,6 +160,8 @@ def prune_images(
             untagged += [name for name in candidate.names if not is_anonymous(name)]
             deleted.append(image_id)
     collected = collect(stores, keep=keep)
+    for image_id in deleted:
+        tell(stores, "delete", image_id)
     return PruneReport(tuple(untagged), tuple(deleted), collected.freed_bytes, collected.stale)
 
 

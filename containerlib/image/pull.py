@@ -16,7 +16,7 @@ from containerlib.errors import DigestMismatch, InvalidManifest, LayerError, Pla
 from containerlib.image.collect import discard
 from containerlib.image.fetch import LayerFetch
 from containerlib.image.image_record import MAX_INDEX_DEPTH, load_image, platform_not_found
-from containerlib.image.naming import names_of, point
+from containerlib.image.naming import names_of, point, tell
 from containerlib.image.progress import ignore
 from containerlib.image.unpack import LayerSource, unpack_layers
 from containerlib.oci.digest import Digest, chain_ids
@@ -118,10 +118,12 @@ def pull_image(
             stores.settle(names)
             target = attrs.evolve(found.target, platform=platform)
             point(stores, reference.canonical, target)
-            return load_image(stores, target, names_of(stores, target.digest))
+            pulled = load_image(stores, target, names_of(stores, target.digest))
     except BaseException:
         discard(stores, stored)
         raise
+    tell(stores, "pull", pulled.id, reference.canonical)
+    return pulled
 
 
 def _find(

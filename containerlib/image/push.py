@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from containerlib.errors import BlobNotFound
 from containerlib.image.image_record import MAX_INDEX_DEPTH
+from containerlib.image.naming import tell
 from containerlib.image.progress import TransferEvent, ignore
 from containerlib.oci import media_type
 from containerlib.oci.manifest import MAX_MANIFEST_BYTES, Index, Manifest, parse_manifest
@@ -60,7 +61,9 @@ def push_image(
     Source: OCI distribution-spec 1.1, "Push".
     """
     with stores.leases.acquire(f"push {repository.source.name}") as lease:
-        return _push_all(stores, repository, lease, _documents(stores, image), tag, progress, mounts)
+        pushed = _push_all(stores, repository, lease, _documents(stores, image), tag, progress, mounts)
+    tell(stores, "push", image.id, f"{repository.source.name}:{tag}")
+    return pushed
 
 
 def push_documents(

@@ -24,7 +24,7 @@ from containerlib.errors import (
 )
 from containerlib.image.collect import sweep
 from containerlib.image.image_record import ImageRecord, load_image, load_manifest
-from containerlib.image.naming import is_anonymous, names_of, point, release
+from containerlib.image.naming import is_anonymous, names_of, point, release, tell
 from containerlib.oci.reference import Reference
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def tag_image(stores: Stores, name: str, reference: str) -> ImageRecord:
     with file_lock.locked(stores.layout.collection_lock, shared=True):
         image = get_image(stores, name)
         point(stores, target.canonical, image.target)
+    tell(stores, "tag", image.id, target.canonical)
     return attrs.evolve(image, references=names_of(stores, image.digest))
 
 
@@ -113,8 +114,11 @@ def untag_image(stores: Stores, reference: str) -> None:
     Raises:
         ImageNotFound: No image has this name.
     """
-    if not release(stores, Reference.parse(reference).canonical):
+    name = Reference.parse(reference).canonical
+    target = stores.references.get(name)
+    if not release(stores, name) or target is None:
         raise ImageNotFound(f"no image is called {reference!r}")
+    tell(stores, "untag", _image_id(stores, target) or target.digest, name)
 
 
 def remove_image(
@@ -142,6 +146,7 @@ def remove_image(
         own = _own_name(stores, name)
         if own is not None and len(names) > 1:
             stores.references.remove(own)
+            tell(stores, "untag", _image_id(stores, target) or digest, own)
             return Removed(untagged=(own,))
         if len(names) > 1 and not force:
             raise ResourceInUse(
@@ -155,6 +160,9 @@ def remove_image(
             stores.references.remove(reference)
         swept = sweep(stores)
     stores.snapshots.empty_trash()
+    for reference in names:
+        tell(stores, "untag", image_id or digest, reference)
+    tell(stores, "delete", image_id or digest)
     return Removed(names, (image_id or digest,), swept.freed_bytes)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from containerlib._native.channel import close_all
 from containerlib._native.supervisor import Supervisor
 from containerlib.runtime.cgroup import EngineCgroup
 from containerlib.runtime.cgroup_host import CgroupHost
@@ -40,6 +41,7 @@ def start_detached(
     *,
     order: Order,
     begin: Callable[[int, tuple[str, ...]], None],
+    open_journal: Callable[[], int],
 ) -> None:
     """Start a container that outlives this process, and return when its command was executed.
 
@@ -52,6 +54,7 @@ def start_detached(
         layers: See `Runner.start`; on disk.
         stdio: See `Runner.start`; what the order lets the supervisor have instead is not used.
         order: What its supervisor does; its check and its control groups are filled in.
+        open_journal: Opens the directory of the journal; -1 if there is none.
         begin: Called before the start, with the supervisor's pid and the directories of control groups.
 
     Raises:
@@ -70,6 +73,7 @@ def start_detached(
             paths = engine_cgroup.directories()
             full = evolve(
                 order,
+                container_id=container_id,
                 # From the inside out, as they can be removed.
                 cgroups=(
                     *(f"{path}/{container_id}" for path in paths),
@@ -80,7 +84,7 @@ def start_detached(
             )
             with _supervisor(engine_cgroup) as supervisor:
                 begin(supervisor.pid, paths)
-                return runner.finish(_supervise(supervisor, request, full, directory), native)
+                return runner.finish(_supervise(supervisor, request, full, directory, open_journal), native)
 
         prepared = Prepared(container_id, config, layers, stdio, engine_cgroup, staging, spawn)
         channel, _ = runner.start_prepared(prepared)
@@ -107,13 +111,20 @@ def _supervisor(engine_cgroup: EngineCgroup) -> Iterator[Supervisor]:
         supervisor.close()
 
 
-def _supervise(supervisor: Supervisor, request: SpawnRequest, order: Order, directory: str) -> Channel:
+def _supervise(
+    supervisor: Supervisor,
+    request: SpawnRequest,
+    order: Order,
+    directory: str,
+    open_journal: Callable[[], int],
+) -> Channel:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
     directory_fd = os.open(directory, flags)
+    journal_fd = open_journal()
     try:
-        return supervisor.supervise(request, order, directory_fd)
+        return supervisor.supervise(request, order, directory_fd, journal_fd)
     finally:
-        os.close(directory_fd)
+        close_all([fd for fd in (directory_fd, journal_fd) if fd >= 0])
 
 
 def _health(runner: Runner, config: ContainerConfig, built: Spec) -> HealthOrder | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENOSYS_VERDICT", "Condition", "Policy", "Rule", "read_policy"]
 
+_ACTION = 0xFFFF0000
 _ERRNO = 0x00050000
 _TRACE = 0x7FF00000
 
@@ -106,9 +107,10 @@ def read_policy(
 
     Several rules for one system call are alternatives, the conditions within one rule hold together. A
     rule without conditions beats those that have some, and the first such rule beats the later ones. If
-    several rules with conditions hold, the most restrictive verdict is taken. Rules that say the same as
-    `defaultAction` are ignored. All this is what libseccomp does. New system calls, which no profile can
-    know, get ENOSYS unless the default is to let calls through: programs then try an older one.
+    several rules with conditions hold, the most restrictive action is taken, and of several rules with that
+    the first. Rules that say the same as `defaultAction` are ignored. All this is what libseccomp does. New
+    system calls, which no profile can know, get ENOSYS unless the default is to let calls through: programs
+    then try an older one.
 
     Args:
         profile: The decoded JSON.
@@ -138,7 +140,7 @@ def read_policy(
         for number in _numbers(entry, arch):
             if applies and verdict != default:
                 found.setdefault(number, []).append(rule)
-    permissive = default in _PERMISSIVE or default & 0xFFFF0000 == _TRACE
+    permissive = default in _PERMISSIVE or default & _ACTION == _TRACE
     rules = {number: _in_order(alternatives, default) for number, alternatives in found.items()}
     return Policy(default, default if permissive else ENOSYS_VERDICT, rules)
 
@@ -148,7 +150,7 @@ def _in_order(rules: list[Rule], default: int) -> tuple[Rule, ...]:
         if not rule[1]:
             return (rule,)
     # The kernel's own order of strictness is that of the action as a signed number.
-    return (*sorted(rules, key=lambda rule: rule[0] ^ 0x80000000), (default, ()))
+    return (*sorted(rules, key=lambda rule: (rule[0] & _ACTION) ^ 0x80000000), (default, ()))
 
 
 def _numbers(entry: Mapping[str, Any], arch: str) -> Iterator[int]:

@@ -107,6 +107,11 @@ class Layout:
         return f"{self.locks}/collection"
 
     @property
+    def events(self) -> str:
+        """Directory of the journal of events."""
+        return f"{self.run_root}/events"
+
+    @property
     def containers(self) -> str:
         """Directory with one directory per container."""
         return f"{self.root}/containers"

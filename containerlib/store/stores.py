@@ -10,6 +10,7 @@ from containerlib._util.disk_error import translated
 from containerlib._util.failpoint import reach
 from containerlib._util.memo import Memo
 from containerlib.store.content import ContentStore
+from containerlib.store.journal import Journal
 from containerlib.store.layout import Layout
 from containerlib.store.lease import LeaseStore
 from containerlib.store.reference import ReferenceStore
@@ -63,6 +64,11 @@ class Stores:
             durable=durable,
             image_devices=image_devices,
         )
+
+    @property
+    def journal(self) -> Journal:
+        """Where all processes write down what happens."""
+        return Journal(self.layout.events)
 
     def settle(self, names: Iterable[ChainId]) -> None:
         """Make everything durable that was stored up to here; to be done before a reference is set to it.

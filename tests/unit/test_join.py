@@ -28,7 +28,7 @@ def test_a_process_that_ends_meanwhile(monkeypatch: pytest.MonkeyPatch, error: t
 
     monkeypatch.setattr(join.os, "open", refuse)
     with (
-        pytest.raises(cl.InvalidState, match="it has ended"),
+        pytest.raises(cl.InvalidState, match="has ended"),
         join.namespaces(Process(is_alive=False), "web"),
     ):
         raise AssertionError("not reached")

@@ -385,6 +385,17 @@ def test_operators(op: str, value: int) -> None:
         assert run(program, 0, args).verdict == judge(content, "read", args, capabilities=NO_CAPABILITIES)
 
 
+def test_of_equal_actions_the_first_counts() -> None:
+    """Two rules that hold and differ in the error they give only: the first one's is given."""
+    args = [{"index": 0, "value": 0, "op": "SCMP_CMP_EQ"}]
+    entries = [
+        {"names": ["write"], "action": "SCMP_ACT_ERRNO", "errnoRet": number, "args": args}
+        for number in (5, 0)
+    ]
+    content = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": entries}
+    assert verdict(content, "write", 0) == 0x00050005
+
+
 def test_conditions_of_a_rule_hold_together_and_rules_are_alternatives() -> None:
     """Within one entry all comparisons must hold; any of several entries is enough."""
     content = profile(allow("read", (0, "EQ", 1), (1, "EQ", 2)), allow("read", (0, "EQ", 9)))
