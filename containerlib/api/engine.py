@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -12,11 +11,9 @@ from attrs import frozen
 from containerlib.api.container import Containers
 from containerlib.api.images import Images
 from containerlib.api.locks import Locks
-from containerlib.api.moments import seconds_of
 from containerlib.api.remote import Remote
 from containerlib.container.session import Session
-from containerlib.errors import InvalidOption, InvalidReference
-from containerlib.oci.reference import Reference
+from containerlib.errors import InvalidOption
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -104,17 +101,6 @@ def _flag(environ: Mapping[str, str], name: str) -> bool:
     if value not in {"", "0", "1", "false", "true"}:
         raise InvalidOption(name, value, "give 1 or 0")
     return value in {"1", "true"}
-
-
-def _with_canonical(images: Collection[str]) -> tuple[str, ...]:
-    """Names of images as they may stand in an event: as people write them, and in full."""
-    found = []
-    for name in images:
-        found.append(name)
-        with contextlib.suppress(InvalidReference):
-            reference = Reference.parse(name)
-            found += [reference.familiar, reference.canonical]
-    return tuple(found)
 
 
 def _default_root() -> str:
@@ -254,25 +240,22 @@ class Engine:
 
         Cost: reads the journal once, a few milliseconds; waiting costs nothing.
         """
-        from containerlib.container.events import EventFilter, read_events  # noqa: PLC0415 - needed by few
+        from containerlib.api.event_reader import event_reader  # noqa: PLC0415 - needed by few
+        from containerlib.container.events import read_events  # noqa: PLC0415
 
-        given = {"types": types, "actions": actions, "containers": containers, "images": images}
-        for option, names in given.items():
-            if isinstance(names, str):
-                raise InvalidOption(option, names, "give a list of texts")
-        chosen = EventFilter(
-            types=tuple(types),
-            actions=tuple(actions),
-            containers=tuple(containers),
-            images=_with_canonical(images),
-            labels=labels or {},
-        )
         return read_events(
-            self._session.stores.layout,
-            since_s=seconds_of(since),
-            until_s=seconds_of(until),
-            follow=follow,
-            chosen=chosen,
+            event_reader(
+                self.root,
+                self.run_root,
+                since=since,
+                until=until,
+                follow=follow,
+                types=types,
+                actions=actions,
+                containers=containers,
+                images=images,
+                labels=labels,
+            )
         )
 
     def doctor(self) -> list[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, BinaryIO
 
-from containerlib.api.result import CompletedRun
+from containerlib.api.result import completed
 from containerlib.container.communicate import DEFAULT_OUTPUT_LIMIT, communicate
 from containerlib.runtime.signals import parse_signal
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from containerlib.api.result import CompletedRun
     from containerlib.container.exec import ExecEntry
     from containerlib.runtime.usage import ExitStatus
 
@@ -143,13 +144,4 @@ def run_exec(
         entry, entry.streams, timeout_s=timeout_s, limit_bytes=output_limit_bytes
     )
     entry.poll()
-    result = CompletedRun(
-        args=entry.args,
-        exit_code=status.exit_code,
-        stdout=stdout,
-        stderr=stderr,
-        signal=status.signal,
-        oom_killed=status.oom_killed,
-        usage=status.usage,
-    )
-    return result.check() if check else result
+    return completed(entry.args, status, stdout, stderr, check=check)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO, Unpack
 
 from containerlib.api.container import Containers
 from containerlib.api.process import run_to_end
-from containerlib.api.result import CompletedRun
+from containerlib.api.result import completed
 from containerlib.container.communicate import DEFAULT_OUTPUT_LIMIT
 from containerlib.container.streams import DEVNULL, PIPE
 from containerlib.errors import InvalidOption
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from containerlib.api.container import Container
     from containerlib.api.options import RunOptions
     from containerlib.api.remote import Remote
+    from containerlib.api.result import CompletedRun
     from containerlib.container.session import Session
     from containerlib.container.streams import Input, Output
     from containerlib.image.archive_save import SaveFormat
@@ -218,16 +219,7 @@ class Image:
             output_limit_bytes=output_limit_bytes,
             options=options,
         )
-        result = CompletedRun(
-            args=container.entry.config.args,
-            exit_code=status.exit_code,
-            stdout=out,
-            stderr=err,
-            signal=status.signal,
-            oom_killed=status.oom_killed,
-            usage=status.usage,
-        )
-        return result.check() if check else result
+        return completed(container.entry.config.args, status, out, err, check=check)
 
     def save(
         self,

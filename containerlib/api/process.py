@@ -144,6 +144,11 @@ class Process:
         self._container.remove(force=True)
 
 
+def for_one_run(options: RunOptions) -> RunOptions:
+    """Options of a container that is removed at the end of its command, whatever its layer holds then."""
+    return {"layer": "memory", "remove": True, **options}
+
+
 def run_to_end(
     image: Image,
     args: Sequence[str] | None,
@@ -156,8 +161,7 @@ def run_to_end(
     options: RunOptions,
 ) -> tuple[Container, ExitStatus, bytes, bytes]:
     """Run a command to its end in a container that is then removed; `Image.call` in parts."""
-    options = {"layer": "memory", "remove": True, **options}
-    container = image.run(args, stdin=stdin, stdout=stdout, stderr=stderr, **options)
+    container = image.run(args, stdin=stdin, stdout=stdout, stderr=stderr, **for_one_run(options))
     entry = container.entry
     try:
         status, out, err = communicate(

@@ -11,9 +11,9 @@ from containerlib.errors import ContainerFailed
 if TYPE_CHECKING:
     from typing import Self
 
-    from containerlib.runtime.usage import Usage
+    from containerlib.runtime.usage import ExitStatus, Usage
 
-__all__ = ["CompletedRun"]
+__all__ = ["CompletedRun", "completed"]
 
 _TAIL_BYTES = 4096
 
@@ -66,3 +66,23 @@ class CompletedRun:
         raise ContainerFailed(
             message, exit_code=-1 if self.exit_code is None else self.exit_code, stderr_tail=tail
         )
+
+
+def completed(
+    args: tuple[str, ...], status: ExitStatus, stdout: bytes, stderr: bytes, *, check: bool
+) -> CompletedRun:
+    """What a finished run gives.
+
+    Raises:
+        ContainerFailed: With `check`, the exit code is not 0.
+    """
+    result = CompletedRun(
+        args=args,
+        exit_code=status.exit_code,
+        stdout=stdout,
+        stderr=stderr,
+        signal=status.signal,
+        oom_killed=status.oom_killed,
+        usage=status.usage,
+    )
+    return result.check() if check else result

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from containerlib.api.result import CompletedRun
     from containerlib.container.streams import Input, Output
 
-__all__ = ["Popen", "run"]
+__all__ = ["Popen", "held", "run"]
 
 
-def _image(image: Image | str, pull: PullPolicy) -> AbstractContextManager[Image]:
+def held(image: Image | str, pull: PullPolicy) -> AbstractContextManager[Image]:
     """The image, which nobody can prune before it runs."""
     if isinstance(image, Image):
         return contextlib.nullcontext(image)
@@ -58,7 +58,7 @@ def run(
         output_limit_bytes: Most output to keep.
         options: See `RunOptions`.
     """
-    with _image(image, pull) as found:
+    with held(image, pull) as found:
         return found.call(
             args,
             stdin=stdin,
@@ -93,5 +93,5 @@ def Popen(  # noqa: N802 - named after subprocess.Popen
         stderr: The same, or `STDOUT`.
         options: See `RunOptions`.
     """
-    with _image(image, pull) as found:
+    with held(image, pull) as found:
         return Process(found, args, stdin=stdin, stdout=stdout, stderr=stderr, **options)

@@ -9,7 +9,6 @@ import click
 
 from containerlib.api.engine import Engine
 from containerlib.cli.until import parse_until
-from containerlib.container.streams import DEVNULL
 from containerlib.errors import ContainerlibError
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = [
     "commit",
     "diff",
-    "exec_",
     "kill",
     "logs",
     "pause",
@@ -164,38 +162,6 @@ logs = click.Command(
         click.Argument(["name"], metavar="CONTAINER"),
     ],
     help="Show what a container has written.",
-)
-
-
-def _exec(*, name: str, command: Sequence[str], **values: Any) -> int:
-    with Engine() as engine:
-        process = engine.containers.get(name).popen(
-            list(command),
-            stdin=None if values["interactive"] else DEVNULL,
-            env=list(values["env"]),
-            workdir=values["workdir"],
-            user=values["user"],
-        )
-        try:
-            code = process.wait()
-        finally:
-            process.close()
-        return _UNKNOWN if code is None else code
-
-
-exec_ = click.Command(
-    "exec",
-    callback=_exec,
-    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False},
-    params=[
-        click.Option(["-i", "--interactive"], is_flag=True, help="Pass standard input on."),
-        click.Option(["-e", "--env"], multiple=True, metavar="NAME=VALUE", help="Set a variable."),
-        click.Option(["-w", "--workdir"], metavar="DIR", help="Working directory in the container."),
-        click.Option(["-u", "--user"], metavar="USER[:GROUP]", help="User, by name or number."),
-        click.Argument(["name"], metavar="CONTAINER"),
-        click.Argument(["command"], nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND..."),
-    ],
-    help="Run a command in a running container.",
 )
 
 

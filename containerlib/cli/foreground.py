@@ -12,14 +12,13 @@ import select
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
     from typing import Self
 
-    from containerlib.api.container import Container
     from containerlib.runtime.usage import ExitStatus
 
 __all__ = ["Foreground", "leaving_on_signals"]
@@ -53,6 +52,20 @@ def leaving_on_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
+class Waited(Protocol):
+    """What can be waited for: a container, or a command in one."""
+
+    @property
+    def exit_status(self) -> ExitStatus | None:
+        """How it ended; None before."""
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable at the end."""
+
+    def kill(self, signal: int | str = "KILL") -> None:
+        """Send a signal."""
+
+
 class Foreground:
     """Takes over this process's signals while it is open as a context manager, in the main thread.
 
@@ -61,10 +74,10 @@ class Foreground:
 
     def __init__(self) -> None:
         self._poller = select.poll()
-        self._actions: dict[int, Callable[[], None]] = {}
+        self._actions: dict[int, Callable[[], object]] = {}
         self._handlers: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
         self._reader = self._writer = self._old_wakeup = -1
-        self._container: Container | None = None
+        self._container: Waited | None = None
         self._endings = self._early_endings = 0
         self.on_resize: Callable[[], None] | None = None
 
@@ -94,7 +107,7 @@ class Foreground:
             if self._early_endings > 1:
                 sys.exit(128 + number)
 
-    def watch(self, fd: int, action: Callable[[], None], events: int = select.POLLIN) -> None:
+    def watch(self, fd: int, action: Callable[[], object], events: int = select.POLLIN) -> None:
         """Call `action` whenever `fd` is ready, in place of what was called before."""
         self._actions[fd] = action
         self._poller.register(fd, events)
@@ -104,7 +117,7 @@ class Foreground:
         if self._actions.pop(fd, None) is not None:
             self._poller.unregister(fd)
 
-    def wait(self, container: Container, *, timeout_s: float | None = None) -> ExitStatus | None:
+    def wait(self, container: Waited, *, timeout_s: float | None = None) -> ExitStatus | None:
         """Wait for the end of `container`; None if it still runs after `timeout_s` seconds."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._container = container

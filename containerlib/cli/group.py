@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["place_of", "run_group"]
 
 _COMMANDS = {
+    "attach": "containerlib.cli.attach:attach",
     "commit": "containerlib.cli.containers:commit",
+    "container": "containerlib.cli.container:container",
     "cp": "containerlib.cli.copy:cp",
+    "create": "containerlib.cli.create:create",
     "diff": "containerlib.cli.containers:diff",
     "doctor": "containerlib.cli.doctor:doctor",
     "events": "containerlib.cli.events:events",
-    "exec": "containerlib.cli.containers:exec_",
+    "exec": "containerlib.cli.exec:exec_",
     "export": "containerlib.cli.export:export",
     "history": "containerlib.cli.history:history",
     "image": "containerlib.cli.image:image",
@@ -53,6 +56,7 @@ _COMMANDS = {
     "tag": "containerlib.cli.images:tag",
     "top": "containerlib.cli.looks:top",
     "unpause": "containerlib.cli.containers:unpause",
+    "update": "containerlib.cli.create:update",
     "version": "containerlib.cli.version:version",
     "wait": "containerlib.cli.containers:wait",
 }

@@ -14,7 +14,7 @@ from containerlib.errors import InvalidReference, NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["image_inspect", "inspect"]
+__all__ = ["container_inspect", "image_inspect", "inspect"]
 
 _FAILED = 1
 
@@ -75,4 +75,5 @@ inspect = _command(
     ),
     callback=_inspect,
 )
+container_inspect = _command("containers", callback=partial(_inspect, kind="container"))
 image_inspect = _command("images", callback=partial(_inspect, kind="image"))

@@ -1,4 +1,4 @@
-"""``containerlib prune`` and ``containerlib image prune``: remove what nobody uses, after asking."""
+"""``containerlib prune``, also of images or containers alone: remove what nobody uses, after asking."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from containerlib.image.prune import PruneReport
 
-__all__ = ["image_prune", "prune"]
+__all__ = ["container_prune", "image_prune", "prune"]
 
 _CANCELLED = 1
 _DANGLING = "all images without a name"
@@ -88,6 +88,16 @@ def _prune(*, every: bool, force: bool, conditions: Sequence[tuple[str, str]]) -
     return 0
 
 
+def _container_prune(*, force: bool) -> int:
+    if not _ask(["all containers that do not run"], force=force):
+        return _CANCELLED
+    with Engine() as engine:
+        removed = engine.containers.prune()
+    if removed:
+        print("Deleted Containers:", *removed, "", sep="\n")
+    return 0
+
+
 def _options(*filters: str) -> list[click.Parameter]:
     return [
         click.Option(["-a", "--all", "every"], is_flag=True, help="Also images with names."),
@@ -103,6 +113,12 @@ image_prune = click.Command(
     help="Remove images that no container uses: those without a name, or all.\n\n"
     "An image is as old as the time since it was pulled, made or named here.",
     short_help="Remove images that no container uses.",
+)
+container_prune = click.Command(
+    "prune",
+    callback=_container_prune,
+    params=[click.Option(["-f", "--force"], is_flag=True, help="Do not ask.")],
+    help="Remove detached containers that do not run.",
 )
 prune = click.Command(
     "prune",

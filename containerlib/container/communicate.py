@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from containerlib.errors import OperationTimeout, OutputLimitExceeded
 
 if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
     from containerlib.container.streams import Streams
     from containerlib.runtime.detached import DetachedProcess
     from containerlib.runtime.process import RunningProcess
     from containerlib.runtime.usage import ExitStatus
 
-__all__ = ["DEFAULT_OUTPUT_LIMIT", "Partner", "communicate"]
+__all__ = ["DEFAULT_OUTPUT_LIMIT", "Conversation", "Partner", "communicate"]
 
 DEFAULT_OUTPUT_LIMIT = 256 << 20
 _CHUNK = 1 << 16
@@ -39,8 +42,12 @@ class Partner(Protocol):
         """Kill it with everything that it has started, and wait."""
 
 
-class _Conversation:
-    """Feeds and drains the pipes of one partner until it has ended."""
+class Conversation:
+    """Feeds and drains the pipes of one partner until it has ended. A context manager.
+
+    Leaving the block before the end kills the partner, with everything that it has started; in every case the
+    caller's ends of the streams are closed then.
+    """
 
     def __init__(self, entry: Partner, streams: Streams, data: bytes, limit: int) -> None:
         self._entry = entry
@@ -48,10 +55,41 @@ class _Conversation:
         self._left = memoryview(data)
         self._limit = limit
         self._total = 0
-        self._poller = select.poll()
         self._readers: dict[int, tuple[BinaryIO, list[bytes]]] = {}
         self._outputs: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
         self._writer = -1
+        self._end_fd = -1
+        self._is_over = False
+
+    def __enter__(self) -> Self:
+        self._poller = select.epoll()
+        try:
+            self._register()
+            process = self._entry.process
+            self._end_fd = -1 if process is None else process.duplicate()
+            if self._end_fd >= 0:
+                self._poller.register(self._end_fd, select.EPOLLIN)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._poller.close()
+        fd, self._end_fd = self._end_fd, -1
+        if fd >= 0:
+            os.close(fd)
+        try:
+            if not self._is_over:
+                self._entry.end()
+        finally:
+            self._streams.close_outer()
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when `step` has something to do."""
+        return self._poller.fileno()
 
     def _register(self) -> None:
         for name in ("stdout", "stderr"):
@@ -59,13 +97,13 @@ class _Conversation:
             if stream is not None and not stream.closed:
                 os.set_blocking(stream.fileno(), False)
                 self._readers[stream.fileno()] = (stream, self._outputs[name])
-                self._poller.register(stream.fileno(), select.POLLIN)
+                self._poller.register(stream.fileno(), select.EPOLLIN)
         stdin = self._streams.stdin
         if stdin is not None and not stdin.closed:
             if self._left:
                 os.set_blocking(stdin.fileno(), False)
                 self._writer = stdin.fileno()
-                self._poller.register(self._writer, select.POLLOUT)
+                self._poller.register(self._writer, select.EPOLLOUT)
             else:
                 stdin.close()
 
@@ -113,37 +151,36 @@ class _Conversation:
             if fd in self._readers:
                 self._drop(fd)
 
-    def run(self, deadline: float | None) -> bool:
-        """Whether the container ended before the deadline."""
-        self._register()
+    def step(self, timeout_s: float | None) -> bool:
+        """Do what there is to do, waiting for it at most `timeout_s` seconds; whether it is over."""
         process = self._entry.process
-        end_fd = -1 if process is None else process.duplicate()
-        if process is None or end_fd < 0:
+        if process is None or self._end_fd < 0:
             self._drain()
+            self._is_over = True
             return True
-        self._poller.register(end_fd, select.POLLIN)
-        try:
-            return self._converse(process, deadline)
-        finally:
-            os.close(end_fd)
-
-    def _converse(self, process: RunningProcess | DetachedProcess, deadline: float | None) -> bool:
-        while True:
-            left = None if deadline is None else (deadline - time.monotonic()) * 1000
-            if left is not None and left <= 0:
-                return False
-            for fd, _ in self._poller.poll(left):
-                if fd == self._writer:
-                    self._write()
-                elif fd in self._readers:
-                    self._read(fd)
-                elif process.poll() is not None or process.has_ended:
-                    self._drain()
-                    return True
+        for fd, _ in self._poller.poll(timeout_s):
+            if fd == self._writer:
+                self._write()
+            elif fd in self._readers:
+                self._read(fd)
+            elif process.poll() is not None or process.has_ended:
+                self._drain()
+                self._is_over = True
+        return self._is_over
 
     def output(self) -> tuple[bytes, bytes]:
         """What was read so far."""
         return b"".join(self._outputs["stdout"]), b"".join(self._outputs["stderr"])
+
+    def timed_out(self, timeout_s: float | None) -> OperationTimeout:
+        """The error for one that has taken too long, with what was read of it."""
+        stdout, stderr = self.output()
+        return OperationTimeout(
+            f"{self._entry.description} did not end within {timeout_s} s and was killed",
+            timeout_s=timeout_s or 0.0,
+            stdout=stdout,
+            stderr=stderr,
+        )
 
 
 def communicate(
@@ -173,20 +210,10 @@ def communicate(
         OutputLimitExceeded: It wrote more.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    conversation = _Conversation(entry, streams, data, limit_bytes)
-    try:
-        if conversation.run(deadline):
-            return entry.wait(), *conversation.output()
-        entry.end()
-    except BaseException:
-        entry.end()
-        raise
-    finally:
-        streams.close_outer()
-    stdout, stderr = conversation.output()
-    raise OperationTimeout(
-        f"{entry.description} did not end within {timeout_s} s and was killed",
-        timeout_s=timeout_s or 0.0,
-        stdout=stdout,
-        stderr=stderr,
-    )
+    with Conversation(entry, streams, data, limit_bytes) as conversation:
+        left_s = timeout_s
+        while left_s is None or left_s > 0:
+            if conversation.step(left_s):
+                return entry.wait(), *conversation.output()
+            left_s = None if deadline is None else deadline - time.monotonic()
+    raise conversation.timed_out(timeout_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from attrs import field, frozen
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from containerlib.store.journal import JournalRecord
     from containerlib.store.layout import Layout
 
-__all__ = ["Event", "EventFilter", "read_events"]
+__all__ = ["Event", "EventFilter", "EventReader", "read_events"]
 
 _HEALTH = ("none", "starting", "healthy", "unhealthy")
 _LEAST_PREFIX = 4
@@ -116,52 +116,97 @@ class EventFilter:
         )
 
 
-def read_events(
-    layout: Layout,
-    *,
-    since_s: float | None,
-    until_s: float | None,
-    follow: bool,
-    chosen: EventFilter,
-) -> Iterator[Event]:
-    """Yield what happened, oldest first, and then what happens.
-
-    Args:
-        layout: The store.
-        since_s: Only from this time on, in seconds since the epoch; None for only what happens from now on,
-            or with `follow` false for everything that is known.
-        until_s: End at this time; None for no end.
-        follow: Whether what happens from now on is waited for.
-        chosen: What is wanted.
-    """
-    tail = Tail(layout.events)
-    watch = None
-    if follow:
-        make_directory(layout.events)
-        watch = Watch(layout.events)
-    begin_ns = time.time_ns() if since_s is None and follow else round((since_s or 0.0) * 1e9)
-    return _read(_Reading(layout, chosen), tail, watch, begin_ns, until_s)
+def read_events(reader: EventReader) -> Iterator[Event]:
+    """Yield what happened, oldest first, and then what happens, until the reader is over."""
+    with reader:
+        while not reader.is_over:
+            yield from reader.step()
+            if not reader.is_over:
+                reader.wait()
 
 
-def _read(
-    reading: _Reading, tail: Tail, watch: Watch | None, begin_ns: int, until_s: float | None
-) -> Iterator[Event]:
-    try:
-        while True:
-            for record in tail.read():
-                event = reading.event_of(record)
-                if until_s is not None and record.time_ns > until_s * 1e9:
-                    continue  # written by another, so perhaps not in order
-                if record.time_ns >= begin_ns and event is not None:
-                    yield event
-            left_s = None if until_s is None else until_s - time.time()
-            if watch is None or (left_s is not None and left_s <= 0):
-                return
-            watch.wait(timeout_s=left_s)
-    finally:
-        tail.close()
-        if watch is not None:
-            watch.close()
+class EventReader:
+    """One reading of events, in steps of which none waits; a context manager. It begins when it is made."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        since_s: float | None,
+        until_s: float | None,
+        follow: bool,
+        chosen: EventFilter,
+    ) -> None:
+        """Begin.
+
+        Args:
+            layout: The store.
+            since_s: Only from this time on, in seconds since the epoch; None for only what happens from now
+                on, or with `follow` false for everything that is known.
+            until_s: End at this time; None for no end.
+            follow: Whether what happens from now on is waited for.
+            chosen: What is wanted.
+        """
+        self._reading = _Reading(layout, chosen)
+        self._tail = Tail(layout.events)
+        self._watch: Watch | None = None
+        if follow:
+            make_directory(layout.events)
+            self._watch = Watch(layout.events)
+        self._begin_ns = time.time_ns() if since_s is None and follow else round((since_s or 0.0) * 1e9)
+        self._until_s = until_s
+        self.is_over = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it; safe to call again."""
+        self.is_over = True
+        self._tail.close()
+        if self._watch is not None:
+            self._watch.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "is_over"):
+            self.close()
+
+    def step(self) -> list[Event]:
+        """What has happened since the last step."""
+        found = []
+        left_s = self.left_s
+        for record in self._tail.read():
+            event = self._reading.event_of(record)
+            if self._until_s is not None and record.time_ns > self._until_s * 1e9:
+                continue  # written by another, so perhaps not in order
+            if record.time_ns >= self._begin_ns and event is not None:
+                found.append(event)
+        if self._watch is None or (left_s is not None and left_s <= 0):
+            self.is_over = True
+        return found
+
+    @property
+    def left_s(self) -> float | None:
+        """How long it may take until the next step has something to do, at most."""
+        return None if self._until_s is None else max(0.0, self._until_s - time.time())
+
+    @property
+    def fds(self) -> list[int]:
+        """Descriptors of which one becomes readable when the next step has something to do."""
+        return [] if self._watch is None else [self._watch.fileno()]
+
+    def settle(self) -> None:
+        """After waiting for `fds`: from now on they tell of what is new."""
+        if self._watch is not None:
+            self._watch.wait(timeout_s=0)
+
+    def wait(self) -> None:
+        """Wait until the next step has something to do."""
+        if self._watch is not None:
+            self._watch.wait(timeout_s=self.left_s)
 
 
 class _Reading:

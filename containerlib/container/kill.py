@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from containerlib.container.pause import unpause
 from containerlib.container.state import ContainerState, check_state
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from containerlib.container.entry import ContainerEntry
     from containerlib.runtime.usage import ExitStatus
 
-__all__ = ["kill", "stop"]
+__all__ = ["begin_stop", "kill", "stop"]
 
 
 def kill(entry: ContainerEntry, number: int) -> None:
@@ -44,26 +44,35 @@ def stop(entry: ContainerEntry, *, timeout_s: float) -> ExitStatus | None:
         entry: The container.
         timeout_s: How long the command may take to end by itself, in seconds.
     """
-    if not entry.refresh().is_alive:
+    begun = begin_stop(entry, timeout_s)
+    if begun == "over":
         return entry.exit_status
-    if entry.state == ContainerState.PAUSED:
-        unpause(entry)
-    status = _stop(entry, entry.config.stop_signal, timeout_s)
+    try:
+        status = wait(entry, timeout_s=timeout_s if begun == "ours" else None)
+    except OperationTimeout:
+        entry.signal(signal.SIGKILL)
+        status = wait(entry)
     entry.tell("stop")
     return status
 
 
-def _stop(entry: ContainerEntry, number: int, timeout_s: float) -> ExitStatus:
-    if _tell_to_stop(entry, number, timeout_s):
-        entry.tell("kill", {"signal": str(number)})
-        return wait(entry)
-    entry.signal(number)
+def begin_stop(entry: ContainerEntry, timeout_s: float) -> Literal["over", "supervised", "ours"]:
+    """Send the stop signal.
+
+    Returns:
+        ``"over"`` if it does not run; ``"supervised"`` if its supervisor kills it when the time is up;
+        ``"ours"`` if that is left to the caller.
+    """
+    if not entry.refresh().is_alive:
+        return "over"
+    if entry.state == ContainerState.PAUSED:
+        unpause(entry)
+    number = entry.config.stop_signal
+    is_supervised = _tell_to_stop(entry, number, timeout_s)
+    if not is_supervised:
+        entry.signal(number)
     entry.tell("kill", {"signal": str(number)})
-    try:
-        return wait(entry, timeout_s=timeout_s)
-    except OperationTimeout:
-        entry.signal(signal.SIGKILL)
-        return wait(entry)
+    return "supervised" if is_supervised else "ours"
 
 
 def _tell_to_stop(entry: ContainerEntry, number: int, grace_s: float | None) -> bool:

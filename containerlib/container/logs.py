@@ -6,7 +6,7 @@ import datetime as dt
 import os
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from attrs import field, frozen
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from containerlib.container.entry import ContainerEntry
 
-__all__ = ["LogLine", "LogSelection", "read_logs"]
+__all__ = ["LogLine", "LogReader", "LogSelection", "read_logs"]
 
 _LONGEST_LINE = 1 << 20
 
@@ -136,60 +136,120 @@ def read_logs(entry: ContainerEntry, wanted: LogSelection) -> Iterator[LogLine]:
         InvalidState: The container was removed, or has no log.
         StoreCorrupted: A file is no part of a log.
     """
-    if entry.refresh() == ContainerState.REMOVED:
-        raise InvalidState(
-            f"container {entry.name!r} was removed, and its log with it", expected="a log", actual="removed"
-        )
-    if not entry.is_detached:
-        raise InvalidState(
-            f"container {entry.name!r} has no log: what it writes goes where `stdout` and `stderr` say;"
-            " create it with lifetime='detached'",
-            expected="a log",
-            actual="none",
-        )
-    directory = f"{entry.layers.directory}/log"
-    return _read(entry, directory, wanted)
+    return _read(LogReader(entry, wanted))
 
 
-def _read(entry: ContainerEntry, directory: str, wanted: LogSelection) -> Iterator[LogLine]:
-    files = LogFiles(directory)
-    try:
-        lines = _Lines()
-        present = (line for piece in files.read() for line in lines.add(piece))
+def _read(reader: LogReader) -> Iterator[LogLine]:
+    with reader:
+        yield from reader.present()
+        while not reader.is_over:
+            yield from reader.step()
+            if not reader.is_over:
+                reader.wait()
+
+
+class LogReader:
+    """One reading of a log, in steps of which none waits; a context manager."""
+
+    def __init__(self, entry: ContainerEntry, wanted: LogSelection) -> None:
+        """Look at nothing yet but whether there can be a log.
+
+        Raises:
+            InvalidState: The container was removed, or has no log.
+        """
+        if entry.refresh() == ContainerState.REMOVED:
+            raise InvalidState(
+                f"container {entry.name!r} was removed, and its log with it",
+                expected="a log",
+                actual="removed",
+            )
+        if not entry.is_detached:
+            raise InvalidState(
+                f"container {entry.name!r} has no log: what it writes goes where `stdout` and `stderr` say;"
+                " create it with lifetime='detached'",
+                expected="a log",
+                actual="none",
+            )
+        self._entry = entry
+        self._wanted = wanted
+        self._lines = _Lines()
+        self._directory = f"{entry.layers.directory}/log"
+        self._files: LogFiles | None = None
+        self._watch: Watch | None = None
+        self._end_fd = -1
+        self.is_over = False
+
+    def __enter__(self) -> Self:
+        self._files = LogFiles(self._directory)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_over = True
+        if self._files is not None:
+            self._files.close()
+        if self._watch is not None:
+            self._watch.close()
+        fd, self._end_fd = self._end_fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def present(self) -> Iterator[LogLine]:
+        """What is there; it is over then, unless it is to be followed."""
+        assert self._files is not None  # noqa: S101 - of a block
+        wanted, lines = self._wanted, self._lines
+        present = (line for piece in self._files.read() for line in lines.add(piece))
         chosen = filter(wanted.has, present)
         if wanted.tail is None:
             yield from chosen
-        elif wanted.follow and entry.state.is_alive:
+        elif wanted.follow and self._entry.state.is_alive:
             yield from deque(chosen, maxlen=wanted.tail)
         else:
             last = deque(chosen, maxlen=wanted.tail)
             last.extend(filter(wanted.has, lines.rest()))
             yield from last
-        if wanted.follow:
-            yield from filter(wanted.has, _follow(entry, directory, files, lines, wanted))
-        yield from filter(wanted.has, lines.rest())
-    finally:
-        files.close()
+        if not (wanted.follow and self._begin_to_follow()):
+            yield from filter(wanted.has, lines.rest())
+            self.is_over = True
 
+    def _begin_to_follow(self) -> bool:
+        process = self._entry.process
+        self._end_fd = process.duplicate() if isinstance(process, DetachedProcess) else -1
+        if self._end_fd < 0:
+            return False
+        try:
+            self._watch = Watch(self._directory)
+        except FileNotFoundError:
+            return False  # removed meanwhile
+        return True
 
-def _follow(
-    entry: ContainerEntry, directory: str, files: LogFiles, lines: _Lines, wanted: LogSelection
-) -> Iterator[LogLine]:
-    process = entry.process
-    end_fd = process.duplicate() if isinstance(process, DetachedProcess) else -1
-    if end_fd < 0:
-        return
-    try:
-        with Watch(directory) as watch:
-            while True:
-                has_ended = process is None or process.has_ended
-                for piece in files.read():
-                    yield from lines.add(piece)
-                if has_ended or wanted.is_over(time.time()):
-                    return
-                left_s = None if wanted.until_s is None else max(0.0, wanted.until_s - time.time() + 0.001)
-                watch.wait(end_fd, left_s)
-    except FileNotFoundError:
-        return  # removed meanwhile
-    finally:
-        os.close(end_fd)
+    def step(self) -> list[LogLine]:
+        """What has come since; it is over when the container has ended, or nothing later is wanted."""
+        assert self._files is not None  # noqa: S101 - of a block
+        process = self._entry.process
+        has_ended = process is None or process.has_ended
+        found = [line for piece in self._files.read() for line in self._lines.add(piece)]
+        if has_ended or self._wanted.is_over(time.time()):
+            found += self._lines.rest()
+            self.is_over = True
+        return list(filter(self._wanted.has, found))
+
+    @property
+    def left_s(self) -> float | None:
+        """How long it may take until the next step has something to do, at most."""
+        until_s = self._wanted.until_s
+        return None if until_s is None else max(0.0, until_s - time.time() + 0.001)
+
+    @property
+    def fds(self) -> list[int]:
+        """Descriptors of which one becomes readable when the next step has something to do."""
+        return [fd for fd in (self._end_fd, -1 if self._watch is None else self._watch.fileno()) if fd >= 0]
+
+    def settle(self) -> None:
+        """After waiting for `fds`: from now on they tell of what is new."""
+        if self._watch is not None:
+            self._watch.wait(timeout_s=0)
+
+    def wait(self) -> None:
+        """Wait until the next step has something to do."""
+        if self._watch is not None:
+            self._watch.wait(self._end_fd, self.left_s)

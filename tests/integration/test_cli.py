@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
-import pty
-import select
 import signal
 import subprocess
 import sys
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support import enosys
 from support.session import temporary_directory, tracked_root
+from support.terminal import Terminal, read_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,20 +95,6 @@ def cli() -> Iterator[CommandLine]:
         made.output("images", "from-host", "-t", "host", *PROGRAMS)
         made.output("run", "host", "true")
         yield made
-
-
-def read_until(fd: int, marker: bytes) -> bytes:
-    """Read until `marker` has come, and return everything before and with it."""
-    seen = b""
-    deadline = time.monotonic() + LIMIT_S
-    poller = select.poll()
-    poller.register(fd, select.POLLIN)
-    while marker not in seen:
-        assert poller.poll(max(0.0, deadline - time.monotonic()) * 1000), f"{marker!r} did not come: {seen!r}"
-        data = os.read(fd, 4096)
-        assert data, f"{marker!r} did not come before the end: {seen!r}"
-        seen += data
-    return seen
 
 
 def read_to_end(process: subprocess.Popen[bytes]) -> bytes:
@@ -449,53 +433,10 @@ def test_closed_output_ends_quietly(cli: CommandLine) -> None:
 # The terminal
 
 
-class Terminal:
-    """A terminal with a command line on it, seen from where its user sits."""
-
-    def __init__(self, cli: CommandLine, *args: str, command: tuple[str, ...] = ("run",)) -> None:
-        self.master, self.slave = pty.openpty()
-        termios.tcsetwinsize(self.master, (30, 90))
-        self.before = termios.tcgetattr(self.slave)
-        self.process = subprocess.Popen(
-            [*COMMAND, *command, *args],
-            stdin=self.slave,
-            stdout=self.slave,
-            stderr=self.slave,
-            env=cli.environment,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - there are no threads
-        )
-
-    def read_until(self, marker: bytes) -> bytes:
-        """Read what the user sees until `marker`."""
-        return read_until(self.master, marker)
-
-    def type(self, keys: bytes) -> None:
-        """Press keys."""
-        os.write(self.master, keys)
-
-    @property
-    def is_raw(self) -> bool:
-        """Whether keys reach the program one by one."""
-        return not termios.tcgetattr(self.slave)[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
-
-    @property
-    def is_as_before(self) -> bool:
-        """Whether all settings are what they were."""
-        return termios.tcgetattr(self.slave) == self.before
-
-    def close(self) -> None:
-        """Kill what still runs, and close the terminal."""
-        self.process.kill()
-        self.process.wait(LIMIT_S)
-        os.close(self.master)
-        os.close(self.slave)
-
-
 @contextmanager
 def terminal(cli: CommandLine, *args: str, **options: Any) -> Iterator[Terminal]:
     """Open a terminal for the time of the context."""
-    opened = Terminal(cli, *args, **options)
+    opened = Terminal(*args, environment=cli.environment, **options)
     try:
         yield opened
     finally:

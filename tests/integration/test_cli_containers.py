@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from support.engine import BUSYBOX, busybox_tree
+from support.terminal import Terminal
 
 from containerlib.cli.main import run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from containerlib import Engine
@@ -190,3 +193,107 @@ def test_copying(tmp_path: Path) -> None:
     code, _, err = command("cp", "web:/missing", str(tmp_path))
     assert (code, "has no '/missing'" in err) == (125, True)
     assert command("cp", "nothing:/a", str(tmp_path))[0] == 125
+
+
+def test_create_and_update(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    """`create` makes what `start` starts; `update` changes only what is named."""
+    assert run(["create", "--name", "web", "-m", "64m", "--pids-limit", "30", "box:1", "sleep", "60"]) == 0
+    identity = capsys.readouterr().out.strip()
+    container = engine.containers.get("web")
+    assert (container.id, container.state) == (identity, "created")
+    assert run(["start", "web"]) == 0
+    assert run(["update", "--memory", "128m", "--restart", "always", "web"]) == 0
+    config = container.inspect().config
+    assert (config.resources.memory_bytes, config.resources.pids) == (128 << 20, 30)
+    assert config.restart.name == "always"
+    assert container.stats().memory.limit_bytes == 128 << 20
+    assert run(["update", "web"]) == 125
+    assert run(["update", "--pids-limit", "31", "nothing", "web"]) == 1
+    assert container.inspect().config.resources.pids == 31
+    assert run(["create", "--timeout", "3", "box:1"]) == 125
+    assert run(["create", "--health-retries", "3", "box:1"]) == 125
+    assert run(["container", "ls"]) == run(["container", "inspect", "web"]) == 0
+    assert run(["container", "inspect", "box:1"]) == 1
+    assert run(["container", "kill", "web"]) == run(["container", "wait", "web"]) == 0
+    assert run(["container", "prune", "--force"]) == 0
+    assert identity in capsys.readouterr().out
+    assert engine.containers.list() == []
+
+
+@pytest.fixture
+def on_terminal() -> Iterator[Callable[..., Terminal]]:
+    """Return what starts the command line on a terminal of its own."""
+    with contextlib.ExitStack() as opened:
+
+        def start(*arguments: str) -> Terminal:
+            terminal = Terminal(*arguments, command=())
+            opened.callback(terminal.close)
+            return terminal
+
+        yield start
+
+
+def test_exec_with_a_terminal(on_terminal: Callable[..., Terminal]) -> None:
+    """The command has a terminal, its size is ours, and its exit code comes back."""
+    command("run", "-d", "--name", "web", "box:1", "sleep", "60")
+    user = on_terminal("exec", "-it", "web", "sh", "-c", "tty; stty size; read x; echo got $x; exit 5")
+    assert b"/dev/pts/" in user.read_until(b"30 90\r\n")
+    assert user.is_raw
+    user.type(b"text\r")
+    user.read_until(b"got text\r\n")
+    assert user.wait() == 5
+    assert user.is_as_before
+    code, _, err = command("exec", "-it", "web", "true")
+    assert (code, "not a TTY" in err) == (125, True)
+    assert command("exec", "-t", "web", "tty")[1].startswith("/dev/pts/")
+
+
+def test_attach(engine: Engine, on_terminal: Callable[..., Terminal]) -> None:
+    """Output comes and input goes, until the container ends, or the keys for leaving are typed."""
+    command("run", "-dit", "--name", "shell", "box:1", "sh")
+    user = on_terminal("attach", "shell")
+    user.type(b"echo a$((1+1))b\r")
+    user.read_until(b"a2b\r\n")
+    user.type(b"\x10")
+    user.type(b"\x11")
+    assert user.wait() == 0
+    assert user.is_as_before
+    assert engine.containers.get("shell").state == "running"
+    user = on_terminal("attach", "--detach-keys", "ctrl-a,d", "shell")
+    user.type(b"echo a$((1+2))b\r")
+    user.read_until(b"a3b\r\n")
+    user.type(b"\x01d")
+    assert user.wait() == 0
+    user = on_terminal("attach", "shell")
+    user.type(b"exit 7\r")
+    assert user.wait() == 7
+    code, _, err = command("attach", "shell")
+    assert (code, "exited" in err) == (125, True)
+    assert command("attach", "--detach-keys", "ctrl-", "shell")[0] == 125
+
+
+def test_attach_without_a_terminal(engine: Engine) -> None:
+    """Both outputs are told apart, input is passed on to its end, and signals reach the container."""
+    script = (
+        "read go; echo out; echo err >&2; cat; trap 'exit 6' TERM; echo ready; while :; do sleep 0.02; done"
+    )
+    command("run", "-di", "--name", "web", "box:1", "sh", "-c", script)
+    attached = subprocess.Popen(
+        [sys.executable, "-m", "containerlib", "attach", "web"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert attached.stdin is not None
+    assert attached.stdout is not None
+    attached.stdin.write(b"go\nthrough")
+    attached.stdin.close()
+    assert attached.stdout.readline() == b"out\n"
+    assert attached.stdout.readline() == b"throughready\n"
+    attached.send_signal(signal.SIGTERM)
+    assert attached.wait() == 6
+    assert attached.stderr is not None
+    assert attached.stderr.read() == b"err\n"
+    attached.stdout.close()
+    attached.stderr.close()
+    assert engine.containers.get("web").state == "exited"

@@ -1,0 +1,205 @@
+"""The files of a container, seen from outside."""
+
+# made by containerlib.aio.generate; change the module of the same name in containerlib.api
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from containerlib.aio import wrap
+from containerlib.aio.container_handle import ContainerHandle
+from containerlib.aio.loop import call
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+    from typing import BinaryIO
+
+    from containerlib.aio.container_path import ContainerPath
+    from containerlib.aio.image import Image
+    from containerlib.api import container_files as sync_module
+    from containerlib.image.export import Exported
+    from containerlib.layer.compare import Change
+__all__ = ["ContainerFiles"]
+
+
+class ContainerFiles(ContainerHandle):
+    """What can be done with the files of a container; a part of `Container`."""
+
+    sync: sync_module.ContainerFiles
+
+    @property
+    def fs(self) -> ContainerPath:
+        """Its root directory, for single files: ``(container.fs / "etc/passwd").read_text()``."""
+        return wrap.container_path(self.sync.fs)
+
+    async def put(
+        self,
+        source: str | os.PathLike[str] | bytes,
+        path: str,
+        *,
+        owner: tuple[int, int] = (0, 0),
+        mode: int = 420,
+        archive: bool = False,
+        follow_links: bool = False,
+    ) -> None:
+        """Copy a file or directory of the host into it, or write a file, by the rules of ``docker cp``.
+
+        Into a directory that exists it goes under its own name, ``/.`` at the end of `source` means what the
+        directory holds; otherwise `path` is what it becomes. The directory that it goes to must exist. Files
+        that are there are replaced; a directory and something else never take each other's place. Sockets
+        and devices are left out. After a failure part of it may have been copied.
+
+        Args:
+            source: Path on the host; or the content of one file, which is then called `path`.
+            path: Absolute path in the container.
+            owner: User and group of everything that is copied.
+            mode: Permission bits, if `source` is content.
+            archive: Whether owners and extended attributes are as on the host instead.
+            follow_links: Whether a link that `source` names is followed.
+
+        Raises:
+            InvalidInputError: There is no source, or it became shorter meanwhile.
+            InvalidOption: `path` is not absolute.
+            InvalidState: It was removed, is just being started again, or does not run and has its layer in
+                memory.
+            PathNotFound: The directory to copy to does not exist.
+            ContainerFileError: The place is read-only, is mounted only while it runs, or is none.
+            UnsafePath: A directory would take the place of something else, or the other way round.
+
+        Cost: a process that unpacks, some 2 ms; a mount of the container's layers if it does not run.
+        """
+        await call(
+            lambda: self.sync.put(
+                source, path, owner=owner, mode=mode, archive=archive, follow_links=follow_links
+            )
+        )
+
+    async def put_archive(self, source: BinaryIO, path: str) -> None:
+        """Unpack a tar archive into a directory of it; owners are those that the archive names.
+
+        Args:
+            source: A stream of an uncompressed archive; it is read to its end.
+            path: Absolute path of a directory in the container.
+
+        Raises:
+            UnsupportedLayer: It is no archive that can be read.
+            UnsafePath: A member leads out of the directory, is a device, or would take the place of a
+                directory or the other way round.
+            InvalidOption, InvalidState, PathNotFound, ContainerFileError: See `put`.
+        """
+        await call(lambda: self.sync.put_archive(source, path))
+
+    async def get(
+        self, path: str, target: str | os.PathLike[str], *, archive: bool = False, follow_links: bool = False
+    ) -> None:
+        """Copy a file or directory of it to the host, by the rules of ``docker cp``; see `put`.
+
+        What is copied belongs to the caller, and has no set-id bits. What disappears meanwhile is left out,
+        and so is what the kernel shows in /proc, /sys and /dev.
+
+        Args:
+            path: Absolute path in the container.
+            target: Path on the host: a directory that exists, or what it becomes.
+            archive: Whether owners, set-id bits and extended attributes are as in the container instead.
+            follow_links: Whether a link that `path` names is followed, inside the container.
+
+        Raises:
+            InvalidInputError: The target lies in no directory, or a file became shorter meanwhile.
+            PathNotFound: There is nothing of that path.
+            UnsafePath: On the host a directory would take the place of something else, or vice versa.
+            InvalidOption, InvalidState, ContainerFileError: See `put`.
+        """
+        await call(lambda: self.sync.get(path, target, archive=archive, follow_links=follow_links))
+
+    async def get_archive(
+        self, path: str, out: str | os.PathLike[str] | BinaryIO, *, follow_links: bool = False
+    ) -> Exported:
+        """Write a file or directory of it as a tar archive, with the owners that it has; see `get`.
+
+        Args:
+            path: Absolute path in the container. Members begin with its last part; with ``/.`` at its end
+                they are what the directory holds.
+            out: Path of the archive, which appears when it is complete; or a binary stream, which is not
+                closed.
+            follow_links: Whether a link that `path` names is followed.
+
+        Returns:
+            Digest and size of the archive.
+        """
+        return await call(lambda: self.sync.get_archive(path, out, follow_links=follow_links))
+
+    async def changes(self) -> list[Change]:
+        """What it has changed of its image's files, by path; sockets and what is mounted are left out.
+
+        A path is modified if its type, mode, owner, extended attributes, link target, device number or
+        content differ; a time alone is no change. Everything below a directory that is added or deleted is
+        listed, too.
+
+        Raises:
+            InvalidState: It was removed, or its layer is in memory; ``layer="disk"`` keeps one.
+            InvalidInputError: A file was exchanged while it was read; pause the container first.
+            ImageNotFound: The image was removed meanwhile.
+
+        Cost: a system call or two for each name in its layer; files of one size are read.
+        """
+        return await call(self.sync.changes)
+
+    async def export(self, out: str | os.PathLike[str] | BinaryIO) -> Exported:
+        """Write the files that it finds below its root, but for what is mounted there, as one tar archive.
+
+        A container that runs may change them meanwhile; pause it first for files that belong together. Times
+        later than ``SOURCE_DATE_EPOCH``, if that is set, become it.
+
+        Args:
+            out: Path of the archive, which appears or is replaced when it is complete; or a binary stream,
+                which is not closed.
+
+        Returns:
+            Digest and size of the archive.
+
+        Raises:
+            InvalidState: It was removed, or its layer is in memory; ``layer="disk"`` keeps one.
+            InvalidInputError: The path is a directory, or lies in none; or a file was exchanged while read.
+            ImageNotFound: The image was removed meanwhile.
+        """
+        return await call(lambda: self.sync.export(out))
+
+    async def commit(
+        self,
+        reference: str | None = None,
+        *,
+        changes: Sequence[str] = (),
+        author: str = "",
+        message: str = "",
+        pause: bool = True,
+    ) -> Image:
+        """Make an image of its image and of what it has changed; what is mounted is no part of it.
+
+        Environment, working directory, user and labels are the container's, command and entrypoint the
+        image's. Another container with the same changes gives another image, because images have a time;
+        set ``SOURCE_DATE_EPOCH`` for the same one.
+
+        Args:
+            reference: Name for the image; None leaves it without a name.
+            changes: Instructions of a Dockerfile that change the image, such as ``CMD ["sh"]``.
+            author: Who has made it.
+            message: What it is.
+            pause: Whether a container that runs is paused for that time.
+
+        Raises:
+            InvalidState: It was removed, or its layer is in memory; ``layer="disk"`` keeps one.
+            InvalidOption: A change is no instruction.
+            InvalidReference: The name is none.
+            InvalidInputError: A file was exchanged while it was read.
+            ImageNotFound: Its image was removed meanwhile.
+            UnsupportedHost: Its root was copied, for lack of overlays.
+
+        Cost: reads and writes each file that it has changed, twice.
+        """
+        return wrap.image(
+            await call(
+                lambda: self.sync.commit(
+                    reference, changes=changes, author=author, message=message, pause=pause
+                )
+            )
+        )
