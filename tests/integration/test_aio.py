@@ -63,7 +63,7 @@ def run(awaitable: Awaitable[Any]) -> Any:
     """Run a coroutine to its end, within bounds."""
 
     async def bounded() -> Any:
-        return await asyncio.wait_for(awaitable, 120)
+        return await asyncio.wait_for(awaitable, 30)
 
     return asyncio.run(bounded())
 
@@ -129,7 +129,7 @@ def test_a_life(box: aio.Image, engine: Engine, tmp_path: Path) -> None:
         await container.kill()
         await container.wait_until("exited", timeout_s=30)
         with pytest.raises(cl.InvalidState):
-            await container.wait_until("running")
+            await container.wait_until("healthy")
         await container.remove()
         assert await containers.list() == []
         with pytest.raises(cl.ContainerNotFound):
@@ -331,7 +331,7 @@ def test_a_cancelled_pull_ends(engine: Engine) -> None:
         async with asyncio.timeout(60):
             with cl.Registry.serve() as server:
                 images = over(engine).images
-                name = f"{server.host}/box:1"
+                name = f"{server.url.partition('//')[2]}/box:1"
                 await images.tag("box:1", name)
                 await images.push(name)
                 await images.remove(name)
@@ -359,11 +359,12 @@ def test_a_cancelled_pull_ends(engine: Engine) -> None:
     run(main())
 
 
-def test_functions(box: aio.Image, default_image: cl.Image) -> None:
+def test_functions(box: aio.Image, default_image: str) -> None:
     """`run` and `Popen` work as they do without a loop."""
 
     async def main() -> None:
-        image = aio.Image(default_image)
+        assert (await aio.run(["sh", "-c", ":"], image=default_image)).exit_code == 0
+        image = box
         assert (await aio.run(["echo", "hello"], image=image)).text == "hello\n"
         with pytest.raises(cl.OperationTimeout):
             await aio.run(["sleep", "60"], image=image, timeout_s=0.05)
@@ -373,7 +374,6 @@ def test_functions(box: aio.Image, default_image: cl.Image) -> None:
         await cancelled(aio.run(["sleep", "60"], image=image), lambda: asyncio.sleep(0.02))
         assert await aio.default_engine().containers.list() == []
 
-    assert box.id
     run(main())
 
 
@@ -411,6 +411,7 @@ def test_nothing_stays_open(box: aio.Image, engine: Engine) -> None:
     async def main() -> None:
         container = await over(engine).containers.run(box, ["sleep", "60"], lifetime="detached")
         await container.exec(["true"])
+        await cancelled(container.wait_until("exited"), lambda: asyncio.sleep(0.001))
         before = sorted(os.listdir("/proc/self/fd"))
         for _ in range(10):
             await container.exec(["true"])

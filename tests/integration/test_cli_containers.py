@@ -273,10 +273,9 @@ def test_attach(engine: Engine, on_terminal: Callable[..., Terminal]) -> None:
 
 
 def test_attach_without_a_terminal(engine: Engine) -> None:
-    """Both outputs are told apart, input is passed on to its end, and signals reach the container."""
-    script = (
-        "read go; echo out; echo err >&2; cat; trap 'exit 6' TERM; echo ready; while :; do sleep 0.02; done"
-    )
+    """Both outputs are told apart, input is passed on, and signals reach the container."""
+    forever = "trap 'exit 6' TERM; echo ready; while :; do sleep 0.02; done"
+    script = f"read go; echo out; echo err >&2; read line; echo got $line; {forever}"
     command("run", "-di", "--name", "web", "box:1", "sh", "-c", script)
     attached = subprocess.Popen(
         [sys.executable, "-m", "containerlib", "attach", "web"],
@@ -286,10 +285,11 @@ def test_attach_without_a_terminal(engine: Engine) -> None:
     )
     assert attached.stdin is not None
     assert attached.stdout is not None
-    attached.stdin.write(b"go\nthrough")
+    attached.stdin.write(b"go\nthrough\n")
     attached.stdin.close()
     assert attached.stdout.readline() == b"out\n"
-    assert attached.stdout.readline() == b"throughready\n"
+    assert attached.stdout.readline() == b"got through\n"
+    assert attached.stdout.readline() == b"ready\n"
     attached.send_signal(signal.SIGTERM)
     assert attached.wait() == 6
     assert attached.stderr is not None

@@ -205,7 +205,8 @@ def test_the_posture_of_the_supervisor(made: Engine) -> None:
     assert [fd.target for fd in seen.descriptors if fd.number < 3] == ["/dev/null"] * 3
     directories = {fd.target for fd in seen.descriptors if fd.is_directory}
     own = f"{made.root}/containers/{container.id}"
-    assert {path for path in directories if not path.startswith("/sys/fs/cgroup")} == {own, f"{own}/log"}
+    expected = {own, f"{own}/log", f"{made.run_root}/events"}
+    assert {path for path in directories if not path.startswith("/sys/fs/cgroup")} == expected
     assert all(fd.cloexec for fd in seen.descriptors if fd.number > 2)
     assert seen.capabilities["CapInh"] == seen.capabilities["CapAmb"] == 0
     assert seen.threads == 1

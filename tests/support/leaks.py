@@ -92,12 +92,13 @@ def _threads() -> Aspect:
 
 
 def _files() -> Aspect:
-    """Files below the directories that live engines own."""
+    """Files below the directories that live engines own, but for the journal, which is there to stay."""
     return _collect(
         (path, path)
         for root in live_roots()
         for parent, directories, files in os.walk(root)
         for path in (os.path.join(parent, name) for name in (*directories, *files))
+        if parent not in {f"{root}/events", f"{root}/n/events"} and not path.endswith("/events")
     )
 
 

@@ -134,7 +134,7 @@ class _Applier:
             if part in self._whited_out and part not in self._mtimes:
                 head, _, name = part.rpartition(b"/")
                 parent_fd = self._tree.directory(head, create=True)
-                if _is_whiteout(os.stat(name, dir_fd=parent_fd, follow_symlinks=False)):
+                if _is_whiteout_at(parent_fd, name):
                     os.unlink(name, dir_fd=parent_fd)
                     self._make_opaque(self._tree.directory(part, create=True))
             if end < 0:
@@ -271,6 +271,8 @@ class _Applier:
             raise UnsafePath(entry.shown_name, "a whiteout must be a plain file")
         if name == _OPAQUE and head in self._opaque:
             return
+        if self._whited_out:
+            self._restore_directories(head)
         parent_fd = self._tree.directory(head, create=True)
         if not self._tree.is_plain(head):
             raise UnsafePath(entry.shown_name, "whiteout through a symbolic link")
@@ -355,6 +357,14 @@ def _link(source_fd: int, source: bytes, target_fd: int, target: bytes) -> None:
 def _is_same(directory_fd: int, name: bytes, info: os.stat_result) -> bool:
     present = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
     return (present.st_ino, present.st_dev) == (info.st_ino, info.st_dev)
+
+
+def _is_whiteout_at(directory_fd: int, name: bytes) -> bool:
+    """Whether a name says that it is removed; what the archive itself has replaced does not."""
+    try:
+        return _is_whiteout(os.stat(name, dir_fd=directory_fd, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def _is_whiteout(info: os.stat_result) -> bool:
