@@ -35,8 +35,10 @@ VERBS = ("start", "stop", "remove")
 # The shell waits in read(2), which the signal interrupts.
 POLITE = ["sh", "-c", "trap 'exit 0' TERM; mkfifo /tmp/f; read x < /tmp/f"]
 LOG_BYTES = 32_000_000
-LOUD = ["sh", "-c", f"yes 'a line of forty characters, as logs have' | head -c {LOG_BYTES}"]
-MEGA = 1e6
+LINE = b"a line of forty characters, as logs have\n"
+LOUD = ["busybox", "cat", "/lines"]
+SETTLE_S = 0.1
+LOG_ROUNDS = 5
 
 
 class Row(Protocol):
@@ -44,6 +46,9 @@ class Row(Protocol):
 
     def start(self) -> None:
         """Make and start a container."""
+
+    def settle(self) -> None:
+        """Wait until it can be stopped by its signal."""
 
     def stop(self) -> None:
         """Stop it."""
@@ -74,6 +79,12 @@ class Library:
         """Make and start a container."""
         self._container = self._run(POLITE)
 
+    def settle(self) -> None:
+        """Wait until it can be stopped by its signal."""
+        assert self._container is not None
+        while not (self._container.fs / "tmp" / "f").exists():
+            time.sleep(0.001)
+
     def stop(self) -> None:
         """Stop it."""
         assert self._container is not None
@@ -103,7 +114,12 @@ class Command:
         whole = self._peer.command(["true"])
         at = whole.index("run")
         self._program, self._options = whole[:at], whole[at + 1 : -1]
-        stack.callback(contextlib.suppress(MissingRowError, subprocess.SubprocessError)(self.remove))
+        stack.callback(self._clean_up)
+
+    def _clean_up(self) -> None:
+        """Remove what a row that was given up may have left."""
+        with contextlib.suppress(MissingRowError, subprocess.SubprocessError):
+            self.remove()
 
     def _call(self, *arguments: str) -> str:
         return run([*self._peer.prefix, *self._program, *arguments], self._peer.variables)
@@ -115,6 +131,10 @@ class Command:
     def start(self) -> None:
         """Make and start a container."""
         self._run(POLITE)
+
+    def settle(self) -> None:
+        """Wait until it can be stopped by its signal."""
+        time.sleep(SETTLE_S)
 
     def stop(self) -> None:
         """Stop it."""
@@ -139,8 +159,10 @@ def make(name: str, place: Place, stack: contextlib.ExitStack) -> Row:
         if name in {IN_PROCESS, DETACHED}
         else Command(place, stack, name)
     )
-    for verb in VERBS:
-        getattr(row, verb)()
+    row.start()
+    row.settle()
+    row.stop()
+    row.remove()
     return row
 
 
@@ -166,41 +188,57 @@ def targets(medians: Mapping[str, float], rates: Mapping[str, float]) -> list[Ta
     ]
 
 
+def take_times(rows: Mapping[str, Row], *, rounds: int, warmup: int) -> dict[str, list[float]]:
+    """Do everything once a round, and return the times in microseconds."""
+    times: dict[str, list[float]] = {}
+    for turn in range(warmup + rounds):
+        for name, row in rows.items():
+            for verb in VERBS:
+                if verb == "stop":
+                    row.settle()
+                taken = timed(row, verb)
+                if turn >= warmup:
+                    times.setdefault(f"{name} {verb}", []).append(taken)
+    return times
+
+
+def take_log_times(rows: Mapping[str, Row], missing: dict[str, str]) -> dict[str, list[float]]:
+    """Have each write its log a few times."""
+    times: dict[str, list[float]] = {}
+    for _ in range(LOG_ROUNDS):
+        for name, row in rows.items():
+            try:
+                taken = timed(row, "log")
+            except MissingRowError as error:
+                missing[f"{name} log"] = str(error)
+            else:
+                times.setdefault(f"{name} log", []).append(taken)
+    return times
+
+
 def main() -> int:
     """Run the benchmark that the command line asks for."""
     chosen = arguments(__doc__, "lifecycle", rounds=20, warmup=2)
     settings = settings_of(chosen, "tmpfs")
     missing: dict[str, str] = {}
     rows: dict[str, Row] = {}
-    times: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
         place = prepare(stack)
+        with open(f"{place.rootfs}/lines", "wb") as lines:
+            lines.write(LINE * (LOG_BYTES // len(LINE)))
         for name in chosen.rows or ROWS:
             try:
                 rows[name] = make(name, place, stack)
             except (KeyError, MissingRowError, OSError, subprocess.SubprocessError) as error:
                 missing[name] = str(error) or type(error).__name__
-        for turn in range(chosen.warmup + chosen.rounds):
-            for name, row in rows.items():
-                for verb in VERBS:
-                    taken = timed(row, verb)
-                    if turn >= chosen.warmup:
-                        times.setdefault(f"{name} {verb}", []).append(taken)
-        for _ in range(3):
-            for name, row in rows.items():
-                try:
-                    times.setdefault(f"{name} log", []).append(timed(row, "log"))
-                except MissingRowError as error:
-                    missing[f"{name} log"] = str(error)
-    times = {name: samples for name, samples in times.items() if samples}
+        times = take_times(rows, rounds=chosen.rounds, warmup=chosen.warmup)
+        times |= take_log_times(rows, missing)
     numbers = {name: summary(samples) for name, samples in times.items()}
+    columns = ("median", "p95", "min")
     print_table(
         "verbs",
-        ["row", "median ms", "p95 ms", "min ms"],
-        [
-            [name, *(f"{row[key] / 1e3:.2f}" for key in ("median", "p95", "min"))]
-            for name, row in numbers.items()
-        ],
+        ["row", *(f"{column} ms" for column in columns)],
+        [[name, *(f"{row[key] / 1e3:.2f}" for key in columns)] for name, row in numbers.items()],
     )
     logs = {name.removesuffix(" log"): row for name, row in numbers.items() if name.endswith(" log")}
     rates = {name: LOG_BYTES / row["median"] for name, row in logs.items()}

@@ -19,7 +19,7 @@ from attrs import frozen
 from containerlib._native.channel import Channel, close_all, new_pair
 from containerlib._native.ffi import ffi, lib
 from containerlib._native.message import encode
-from containerlib._native.program import WALL, open_owner, seal_program
+from containerlib._native.program import WALL, open_owner, sealed_program
 from containerlib.errors import EngineClosed, UnsupportedHost
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Starter:
         owner_is_pidfd: bool = False,
     ) -> None:
         ours, theirs = new_pair()
-        program = seal_program()
+        program = sealed_program()
         pidfd = ffi.new("int *", -1)
         error = ffi.new("struct ctr_error *")
         result = lib.ctr_launch(
@@ -78,7 +78,7 @@ class Starter:
             pidfd,
             error,
         )
-        close_all([theirs, program])
+        close_all([theirs])
         self.pidfd: int = pidfd[0]
         self.pid = 0  # in its own PID namespace
         self._control = ours

@@ -19,7 +19,7 @@ from attrs import frozen
 
 from containerlib._native.channel import close_all, new_pair
 from containerlib._native.ffi import ffi, lib
-from containerlib._native.program import WALL, open_owner, seal_program
+from containerlib._native.program import WALL, open_owner, sealed_program
 from containerlib.errors import UnsupportedHost
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class Unpacker:
         self._end()
 
     def _launch(self, control: int, root_fd: int) -> None:
-        program = seal_program()
+        program = sealed_program()
         owner, is_pidfd = open_owner()
         pidfd = ffi.new("int *", -1)
         error = ffi.new("struct ctr_error *")
@@ -188,7 +188,7 @@ class Unpacker:
                 error,
             )
         finally:
-            close_all([program, owner])
+            os.close(owner)
         self.pidfd = pidfd[0]
         if result < 0:
             raise UnsupportedHost(

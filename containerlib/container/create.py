@@ -100,6 +100,7 @@ def _make(entry: ContainerEntry, *, starts_now: bool) -> ContainerEntry:
         if directory is not None:
             _make_layer(session, entry.id)
         if isinstance(entry, DetachedEntry):
+            session.names.claim(entry.name, entry.id)
             entry.create_record()
             os.unlink(f"{directory}/engine")
         elif not starts_now:
@@ -109,5 +110,7 @@ def _make(entry: ContainerEntry, *, starts_now: bool) -> ContainerEntry:
         session.drop(entry)
         if directory is not None and os.path.isdir(directory):
             remove_tree(directory)
+        if entry.is_detached:
+            session.names.release(entry.name, entry.id)
         raise
     return entry

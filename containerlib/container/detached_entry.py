@@ -230,6 +230,7 @@ class DetachedEntry(ContainerEntry):
         was_there = os.path.isdir(self.directory)
         # A record whose layer is half gone would be a container that nobody can use or remove.
         remove_at_once(self.directory)
+        self.session.names.release(self.name, self.id)
         self.session.drop(self)
         if was_there:
             self.tell("destroy")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from containerlib._util import file_lock, strict_json
 from containerlib._util.atomic_file import write_atomic
 from containerlib._util.remove_tree import MOVED_PREFIX, remove_tree
+from containerlib.container.name_index import NameIndex
 from containerlib.errors import InvalidInputError
 from containerlib.store.journal import Journal
 from containerlib.store.lease import Holder, LeaseStore
@@ -171,4 +172,5 @@ def recover(layout: Layout) -> None:
         # Control groups of engines of other stores carry ids that are not ours to judge.
         collect_orphans(CgroupHost.probe(), lambda engine_id: engine_id not in dead)
     _collect_layers(layout)
+    NameIndex(layout).sweep()
     _collect_engines(layout)

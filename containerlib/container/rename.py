@@ -28,9 +28,13 @@ def rename(entry: ContainerEntry, name: str) -> None:
     config = evolve(entry.config, name=name)
     with entry.session.naming(config), entry.exclusively():
         check_state("rename", entry.state, entry.name)
-        if any(other.name == name and other is not entry for other in entry.session.entries()):
+        if entry.session.is_taken(name, entry.id):
             raise NameInUse(f"container name {name!r} is in use; remove that container or choose another")
+        if entry.is_detached:
+            entry.session.names.claim(name, entry.id)
         former, entry.name = entry.name, name
         entry.config = evolve(entry.config, name=name)
         entry.write_record()
+        if entry.is_detached and former != name:
+            entry.session.names.release(former, entry.id)
         entry.tell("rename", {"oldName": former})

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 from containerlib._util import file_lock, strict_json
 from containerlib._util.atomic_file import make_directory
 from containerlib._util.remove_tree import remove_tree
-from containerlib.container.detached import list_detached, read_record
+from containerlib.container.detached import list_detached, read_record, record_path
 from containerlib.container.detached_entry import find_detached
 from containerlib.container.holds import Holds
+from containerlib.container.name_index import NameIndex
 from containerlib.container.recovery import recover
 from containerlib.container.state import ContainerState
 from containerlib.errors import ContainerNotFound, EngineClosed, NameInUse, ReadOnlyStore
+from containerlib.runtime.config import is_name
 from containerlib.runtime.runner import RootKind, Runner
 from containerlib.store.lease import Holder
 from containerlib.store.stores import Stores
@@ -59,6 +61,7 @@ class Session:
         self.stores = Stores.open(root, run_root, image_devices=image_devices)
         self._root_kind = root_kind
         self._start_timeout_s = start_timeout_s
+        self.names = NameIndex(self.stores.layout)
         self._lock = threading.RLock()
         self._closed = False
         self._reset()
@@ -148,11 +151,18 @@ class Session:
             NameInUse: Another container of this engine has the name.
         """
         with self._lock:
-            if any(other.name == entry.name for other in self.entries()):
+            if self.is_taken(entry.name, entry.id):
                 raise NameInUse(
                     f"container name {entry.name!r} is in use; remove that container or choose another"
                 )
             self._entries[entry.id] = entry
+
+    def is_taken(self, name: str, container_id: str) -> bool:
+        """Whether another container than this one has a name."""
+        with self._lock:
+            own = (each for each in self._entries.values() if not each.is_detached and each.name == name)
+            holder = next((each.id for each in own), None) or self.names.holder(name)
+        return holder not in {None, container_id}
 
     @property
     def lease(self) -> Lease:
@@ -202,17 +212,35 @@ class Session:
             ContainerNotFound: None, or several.
         """
         with self._lock:
-            found = self._entries.get(key)
-            if found is not None and not found.is_detached:
-                return found
-            entries = self.entries()
-        matches = [entry for entry in entries if key in (entry.id, entry.name)]
-        if not matches and len(key) >= _MIN_PREFIX:
-            matches = [entry for entry in entries if entry.id.startswith(key)]
-        if len(matches) == 1:
-            return matches[0]
-        what = "is the beginning of several ids" if matches else "does not exist in this engine"
+            candidates = self._ids_of(key)
+            found = [entry for entry in map(self._known, candidates) if entry is not None]
+        if len(found) == 1:
+            return found[0]
+        what = "is the beginning of several ids" if found else "does not exist in this engine"
         raise ContainerNotFound(f"container {key!r} {what}")
+
+    def _ids_of(self, key: str) -> list[str]:
+        """Ids that may be meant, without looking at any container that cannot be."""
+        layout = self.stores.layout
+        if key in self._entries or (key.isalnum() and os.path.exists(record_path(layout, key))):
+            return [key]
+        named = [each.id for each in self._entries.values() if not each.is_detached and each.name == key]
+        holder = None if named or not is_name(key) else self.names.holder(key)
+        if named or holder is not None:
+            return named or [str(holder)]
+        if len(key) < _MIN_PREFIX:
+            return []
+        ids = {*self._entries, *list_detached(layout)} if key.isalnum() else set(self._entries)
+        return [container_id for container_id in ids if container_id.startswith(key)]
+
+    def _known(self, container_id: str) -> ContainerEntry | None:
+        """The container with this id, as it is now; None if it is gone."""
+        if container_id not in self._entries:
+            self._adopt(container_id)
+        entry = self._entries.get(container_id)
+        if entry is not None and entry.is_detached and entry.refresh() == ContainerState.REMOVED:
+            return None
+        return entry
 
     def close(self) -> None:
         """Kill and remove every container, and give up the mark. Calling it again does nothing."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from containerlib.oci.image_config import Config
 
-__all__ = ["ContainerConfig", "check_names", "merge", "parse_env"]
+__all__ = ["ContainerConfig", "check_names", "is_name", "merge", "parse_env"]
 
 _HOSTNAME = re.compile(
     r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?)*"
@@ -85,6 +85,11 @@ class ContainerConfig:
     health: HealthCheck | None = None
     stdin_open: bool = False
     fault: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+def is_name(text: str) -> bool:
+    """Whether a container could be called that."""
+    return _NAME.fullmatch(text) is not None
 
 
 def parse_env(env: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:

@@ -116,6 +116,11 @@ class Layout:
         """Directory with one directory per container."""
         return f"{self.root}/containers"
 
+    @property
+    def container_names(self) -> str:
+        """Directory with one symbolic link per name of a container that stays."""
+        return f"{self.root}/container-names"
+
     def container(self, container_id: str) -> str:
         """Directory of a container's lasting state."""
         return f"{self.containers}/{checked_name(container_id, 'container id')}"
