@@ -97,8 +97,9 @@ def measure_own(place: Place, count: int) -> dict[str, float]:
 def measure_listing(make: Callable[[str, str], Engine], root: str, run_root: str, count: int) -> float:
     """Return how long an engine that knows nothing yet takes to list all, with their states."""
     with make(root, run_root) as other:
-        list_s, found = timed(lambda: [(each.name, each.state) for each in other.containers.list()])
-    if [state for _, state in found] != ["running"] * count:
+        list_s, found = timed(other.containers.list)
+        states = [each.state for each in found]
+    if states != ["running"] * count:
         raise MissingRowError(f"{len(found)} were found")
     return list_s
 

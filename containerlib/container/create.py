@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from containerlib._util.atomic_file import make_directory
 from containerlib._util.remove_tree import remove_tree
-from containerlib.container.detached import DetachedRecord
+from containerlib.container.detached import DetachedRecord, config_text
 from containerlib.container.detached_entry import DetachedEntry
 from containerlib.container.entry import ContainerEntry
 from containerlib.container.names import new_id, new_name
@@ -63,9 +63,13 @@ def _enter(session: Session, image: ImageRecord, config: ContainerConfig) -> Con
 
 
 def _detached_entry(**values: Any) -> ContainerEntry:
-    names = ("id", "name", "image_id", "image_name", "config")
-    record = DetachedRecord(**{name: values[name] for name in names}, created_at=time.time())
-    return DetachedEntry(**values, record=record, created_at=record.created_at)
+    names = ("id", "name", "image_id", "image_name")
+    record = DetachedRecord(
+        **{name: values[name] for name in names},
+        config_text=config_text(values["config"]),
+        created_at=time.time(),
+    )
+    return DetachedEntry(**values, record=record, created_at=record.created_at, fault=values["config"].fault)
 
 
 def create(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from attrs import define, evolve, field
 
@@ -16,7 +16,14 @@ from containerlib._native.supervisor import SupervisorState
 from containerlib._util import file_lock
 from containerlib._util.atomic_file import remove_file
 from containerlib._util.remove_tree import remove_at_once
-from containerlib.container.detached import DetachedRecord, Run, read_record, record_path, write_record
+from containerlib.container.detached import (
+    DetachedRecord,
+    Run,
+    config_text,
+    read_record,
+    record_path,
+    write_record,
+)
 from containerlib.container.entry import ContainerEntry
 from containerlib.container.state import ContainerState
 from containerlib.errors import ImageNotFound
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
 
     from containerlib._native.channel import Exit
     from containerlib.container.session import Session
+    from containerlib.runtime.config import ContainerConfig
     from containerlib.runtime.usage import ExitStatus
 
 __all__ = ["DetachedEntry", "find_detached"]
@@ -43,6 +51,8 @@ class DetachedEntry(ContainerEntry):
     record: DetachedRecord = field(kw_only=True)
     _seen: tuple[int, int] | None = None
     _depth: int = 0
+    # What is asked for in tests alone is in no record.
+    _fault: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     @property
     def is_detached(self) -> bool:
@@ -88,22 +98,20 @@ class DetachedEntry(ContainerEntry):
     def write_record(self) -> None:
         """Write what is known of it, for all processes."""
         known = self.record
-        self.record = evolve(known, name=self.name, config=self.config)
+        self.record = evolve(known, name=self.name)
         write_record(self.session.stores.layout, self.record)
-        self._seen = self._look()
+        self._seen = _look(self.record_path)
 
     def create_record(self) -> None:
         """Write its record for the first time, so that it survives a power loss."""
         write_record(self.session.stores.layout, self.record, durable=True)
-        self._seen = self._look()
+        self._seen = _look(self.record_path)
 
-    def _look(self) -> tuple[int, int] | None:
-        """What changes whenever the record does; None if there is none."""
-        try:
-            found = os.stat(self.record_path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return found.st_mtime_ns, found.st_ino
+    def note_record(self, record: DetachedRecord, seen: tuple[int, int] | None) -> None:
+        """Take a record that was just read, and find the state."""
+        with self.lock:
+            self._take(record, seen)
+            self._derive()
 
     def refresh(self) -> ContainerState:
         """The present state, whoever brought it about.
@@ -113,7 +121,7 @@ class DetachedEntry(ContainerEntry):
         with self.lock:
             if self.state == ContainerState.REMOVED:
                 return self.state
-            seen = self._look()
+            seen = _look(self.record_path)
             if seen != self._seen:
                 self._take(read_record(self.session.stores.layout, self.id), seen)
             if seen is None:
@@ -128,7 +136,7 @@ class DetachedEntry(ContainerEntry):
             return
         former = self.record.run
         self.record = record
-        self.name, self.config = record.name, record.config
+        self.name = record.name
         if record.run is not None and (self.process is None or record.run != former):
             self.process = self._process_of(record)
 
@@ -140,7 +148,7 @@ class DetachedEntry(ContainerEntry):
             self.directory,
             record.run.supervisor,
             record.run.generation,
-            record.config.resources,
+            lambda: record.config.resources,
             record.run.cgroup_paths,
             self._settle,
         )
@@ -189,7 +197,7 @@ class DetachedEntry(ContainerEntry):
                 )
                 with contextlib.suppress(OSError):
                     write_record(self.session.stores.layout, self.record)
-                    self._seen = self._look()
+                    self._seen = _look(self.record_path)
                 self.exit_status, self.state = status, ContainerState.EXITED
                 if word is None or word.phase != "ended":
                     self.tell_end(status)  # its supervisor could not
@@ -283,18 +291,51 @@ class DetachedEntry(ContainerEntry):
         return self.layers
 
 
-def find_detached(session: Session, record: DetachedRecord) -> DetachedEntry:
-    """The entry for a container that another process has made. What becomes of it is seen from now on."""
+def _get_config(entry: DetachedEntry) -> ContainerConfig:
+    """What it shall be: read when it is needed, see `DetachedRecord.config`."""
+    config, fault = entry.record.config, entry._fault  # noqa: SLF001 - a part of the class
+    return evolve(config, fault=fault) if fault[0] else config
+
+
+def _set_config(entry: DetachedEntry, value: ContainerConfig) -> None:
+    # While the entry is being made, its record says the same and comes later.
+    if hasattr(entry, "record"):
+        entry.record = evolve(entry.record, config_text=config_text(value))
+
+
+# attrs takes a property of this name out of the class, because the class it is made from has such a field.
+DetachedEntry.config = property(_get_config, _set_config)  # type: ignore[misc, assignment]
+
+
+def find_detached(session: Session, container_id: str) -> DetachedEntry | None:
+    """The entry for a container that another process has made; None if there is none.
+
+    What becomes of it is seen from now on.
+    """
+    layout = session.stores.layout
+    seen = _look(record_path(layout, container_id))
+    record = None if seen is None else read_record(layout, container_id)
+    if record is None:
+        return None
     entry = DetachedEntry(
         session=session,
         id=record.id,
         name=record.name,
         image_id=record.image_id,
         image_name=record.image_name,
-        config=record.config,
-        layers=Layers(lowers=(), directory=session.stores.layout.container(record.id)),
+        config=cast("ContainerConfig", None),  # the record has it
+        layers=Layers(lowers=(), directory=layout.container(record.id)),
         created_at=record.created_at,
         record=record,
     )
-    entry.refresh()
+    entry.note_record(record, seen)
     return entry
+
+
+def _look(path: str) -> tuple[int, int] | None:
+    """What changes whenever a record does; None if there is none."""
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_mtime_ns, found.st_ino

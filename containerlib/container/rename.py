@@ -28,7 +28,7 @@ def rename(entry: ContainerEntry, name: str) -> None:
     config = evolve(entry.config, name=name)
     with entry.session.naming(config), entry.exclusively():
         check_state("rename", entry.state, entry.name)
-        if entry.session.is_taken(name, entry.id):
+        if entry.session.is_taken(name, besides=entry):
             raise NameInUse(f"container name {name!r} is in use; remove that container or choose another")
         if entry.is_detached:
             entry.session.names.claim(name, entry.id)

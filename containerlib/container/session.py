@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from containerlib._util import file_lock, strict_json
 from containerlib._util.atomic_file import make_directory
 from containerlib._util.remove_tree import remove_tree
-from containerlib.container.detached import list_detached, read_record, record_path
+from containerlib.container.detached import list_detached, record_path
 from containerlib.container.detached_entry import find_detached
 from containerlib.container.holds import Holds
 from containerlib.container.name_index import NameIndex
@@ -151,18 +151,20 @@ class Session:
             NameInUse: Another container of this engine has the name.
         """
         with self._lock:
-            if self.is_taken(entry.name, entry.id):
+            if self.is_taken(entry.name):
                 raise NameInUse(
                     f"container name {entry.name!r} is in use; remove that container or choose another"
                 )
             self._entries[entry.id] = entry
 
-    def is_taken(self, name: str, container_id: str) -> bool:
-        """Whether another container than this one has a name."""
+    def is_taken(self, name: str, *, besides: ContainerEntry | None = None) -> bool:
+        """Whether a container has a name, another one than `besides`."""
         with self._lock:
-            own = (each for each in self._entries.values() if not each.is_detached and each.name == name)
-            holder = next((each.id for each in own), None) or self.names.holder(name)
-        return holder not in {None, container_id}
+            entries = [each for each in self._entries.values() if not each.is_detached]
+        if any(each.name == name and each is not besides for each in entries):
+            return True
+        holder = self.names.holder(name)
+        return holder is not None and (besides is None or holder != besides.id)
 
     @property
     def lease(self) -> Lease:
@@ -184,20 +186,19 @@ class Session:
     def entries(self) -> list[ContainerEntry]:
         """All containers of this engine, and the store's detached ones, oldest first."""
         with self._lock:
+            known = [entry for entry in self._entries.values() if entry.is_detached]
             for container_id in list_detached(self.stores.layout):
                 if container_id not in self._entries:
                     self._adopt(container_id)
-            for entry in [entry for entry in self._entries.values() if entry.is_detached]:
+            for entry in known:
                 entry.refresh()
             return sorted(self._entries.values(), key=lambda entry: entry.created_at)
 
     def _adopt(self, container_id: str) -> None:
         """Enter a detached container that another process has made."""
-        record = read_record(self.stores.layout, container_id)
-        if record is not None:
-            entry = find_detached(self, record)
-            if entry.state != ContainerState.REMOVED:
-                self._entries[container_id] = entry
+        entry = find_detached(self, container_id)
+        if entry is not None and entry.state != ContainerState.REMOVED:
+            self._entries[container_id] = entry
 
     def naming(self, config: ContainerConfig) -> contextlib.AbstractContextManager[None]:
         """For a detached container: nobody else may take a name meanwhile."""

@@ -42,7 +42,7 @@ class DetachedProcess:
         directory: str,
         supervisor: ProcessIdentity,
         generation: int,
-        resources: Resources,
+        resources: Callable[[], Resources],
         cgroup_paths: Sequence[str],
         settle: Callable[[DetachedProcess, Exit], ExitStatus],
     ) -> None:
@@ -189,7 +189,11 @@ class DetachedProcess:
 
         Cost: a look for each tree of control groups.
         """
-        return any(_is_frozen(f"{path}/{self._container_id}") for path in self._cgroup_paths)
+        for path in self._cgroup_paths:
+            how = _freezing(path)
+            if how is not None and _is_frozen(f"{path}/{self._container_id}/{how[0]}", how[1]):
+                return True
+        return False
 
     @property
     def cgroup(self) -> ContainerCgroup | None:
@@ -198,7 +202,7 @@ class DetachedProcess:
             if self._cgroup is None:
                 host = CgroupHost.probe().moved(self._cgroup_paths)
                 engine = EngineCgroup.create(host, cgroup_name(self._container_id))
-                self._cgroup = engine, engine.reopen(self._container_id, self._resources)
+                self._cgroup = engine, engine.reopen(self._container_id, self._resources())
             return self._cgroup[1]
 
     def remove_cgroup(self) -> None:
@@ -252,8 +256,31 @@ class DetachedProcess:
             self._close()
 
 
-def _is_frozen(path: str) -> bool:
-    for file, word in (("cgroup.freeze", b"1"), ("freezer.state", b"FR")):
-        with contextlib.suppress(OSError), open(f"{path}/{file}", "rb") as text:
-            return text.read().startswith(word)
-    return False
+def _freezing(path: str) -> tuple[str, bytes] | None:
+    """By which file a control group below `path` is stopped, and what it says then; None if by none."""
+    tree = path.rpartition("/")[0]
+    if tree not in _freezing_of:
+        found = None
+        for file, word in (("cgroup.freeze", b"1"), ("freezer.state", b"FR")):
+            if os.path.exists(f"{path}/{file}"):
+                found = file, word
+        if found is None and not os.path.isdir(path):
+            return None  # gone, so it says nothing about the others of its tree
+        _freezing_of[tree] = found
+    return _freezing_of[tree]
+
+
+_freezing_of: dict[str, tuple[str, bytes] | None] = {}
+
+
+def _is_frozen(path: str, word: bytes) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.read(fd, 16).startswith(word)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)

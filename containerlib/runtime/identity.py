@@ -9,10 +9,11 @@ import select
 from attrs import frozen
 
 from containerlib.errors import UnsupportedHost
-from containerlib.store.lease import Holder
+from containerlib.store.boot import boot_id
 
 __all__ = ["ProcessIdentity", "is_readable"]
 
+_STAT_BYTES = 4096
 _STATE_FIELD, _START_FIELD = 0, 19  # fields 3 and 22 of /proc/PID/stat, counted from behind the name
 
 
@@ -37,7 +38,7 @@ class ProcessIdentity:
         Raises:
             ProcessLookupError: There is none.
         """
-        return cls(pid, int(_fields(pid)[_START_FIELD]), Holder.current().boot_id)
+        return cls(pid, int(_fields(pid)[_START_FIELD]), boot_id())
 
     @property
     def is_alive(self) -> bool:
@@ -45,7 +46,7 @@ class ProcessIdentity:
 
         Cost: a small file of /proc.
         """
-        if self.boot_id != Holder.current().boot_id:
+        if self.boot_id != boot_id():
             return False
         try:
             fields = _fields(self.pid)
@@ -71,7 +72,7 @@ class ProcessIdentity:
             ) from None
         # What is compared after the opening cannot change any more.
         with contextlib.suppress(ProcessLookupError):
-            if self.boot_id == Holder.current().boot_id and ProcessIdentity.of(self.pid) == self:
+            if self.boot_id == boot_id() and ProcessIdentity.of(self.pid) == self:
                 return fd
         os.close(fd)
         return -1
@@ -79,10 +80,13 @@ class ProcessIdentity:
 
 def _fields(pid: int) -> list[bytes]:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise ProcessLookupError(pid) from None
+    try:
+        return os.read(fd, _STAT_BYTES).rpartition(b")")[2].split()
+    finally:
+        os.close(fd)
 
 
 def is_readable(fd: int, timeout_s: float | None) -> bool:

@@ -67,12 +67,19 @@ def _describe(mount: MountEntry) -> str:
 
 
 def _descriptors() -> Aspect:
-    """Descriptors of this process by the kind of what they refer to."""
+    """Descriptors of this process by the kind of what they refer to.
+
+    The sealed copy of our program is made once, by whoever is first, and stays: one is none too many.
+    """
     pairs = []
+    has_program = False
     for name in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{name}")
         except FileNotFoundError:  # the descriptor that listed the directory
+            continue
+        if target.startswith("/memfd:ctr-spawner") and not has_program:
+            has_program = True
             continue
         pairs.append((_VARIABLE_PART.sub("*", target), f"{name} -> {target}"))
     return _collect(pairs)

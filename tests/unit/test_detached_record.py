@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from attrs import evolve
 
 import containerlib as cl
 from containerlib._native.supervisor import Order
 from containerlib._util import strict_json
 from containerlib.container.config_document import config_document, parse_config
-from containerlib.container.detached import DetachedRecord, Run, read_record, write_record
+from containerlib.container.detached import DetachedRecord, Run, config_text, read_record, write_record
 from containerlib.container.log_files import LOST, START, LogFiles
 from containerlib.container.logs import _Lines
 from containerlib.errors import StoreCorrupted
@@ -73,7 +74,7 @@ def test_a_record_survives(tmp_path: Path) -> None:
         name="n",
         image_id="sha256:1",
         image_name="i",
-        config=FULL,
+        config_text=config_text(FULL),
         created_at=1.5,
         run=Run(supervisor=ProcessIdentity(1, 2, "boot"), generation=3, cgroup_paths=("/x",)),
         ended_generation=4,
@@ -82,7 +83,14 @@ def test_a_record_survives(tmp_path: Path) -> None:
     )
     (tmp_path / "r" / "containers" / "ab").mkdir(parents=True)
     write_record(layout, record)
-    assert read_record(layout, "ab") == record
+    found = read_record(layout, "ab")
+    assert found == record
+    assert found.config == FULL
+    write_record(layout, evolve(record, config_text="{}"))
+    damaged = read_record(layout, "ab")
+    assert damaged is not None
+    with pytest.raises(StoreCorrupted, match="configuration"):
+        _ = damaged.config
     assert read_record(layout, "cd") is None
     (tmp_path / "r" / "containers" / "ab" / "record.json").write_text("{}")
     with pytest.raises(StoreCorrupted, match=r"record\.json"):
