@@ -97,6 +97,7 @@ if TYPE_CHECKING:
     from containerlib.options import (
         Device,
         HealthCheck,
+        LogFile,
         Mount,
         Resources,
         RestartPolicy,
@@ -161,6 +162,7 @@ _MODULES = {
     "containerlib.options": (
         "Device",
         "HealthCheck",
+        "LogFile",
         "Mount",
         "Resources",
         "RestartPolicy",
@@ -239,6 +241,7 @@ __all__ = [
     "IoStats",
     "LayerError",
     "LockedImage",
+    "LogFile",
     "LogLine",
     "Login",
     "MemoryStats",

@@ -24,6 +24,7 @@ __all__ = [
     "UNLIMITED",
     "Device",
     "HealthCheck",
+    "LogFile",
     "Mount",
     "Resources",
     "RestartPolicy",
@@ -362,6 +363,22 @@ class RestartPolicy:
             raise InvalidOption(
                 "max_retries", self.max_retries, f"only 'on-failure' counts them, not {self.name!r}"
             )
+
+
+@frozen(kw_only=True)
+class LogFile:
+    """How much of a detached container's output is kept: in files beside its layer, the oldest dropped first.
+
+    Attributes:
+        max_bytes: When a file is full and the next one begins, at least 64 KiB.
+        max_files: How many files are kept; 0 keeps nothing, for containers whose output nobody wants.
+    """
+
+    max_bytes: int = field(
+        default=16 << 20,
+        validator=_check_range(64 << 10, 2**62, "a file has at least 64 KiB (65536 bytes)"),
+    )
+    max_files: int = field(default=4, validator=_check_range(0, 10_000, "give 0 to 10000 files"))
 
 
 _SHORTEST_S: Final = 0.001

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+__all__ = ["main"]
+
 PACKAGE = Path(__file__).resolve().parent.parent
 MARKER = "made by containerlib.aio.generate; change the module of the same name in containerlib.api"
 MODULES = (

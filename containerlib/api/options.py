@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from containerlib.options import (
         Device,
         HealthCheck,
+        LogFile,
         Mount,
         Resources,
         RestartPolicy,
@@ -55,6 +56,7 @@ class RunOptions(TypedDict, total=False):
         restart: When it is started again after its end; only for what is detached.
         health: How it is asked whether it is healthy; only for what is detached. Its image's check if left
             out; None for no check.
+        log: How much of what it writes is kept; only for what is detached.
         stdin_open: Keep standard input open for who attaches; only for what is detached.
     """
 
@@ -87,3 +89,4 @@ class RunOptions(TypedDict, total=False):
     restart: RestartPolicy
     health: HealthCheck | None
     stdin_open: bool
+    log: LogFile

@@ -23,6 +23,8 @@ __all__ = [
     "parse_duration",
     "parse_env",
     "parse_label",
+    "parse_log_driver",
+    "parse_log_option",
     "parse_memory",
     "parse_mount",
     "parse_number",
@@ -140,6 +142,23 @@ def parse_restart(text: str) -> RestartPolicy:
         return RestartPolicy(name=cast("Any", name), max_retries=int(most or 0))
     except InvalidOption:
         raise ValueError("give no, on-failure[:N], always or unless-stopped") from None
+
+
+def parse_log_driver(text: str) -> str:
+    """``local``, which is how output is kept, or ``none``."""
+    if text not in {"local", "none"}:
+        raise ValueError("give local or none; there are no other ways to keep output")
+    return text
+
+
+def parse_log_option(text: str) -> tuple[str, int]:
+    """``max-size=10m`` or ``max-file=3``, as a field of `LogFile` and its value."""
+    name, _, value = text.partition("=")
+    if name == "max-size":
+        return "max_bytes", parse_size(value)
+    if name == "max-file" and value.isdigit() and int(value):
+        return "max_files", int(value)
+    raise ValueError("give max-size=SIZE or max-file=N")
 
 
 def _parse_decimal(text: str, reason: str) -> float:

@@ -8,7 +8,7 @@ import attrs
 import click
 
 from containerlib.cli import options as parsers
-from containerlib.options import HealthCheck, Resources, Security
+from containerlib.options import HealthCheck, LogFile, Resources, Security
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +81,19 @@ RUN_OPTIONS = [
         parse=parsers.parse_duration,
         metavar="TIME",
         help="Time from the start in which failures do not count.",
+    ),
+    _option(
+        "--log-driver",
+        parse=parsers.parse_log_driver,
+        metavar="local|none",
+        help="With --detach: whether output is kept.",
+    ),
+    _option(
+        "--log-opt",
+        parse=parsers.parse_log_option,
+        metavar="NAME=VALUE",
+        multiple=True,
+        help="With --detach: max-size=SIZE of a file, and max-file=N of them.",
     ),
     _option("--name", metavar="NAME", help="Name of the container."),
     _option(
@@ -261,7 +274,7 @@ _PLAIN = (
 
 _DETACHED = (
     *("restart", "health_cmd", "health_interval", "health_timeout", "health_retries"),
-    "health_start_period",
+    *("health_start_period", "log_driver", "log_opt"),
 )
 
 _UNSET: tuple[object, ...] = (None, (), [])
@@ -301,6 +314,11 @@ def detached_options(values: Mapping[str, Any]) -> dict[str, Any]:
         "remove": values["rm"],
         "stdin_open": values["interactive"],
     }
+    log = dict(values["log_opt"])
+    if values["log_driver"] == "none":
+        log["max_files"] = 0
+    if log:
+        options["log"] = LogFile(**log)
     if values["restart"] is not None:
         options["restart"] = values["restart"]
     if values["health_cmd"] is not None:
@@ -335,7 +353,7 @@ def check_detached(values: Mapping[str, Any], *, is_detached: bool) -> None:
     Raises:
         click.UsageError: Names the option, and what to do.
     """
-    said = [name for name in _DETACHED if values[name] is not None]
+    said = [name for name in _DETACHED if values[name] not in _UNSET]
     if said and not is_detached:
         raise click.UsageError(f"--{said[0].replace('_', '-')} is for containers that stay; add --detach")
     health = [name for name in said if name.startswith("health")]

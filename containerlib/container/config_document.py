@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 from attrs import asdict, fields
 
-from containerlib.options import Device, HealthCheck, Mount, Resources, RestartPolicy, Rlimit, Security
+from containerlib.options import (
+    Device,
+    HealthCheck,
+    LogFile,
+    Mount,
+    Resources,
+    RestartPolicy,
+    Rlimit,
+    Security,
+)
 from containerlib.runtime.config import ContainerConfig
 from containerlib.runtime.user import parse_user
 
@@ -47,6 +56,7 @@ def parse_config(document: Mapping[str, Any]) -> ContainerConfig:
     values["security"] = Security(**values["security"])
     values["resources"] = _resources(values["resources"])
     values["restart"] = RestartPolicy(**values["restart"])
+    values["log"] = LogFile(**values["log"])
     values["health"] = None if values["health"] is None else HealthCheck(**values["health"])
     return ContainerConfig(**values)
 

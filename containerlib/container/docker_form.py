@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from containerlib.options import UNLIMITED
 
 if TYPE_CHECKING:
-    from containerlib.options import HealthCheck, Mount, Resources, Security
+    from containerlib.options import HealthCheck, LogFile, Mount, Resources, Security
     from containerlib.runtime.config import ContainerConfig
 
 __all__ = ["config_json", "host_config_json", "mounts_json"]
@@ -40,6 +40,7 @@ def host_config_json(config: ContainerConfig) -> dict[str, object]:
     """The member ``HostConfig``: what concerns the host."""
     return {
         "NetworkMode": config.network,
+        "LogConfig": _log_json(config.log),
         "RestartPolicy": {"Name": config.restart.name, "MaximumRetryCount": config.restart.max_retries},
         "AutoRemove": config.remove,
         "Binds": [_bind_text(mount) for mount in config.mounts if mount.kind == "bind"],
@@ -89,6 +90,12 @@ def _health_json(health: HealthCheck) -> dict[str, object]:
         "StartInterval": round(health.start_interval_s * _NANO),
         "Retries": health.retries,
     }
+
+
+def _log_json(log: LogFile) -> dict[str, object]:
+    if not log.max_files:
+        return {"Type": "none", "Config": {}}
+    return {"Type": "local", "Config": {"max-size": str(log.max_bytes), "max-file": str(log.max_files)}}
 
 
 def _signal_name(number: int) -> str:

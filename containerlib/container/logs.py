@@ -170,6 +170,12 @@ class LogReader:
                 expected="a log",
                 actual="none",
             )
+        if not entry.config.log.max_files:
+            raise InvalidState(
+                f"container {entry.name!r} keeps no log; create it with log=LogFile(max_files=1) or more",
+                expected="a log",
+                actual="none",
+            )
         self._entry = entry
         self._wanted = wanted
         self._lines = _Lines()

@@ -18,6 +18,7 @@ from containerlib.oci.image_config import DEFAULT_PATH
 from containerlib.options import (
     Device,
     HealthCheck,
+    LogFile,
     Mount,
     Resources,
     RestartPolicy,
@@ -49,6 +50,7 @@ _PAGE_BYTES = 4096
 _DEFAULT_RESOURCES = Resources()
 _DEFAULT_SECURITY = Security()
 _NO_RESTART = RestartPolicy()
+_LOG = LogFile()
 
 
 @frozen(kw_only=True)
@@ -84,6 +86,7 @@ class ContainerConfig:
     restart: RestartPolicy = _NO_RESTART
     health: HealthCheck | None = None
     stdin_open: bool = False
+    log: LogFile = _LOG
     fault: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
@@ -188,6 +191,7 @@ def _check_lifetime(lifetime: str, rest: Mapping[str, Any]) -> None:
         ("restart", restart.name != "no"),
         ("health", rest.get("health") is not None),
         ("stdin_open", rest.get("stdin_open", False)),
+        ("log", "log" in rest),
     ):
         if is_given and lifetime != "detached":
             raise InvalidOption(option, rest[option], "only what is detached has that: lifetime='detached'")
@@ -248,6 +252,7 @@ _CHECKS: dict[str, _Check] = {
         lambda value: isinstance(value, (int, float)) and value >= 0,
         "give 0 or more seconds",
     ),
+    "log": (lambda value: isinstance(value, LogFile), "give a LogFile object"),
     "restart": (lambda value: isinstance(value, RestartPolicy), "give a RestartPolicy object"),
     "health": (lambda value: value is None or isinstance(value, HealthCheck), "give a HealthCheck object"),
     "layer": (lambda value: value in ("memory", "disk"), "give 'memory' or 'disk'"),

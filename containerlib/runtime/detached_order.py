@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["health_order", "make_order", "restart_words"]
 
-_LOG_BYTES, _LOG_FILES = 16 << 20, 4
-
 
 def restart_words(policy: RestartPolicy) -> tuple[Restart, int]:
     """The policy as a supervisor knows it: a reboot ends it, and then the two that differ by that differ."""
@@ -40,8 +38,8 @@ def make_order(
         reads_stdout=reads_stdout,
         reads_stderr=reads_stderr,
         keeps_stdin=keeps_stdin,
-        log_limit_bytes=_LOG_BYTES,
-        log_keep=_LOG_FILES,
+        log_limit_bytes=config.log.max_bytes if config.log.max_files else None,
+        log_keep=config.log.max_files,
         remove=config.remove,
     )
 

@@ -14,6 +14,7 @@ import pytest
 from support.engine import BUSYBOX, busybox_tree
 from support.terminal import Terminal
 
+import containerlib as cl
 from containerlib.cli.main import run
 
 if TYPE_CHECKING:
@@ -297,3 +298,21 @@ def test_attach_without_a_terminal(engine: Engine) -> None:
     attached.stdout.close()
     attached.stderr.close()
     assert engine.containers.get("web").state == "exited"
+
+
+def test_log_options(engine: Engine) -> None:
+    """The log is rotated by size and count, or not kept at all."""
+    script = "i=0; while [ $i -lt 12000 ]; do echo line $i of some length to fill files; i=$((i+1)); done"
+    options = ("--log-opt", "max-size=64k", "--log-opt", "max-file=2")
+    command("run", "-d", "--name", "web", *options, "box:1", "sh", "-c", script)
+    assert command("wait", "web")[1] == "0\n"
+    lines = command("logs", "web")[1].splitlines()
+    assert lines[-1] == "line 11999 of some length to fill files"
+    assert 1000 < len(lines) < 6000
+    assert engine.containers.get("web").inspect().config.log == cl.LogFile(max_bytes=65536, max_files=2)
+    command("run", "-d", "--name", "quiet", "--log-driver", "none", "box:1", "echo", "unheard")
+    assert command("wait", "quiet")[1] == "0\n"
+    code, _, err = command("logs", "quiet")
+    assert (code, "keeps no log" in err) == (125, True)
+    assert command("run", "--log-driver", "none", "box:1", "true")[0] == 125
+    assert command("run", "-d", "--log-opt", "max-size=1", "box:1", "true")[0] == 125

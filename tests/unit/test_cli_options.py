@@ -40,6 +40,11 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "parse_seconds": [("1", 1.0), ("0.25", 0.25)],
     "parse_wait": [("0", 0.0), ("2.5", 2.5)],
     "parse_duration": [("30s", 30.0), ("1m30s", 90.0), ("500ms", 0.5), ("1h2m", 3720.0), ("1.5s", 1.5)],
+    "parse_log_driver": [("local", "local"), ("none", "none")],
+    "parse_log_option": [
+        ("max-size=10k", ("max_bytes", 10240)),
+        ("max-file=3", ("max_files", 3)),
+    ],
     "parse_restart": [
         ("no", RestartPolicy()),
         ("on-failure", RestartPolicy(name="on-failure")),
@@ -113,6 +118,16 @@ BAD: dict[str, list[str]] = {
     "parse_seconds": ["0", "-1", "nan", "inf", ""],
     "parse_wait": ["", "-1", "nan"],
     "parse_duration": ["", "5", "soon", "-1s", "1s1m", "1d"],
+    "parse_log_driver": ["", "json-file", "None"],
+    "parse_log_option": [
+        "",
+        "max-size",
+        "max-size=x",
+        "max-file=0",
+        "max-file=-1",
+        "max-file=x",
+        "mode=non-blocking",
+    ],
     "parse_restart": ["", "sometimes", "always:3", "on-failure:", "on-failure:x", "on-failure:-1"],
     "parse_mount": [
         "",
