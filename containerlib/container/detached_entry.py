@@ -25,7 +25,7 @@ from containerlib.container.detached import (
     write_record,
 )
 from containerlib.container.entry import ContainerEntry
-from containerlib.container.state import ContainerState
+from containerlib.container.state import ContainerState, check_state
 from containerlib.errors import ImageNotFound
 from containerlib.image.resolve import get_image
 from containerlib.runtime.detached import DetachedProcess
@@ -94,6 +94,17 @@ class DetachedEntry(ContainerEntry):
                 finally:
                     self._depth -= 1
                     self._drop_lock(lock_path)
+
+    @contextlib.contextmanager
+    def joining(self) -> Iterator[None]:
+        """Start a further process in it for the length of a block, in which nobody stops it by `pause`."""
+        check_state("exec in", self.refresh(), self.name, "start it first")
+        # Without the lock of this process, under which others wait for that of all processes.
+        with file_lock.locked(self._lock_path, shared=True):
+            process = self.process
+            if isinstance(process, DetachedProcess) and process.is_frozen:
+                check_state("exec in", ContainerState.PAUSED, self.name, "unpause it first")
+            yield
 
     def write_record(self) -> None:
         """Write what is known of it, for all processes."""

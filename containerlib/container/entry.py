@@ -9,12 +9,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from attrs import define, field
+from attrs import Factory, define, field
 
 from containerlib._util import strict_json
 from containerlib._util.remove_tree import remove_at_once, remove_tree
 from containerlib.container.config_document import json_text
-from containerlib.container.state import ContainerState
+from containerlib.container.state import ContainerState, check_state
 from containerlib.container.wait import wait
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ class ContainerEntry:
     exit_status: ExitStatus | None = None
     created_at: float = field(factory=time.time)
     lock: threading.RLock = field(factory=threading.RLock)
+    _joins: int = 0
+    _joined: threading.Condition = field(
+        default=Factory(lambda entry: threading.Condition(entry.lock), takes_self=True)
+    )
 
     @property
     def is_detached(self) -> bool:
@@ -70,6 +74,28 @@ class ContainerEntry:
         with self.lock:
             self.refresh()
             yield
+
+    @contextlib.contextmanager
+    def joining(self) -> Iterator[None]:
+        """Start a further process in it for the length of a block, in which it is not stopped by `pause`.
+
+        What is born in a container that stands still never comes to its command, and who started it would
+        wait for that.
+        """
+        with self.lock:
+            check_state("exec in", self.refresh(), self.name, "start it first")
+            self._joins += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._joins -= 1
+                self._joined.notify_all()
+
+    def wait_for_joins(self) -> None:
+        """Under `exclusively`: wait until nobody is starting a process in it."""
+        while self._joins:
+            self._joined.wait()
 
     def find_layers(self) -> Layers:
         """Where its root file system comes from."""

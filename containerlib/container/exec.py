@@ -9,7 +9,6 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
-from containerlib.container.state import check_state
 from containerlib.container.streams import Streams
 from containerlib.errors import InvalidState, OperationTimeout
 from containerlib.runtime.join import exec_config
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from containerlib.container.streams import Input, Output
     from containerlib.options import Security
     from containerlib.runtime.cgroup_exec import ExecCgroup
+    from containerlib.runtime.detached import DetachedProcess
     from containerlib.runtime.process import RunningProcess
     from containerlib.runtime.usage import ExitStatus
 
@@ -97,6 +97,14 @@ class ExecEntry:
         return status
 
 
+def _process_of(entry: ContainerEntry) -> RunningProcess | DetachedProcess:
+    if entry.process is None:  # it has ended since
+        raise InvalidState(
+            f"cannot exec in container {entry.name!r}: it has ended", expected="running", actual="exited"
+        )
+    return entry.process
+
+
 def start_exec(
     entry: ContainerEntry,
     command: Sequence[str],
@@ -130,16 +138,12 @@ def start_exec(
         console_size=console_size,
         fault=fault,
     )
-    check_state("exec in", entry.refresh(), entry.name, "start it first")
-    process = entry.process
-    if process is None:  # it has ended since
-        raise InvalidState(
-            f"cannot exec in container {entry.name!r}: it has ended", expected="running", actual="exited"
-        )
+    runner = entry.session.enter()
     streams = Streams.open(stdin, stdout, stderr)
     try:
-        runner = entry.session.enter()
-        started, cgroup = runner.exec(entry.id, process, entry.name, config, streams.inner)
+        with entry.joining():
+            process = _process_of(entry)
+            started, cgroup = runner.exec(entry.id, process, entry.name, config, streams.inner)
     except BaseException:
         streams.close_outer()
         raise

@@ -28,7 +28,8 @@ def pause(entry: ContainerEntry) -> None:
         CgroupError: Some process could not be stopped within 5 seconds; all go on.
     """
     with entry.exclusively():
-        check_state("pause", entry.state, entry.name)
+        entry.wait_for_joins()
+        check_state("pause", entry.refresh(), entry.name)
         _tell(entry, paused=True)
         try:
             _cgroup(entry, "pausing a container").freeze()

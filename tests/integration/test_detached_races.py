@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import subprocess
 import sys
 import textwrap
@@ -25,6 +26,8 @@ pytestmark = [pytest.mark.root, pytest.mark.cgroup]
 
 # How many rounds each pair of verbs has; a thousand take some twenty minutes.
 EACH = int(os.environ.get("CONTAINERLIB_RACE_ROUNDS", "6"))
+
+LIMIT_S = 60
 
 RIVAL = """
     import io, sys
@@ -103,6 +106,7 @@ def tell(rival: subprocess.Popen[str], verb: str, identity: str) -> None:
 def answer(rival: subprocess.Popen[str]) -> str:
     """Wait until it is done."""
     assert rival.stdout is not None
+    assert select.select([rival.stdout], [], [], LIMIT_S)[0], "it does not end"
     return rival.stdout.readline().strip()
 
 
@@ -129,6 +133,7 @@ def test_every_pair_of_verbs_at_once(box: Image, engine: Engine, one: str) -> No
                 assert engine.containers.list() == [], (one, other)
     finally:
         for rival in rivals:
+            rival.kill()
             rival.communicate()
 
 
