@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -104,3 +105,31 @@ def test_limits_change_while_it_runs(busybox_image: Image) -> None:
             container.update(cl.Resources(memory_bytes=4096))
     with pytest.raises(cl.InvalidState, match="it is removed"):
         container.update(cl.Resources(pids=5))
+
+
+def test_commands_that_begin_while_it_is_paused(busybox_image: Image) -> None:
+    """A command either begins before the pause and goes on after it, or is refused; nobody waits forever."""
+    with busybox_image.run(["sleep", "60"]) as container:
+        ended = threading.Event()
+        outcomes: list[str] = []
+
+        def join_again_and_again() -> None:
+            while not ended.is_set():
+                try:
+                    assert container.exec(["true"]).exit_code == 0
+                except cl.InvalidState:
+                    outcomes.append("refused")
+                else:
+                    outcomes.append("done")
+
+        threads = [threading.Thread(target=join_again_and_again) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for _ in range(100):
+            container.pause()
+            container.unpause()
+        ended.set()
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive()
+        assert "done" in outcomes
