@@ -62,7 +62,12 @@ class Conversation:
         self._is_over = False
 
     def __enter__(self) -> Self:
-        self._poller = select.epoll()
+        try:
+            self._poller = select.epoll()
+        except OSError:  # there are too many descriptors
+            self._entry.end()
+            self._streams.close_outer()
+            raise
         try:
             self._register()
             process = self._entry.process

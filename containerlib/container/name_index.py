@@ -17,6 +17,7 @@ from containerlib._util.atomic_file import make_directory
 from containerlib._util.disk_error import translated
 from containerlib.container.detached import read_record, record_path
 from containerlib.errors import NameInUse
+from containerlib.runtime.config import is_name
 
 if TYPE_CHECKING:
     from containerlib.store.layout import Layout
@@ -82,4 +83,4 @@ class NameIndex:
             said = os.readlink(self._path(name))
         except (OSError, ValueError):
             return None
-        return said if said.isalnum() else None
+        return said if is_name(said) else None

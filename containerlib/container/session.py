@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 _MIN_PREFIX = 4
+_ID_DIGITS = 64
 
 
 class Session:
@@ -223,7 +224,8 @@ class Session:
     def _ids_of(self, key: str) -> list[str]:
         """Ids that may be meant, without looking at any container that cannot be."""
         layout = self.stores.layout
-        if key in self._entries or (key.isalnum() and os.path.exists(record_path(layout, key))):
+        is_id = len(key) == _ID_DIGITS and is_name(key)
+        if key in self._entries or (is_id and os.path.exists(record_path(layout, key))):
             return [key]
         named = [each.id for each in self._entries.values() if not each.is_detached and each.name == key]
         holder = None if named or not is_name(key) else self.names.holder(key)
@@ -231,7 +233,7 @@ class Session:
             return named or [str(holder)]
         if len(key) < _MIN_PREFIX:
             return []
-        ids = {*self._entries, *list_detached(layout)} if key.isalnum() else set(self._entries)
+        ids = {*self._entries, *list_detached(layout)}
         return [container_id for container_id in ids if container_id.startswith(key)]
 
     def _known(self, container_id: str) -> ContainerEntry | None:

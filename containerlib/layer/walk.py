@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from containerlib.errors import UnsafePath
+from containerlib.errors import InvalidInputError, UnsafePath
 from containerlib.layer import marks
 from containerlib.layer.archive import LayerEntry
 from containerlib.layer.merged import join
+from containerlib.layer.names import shown
 from containerlib.layer.tree import Tree
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def write_object(writer: ArchiveWriter, fd: int, name: bytes, taken: Taken) -> N
         taken: What of it is written.
 
     Raises:
-        InvalidInputError: A file became shorter while it was read.
+        InvalidInputError: It is a device or a socket, or a file became shorter while it was read.
         OSError: The kernel refuses something else.
     """
     info = os.fstat(fd)
@@ -80,7 +81,7 @@ def write_object(writer: ArchiveWriter, fd: int, name: bytes, taken: Taken) -> N
         return
     entry = _entry(name, info, taken)
     if entry is None:
-        return
+        raise InvalidInputError(f"{shown(name)!r} is a device or a socket, which is not copied")
     if entry.kind == "symlink":
         entry = attrs.evolve(entry, linkname=os.fsdecode(os.readlink(b"", dir_fd=fd)))
     elif taken.xattrs:

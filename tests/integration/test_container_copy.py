@@ -340,7 +340,11 @@ def test_special_files_are_never_opened(box: Image, engine: Engine, tmp_path: Pa
     assert set(members(archived(container, "/data"))) == {"data", "data/old", "data/fifo"}
     container.get("/data", tmp_path / "copy")
     assert {path.name for path in (tmp_path / "copy").iterdir()} == {"old", "fifo"}
-    assert members(archived(container, "/data/zero")) == {}
+    for copy in (lambda: archived(container, "/data/zero"), lambda: container.get("/data/zero", tmp_path)):
+        with pytest.raises(cl.InvalidInputError, match="device"):
+            copy()
+    with pytest.raises(cl.InvalidInputError, match="device"):
+        container.put("/dev/null", "/data/null")
 
 
 def test_the_kernels_trees_are_left_out(box: Image, engine: Engine) -> None:
