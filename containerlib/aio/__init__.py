@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from containerlib.aio.container_path import ContainerPath
     from containerlib.aio.engine import Engine
     from containerlib.aio.exec import ExecProcess
+    from containerlib.aio.functions import Popen, default_engine, run
     from containerlib.aio.image import Image
     from containerlib.aio.images import Images
     from containerlib.aio.process import Process
     from containerlib.aio.registry import Registry
-    from containerlib.aio.run import Popen, default_engine, run
     from containerlib.aio.streams import PipeReader, PipeWriter
 
 __all__ = [
@@ -57,11 +57,11 @@ _HOME = {
     "Images": "images",
     "PipeReader": "streams",
     "PipeWriter": "streams",
-    "Popen": "run",
+    "Popen": "functions",
     "Process": "process",
     "Registry": "registry",
-    "default_engine": "run",
-    "run": "run",
+    "default_engine": "functions",
+    "run": "functions",
 }
 
 

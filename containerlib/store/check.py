@@ -40,7 +40,7 @@ __all__ = [
 _ALGORITHMS = frozenset({"sha256", "sha512"})
 _PLACES = frozenset(
     {
-        *("blobs", "containers", "ingest", "leases", "locks", "networks"),
+        *("blobs", "container-names", "containers", "ingest", "leases", "locks", "networks"),
         *("quarantine", "references", "snapshots", "volumes"),
     }
 )

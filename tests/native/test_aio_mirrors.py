@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,3 +41,9 @@ def test_importing_costs_nothing() -> None:
     assert set(aio.__all__) <= set(dir(aio))
     with pytest.raises(AttributeError):
         _ = aio.Nothing  # type: ignore[attr-defined]
+
+
+def test_no_module_hides_a_name() -> None:
+    """Importing a module puts it into the package, where it would take the place of a name."""
+    modules = {path.stem for path in Path(generate.__file__).parent.glob("*.py")}
+    assert modules.isdisjoint(aio.__all__)
