@@ -54,7 +54,11 @@ _CALLS = (
     ),
     ("mount_setattr", "5.12", "a read-only bind mount cannot take the mounts below its source along"),
     ("close_range", "5.9", "each start closes descriptors one by one"),
-    ("pidfd_open", "5.3", "the end of this process is seen by looking at /proc instead of by an event"),
+    (
+        "pidfd_open",
+        "5.3",
+        "no container can outlive its process, whose end is seen by looking at /proc instead of by an event",
+    ),
 )
 
 _CONTROLLERS = (

@@ -6,6 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from containerlib._native.path import kernel_features
 from containerlib._util.atomic_file import make_directory
 from containerlib._util.remove_tree import remove_tree
 from containerlib.container.detached import DetachedRecord, config_text
@@ -13,7 +14,7 @@ from containerlib.container.detached_entry import DetachedEntry
 from containerlib.container.entry import ContainerEntry
 from containerlib.container.names import new_id, new_name
 from containerlib.container.recovery import write_owner
-from containerlib.errors import NameInUse
+from containerlib.errors import NameInUse, UnsupportedHost
 from containerlib.runtime.runner import Layers
 
 if TYPE_CHECKING:
@@ -89,13 +90,23 @@ def create(
         ImageNotFound: The image has been removed meanwhile.
         NameInUse: Another container of this engine has the name.
         EngineClosed: The engine is closed.
+        UnsupportedHost: It shall outlive this process, and the kernel has no descriptors of processes.
 
     Cost: with the layer in memory, one small file; on disk, four directories more.
     """
     session.enter()
+    _require_pidfds(config)
     with session.holds.holding(image), session.naming(config):
         entry = _enter(session, image, config)
         return _make(entry, starts_now=starts_now)
+
+
+def _require_pidfds(config: ContainerConfig) -> None:
+    """A process that is not our child is known for sure, and waited for, by such a descriptor alone."""
+    if config.lifetime == "detached" and "pidfd_open" not in kernel_features():
+        raise UnsupportedHost(
+            "a container that outlives its process", needed="pidfd_open (Linux 5.3)", found="none"
+        )
 
 
 def _make(entry: ContainerEntry, *, starts_now: bool) -> ContainerEntry:

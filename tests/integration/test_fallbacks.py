@@ -79,6 +79,18 @@ def test_run(busybox_image: Image, layer: str, init: bool) -> None:  # noqa: FBT
         busybox_image.call(["/bin/missing"], **options)
 
 
+def test_a_detached_container(busybox_image: Image, engine: Engine) -> None:
+    """It works, or is refused before anything of it was made."""
+    if "pidfd_open" in enosys.ACTIVE:
+        with pytest.raises(UnsupportedHost, match="outlives its process needs pidfd_open"):
+            engine.containers.run(busybox_image, ["/bin/true"], lifetime="detached")
+        assert engine.containers.list() == []
+        return
+    container = engine.containers.run(busybox_image, ["/bin/sh", "-c", "exit 3"], lifetime="detached")
+    assert container.wait(timeout_s=60).exit_code == 3
+    container.remove()
+
+
 def test_a_layer_on_disk_is_kept(busybox_image: Image) -> None:
     """What a container wrote is there when it is started again."""
     script = "cat /new || echo x >/new; rm /etc/passwd"
