@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from containerlib.api.registry_server import RegistryServer
     from containerlib.api.result import CompletedRun
     from containerlib.api.run import Popen, run
+    from containerlib.api.snapshot import Snapshot
     from containerlib.container.disk_usage import ContainerUsage, DiskUsage, VolumeUsage
     from containerlib.container.events import Event
     from containerlib.container.health import HealthResult, HealthStatus
@@ -132,6 +133,7 @@ _MODULES = {
     "containerlib.api.registry_server": ("RegistryServer",),
     "containerlib.api.result": ("CompletedRun",),
     "containerlib.api.run": ("Popen", "run"),
+    "containerlib.api.snapshot": ("Snapshot",),
     "containerlib.container.disk_usage": ("ContainerUsage", "DiskUsage", "VolumeUsage"),
     "containerlib.container.prune": ("SystemPruneReport",),
     "containerlib.container.state": ("ContainerState",),
@@ -222,6 +224,7 @@ __all__ = [
     "ExitStatus",
     "Exported",
     "Finding",
+    "HealthCheck",
     "HealthResult",
     "HealthStatus",
     "HistoryEntry",
@@ -274,10 +277,12 @@ __all__ = [
     "RepairReport",
     "ResourceInUse",
     "Resources",
+    "RestartPolicy",
     "Rlimit",
     "RunOptions",
     "Security",
     "SizeMismatch",
+    "Snapshot",
     "SnapshotNotFound",
     "SpawnError",
     "StoreCorrupted",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from containerlib.aio.images import Images
     from containerlib.aio.process import Process
     from containerlib.aio.registry import Registry
+    from containerlib.aio.snapshot import Snapshot
     from containerlib.aio.streams import PipeReader, PipeWriter
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Popen",
     "Process",
     "Registry",
+    "Snapshot",
     "default_engine",
     "run",
 ]
@@ -60,6 +62,7 @@ _HOME = {
     "Popen": "functions",
     "Process": "process",
     "Registry": "registry",
+    "Snapshot": "snapshot",
     "default_engine": "functions",
     "run": "functions",
 }

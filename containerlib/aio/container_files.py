@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import BinaryIO
 
+    from containerlib.aio.container import Container
     from containerlib.aio.container_path import ContainerPath
     from containerlib.aio.image import Image
+    from containerlib.aio.snapshot import Snapshot
     from containerlib.api import container_files as sync_module
     from containerlib.image.export import Exported
     from containerlib.layer.compare import Change
@@ -202,4 +204,40 @@ class ContainerFiles(ContainerHandle):
                     reference, changes=changes, author=author, message=message, pause=pause
                 )
             )
+        )
+
+    async def snapshot(self) -> Snapshot:
+        """Keep what it has written by now, as the start of other containers. It must not run, or be paused.
+
+        The snapshot is there until it is removed or this engine ends; an image for longer is made by
+        `commit`. What is mounted is no part of it.
+
+        Raises:
+            InvalidState: It runs, was removed, or its layer is in memory; ``layer="disk"`` keeps one.
+            ImageNotFound: Its image was removed meanwhile.
+            InvalidInputError: It is paused, and has a file whose name begins with ``.wh.``.
+            StoreFull: It is paused, and there is no room for a copy.
+            UnsupportedHost: Its root was copied, for lack of overlays; or it stands on some 500 layers
+                already.
+
+        Cost: if it does not run, a rename, whatever it has written; if it is paused, a copy of that.
+        """
+        return wrap.snapshot(await call(self.sync.snapshot, undo=lambda made: made.remove()))
+
+    async def fork(self, *, name: str | None = None) -> Container:
+        """Make a container like this one, with what it has written by now, without starting it.
+
+        Both go on by themselves: what one writes the other does not see. What is mounted is shared. See
+        `snapshot`, which this makes and removes, and `Snapshot.fork`.
+
+        Args:
+            name: Its name; one is made up if left out.
+
+        Raises:
+            InvalidState, ImageNotFound, InvalidInputError, StoreFull, UnsupportedHost: See `snapshot`.
+            InvalidOption: The name cannot be one.
+            NameInUse: Another container has the name.
+        """
+        return wrap.container(
+            await call(lambda: self.sync.fork(name=name), undo=lambda made: made.remove(force=True))
         )

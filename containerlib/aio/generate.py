@@ -26,11 +26,11 @@ PACKAGE = Path(__file__).resolve().parent.parent
 MARKER = "made by containerlib.aio.generate; change the module of the same name in containerlib.api"
 MODULES = (
     *("container", "container_files", "container_handle", "container_looks", "container_path"),
-    *("container_streams", "engine", "image", "images", "registry"),
+    *("container_streams", "engine", "image", "images", "registry", "snapshot"),
 )
 CLASSES = frozenset(
     {"Container", "ContainerFiles", "ContainerHandle", "ContainerLooks", "ContainerPath", "ContainerStreams"}
-    | {"Containers", "Engine", "Image", "Images", "Registry"}
+    | {"Containers", "Engine", "Image", "Images", "Registry", "Snapshot"}
 )
 # What makes a handle of one without an event loop.
 WRAPPERS = {
@@ -42,6 +42,7 @@ WRAPPERS = {
     "Image": "image",
     "Images": "images",
     "Registry": "registry",
+    "Snapshot": "snapshot",
 }
 HOME = {
     "Attachment": "attachment",
@@ -52,6 +53,7 @@ HOME = {
     "Image": "image",
     "Images": "images",
     "Registry": "registry",
+    "Snapshot": "snapshot",
 }
 # Waiting is written by hand; see `waiting`.
 AWAITED = {
@@ -71,7 +73,11 @@ ITERATED = {
 IMMEDIATE = frozenset({"fileno", "take_console", "registry"})
 # They are pipes for event loops here; see `pipes`.
 LEFT_OUT = frozenset({"stdin", "stdout", "stderr", "entry", "record", "take"})
-UNDO = {"Container": "lambda made: made.remove(force=True)", "ExecProcess": "lambda made: made.close()"}
+UNDO = {
+    "Container": "lambda made: made.remove(force=True)",
+    "ExecProcess": "lambda made: made.close()",
+    "Snapshot": "lambda made: made.remove()",
+}
 _RUFF = (sys.executable, "-m", "ruff")
 _FORM = ("--isolated", "--config", "line-length=110", "--target-version", "py311")
 _SHADOWING = frozenset({"all", "format"})  # arguments that are called as Docker calls them

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from containerlib.aio.image import Image
     from containerlib.aio.images import Images
     from containerlib.aio.registry import Registry
+    from containerlib.aio.snapshot import Snapshot
     from containerlib.api import attachment as sync_attachment
     from containerlib.api import container as sync_container
     from containerlib.api import container_path as sync_container_path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from containerlib.api import image as sync_image
     from containerlib.api import images as sync_images
     from containerlib.api import registry as sync_registry
+    from containerlib.api import snapshot as sync_snapshot
 
 __all__ = [
     "attachment",
@@ -29,6 +31,7 @@ __all__ = [
     "image",
     "images",
     "registry",
+    "snapshot",
     "unwrap",
 ]
 
@@ -92,3 +95,10 @@ def registry(sync: sync_registry.Registry) -> Registry:
     from containerlib.aio.registry import Registry  # noqa: PLC0415 - see above
 
     return Registry(sync)
+
+
+def snapshot(sync: sync_snapshot.Snapshot) -> Snapshot:
+    """What a container had written."""
+    from containerlib.aio.snapshot import Snapshot  # noqa: PLC0415 - see above
+
+    return Snapshot(sync)

@@ -7,12 +7,15 @@ import time
 from typing import TYPE_CHECKING, BinaryIO
 
 from containerlib.api.container_handle import ContainerHandle
+from containerlib.runtime.config import check_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from containerlib.api.container import Container
     from containerlib.api.container_path import ContainerPath
     from containerlib.api.image import Image
+    from containerlib.api.snapshot import Snapshot
     from containerlib.image.export import Exported
     from containerlib.layer.compare import Change
 
@@ -230,3 +233,44 @@ class ContainerFiles(ContainerHandle):
             latest_mtime=epoch,
         )
         return Image(self._entry.session, self._remote, record)
+
+    def snapshot(self) -> Snapshot:
+        """Keep what it has written by now, as the start of other containers. It must not run, or be paused.
+
+        The snapshot is there until it is removed or this engine ends; an image for longer is made by
+        `commit`. What is mounted is no part of it.
+
+        Raises:
+            InvalidState: It runs, was removed, or its layer is in memory; ``layer="disk"`` keeps one.
+            ImageNotFound: Its image was removed meanwhile.
+            InvalidInputError: It is paused, and has a file whose name begins with ``.wh.``.
+            StoreFull: It is paused, and there is no room for a copy.
+            UnsupportedHost: Its root was copied, for lack of overlays; or it stands on some 500 layers
+                already.
+
+        Cost: if it does not run, a rename, whatever it has written; if it is paused, a copy of that.
+        """
+        from containerlib.api.snapshot import Snapshot  # noqa: PLC0415 - rarely needed
+        from containerlib.container.snapshot import snapshot  # noqa: PLC0415
+
+        return Snapshot(snapshot(self._entry), self._remote)
+
+    def fork(self, *, name: str | None = None) -> Container:
+        """Make a container like this one, with what it has written by now, without starting it.
+
+        Both go on by themselves: what one writes the other does not see. What is mounted is shared. See
+        `snapshot`, which this makes and removes, and `Snapshot.fork`.
+
+        Args:
+            name: Its name; one is made up if left out.
+
+        Raises:
+            InvalidState, ImageNotFound, InvalidInputError, StoreFull, UnsupportedHost: See `snapshot`.
+            InvalidOption: The name cannot be one.
+            NameInUse: Another container has the name.
+        """
+        from containerlib.api.container import Container  # noqa: PLC0415 - it imports this module
+        from containerlib.container.snapshot import fork  # noqa: PLC0415 - rarely needed
+
+        check_names(name, None, None)
+        return Container(fork(self._entry, name), self._remote)

@@ -45,9 +45,10 @@ def container_changes(entry: ContainerEntry) -> list[Change]:
             expected="layer=disk",
             actual="layer=memory",
         )
-    lowers = entry.find_layers().lowers
+    layers = entry.find_layers()
+    lowers = layers.lowers[layers.forked :]
     copied = f"{directory}/root"
-    own = (copied,) if os.path.isdir(copied) else (f"{directory}/upper", *lowers)
+    own = (copied,) if os.path.isdir(copied) else (f"{directory}/upper", *layers.lowers)
     # Marks of unprivileged overlays are the container's own affair: its mount does not heed them.
     found = compare(own, lowers, prefixes=(marks.TRUSTED,))
     return [change for change in found if not _is_mount_target(change)]

@@ -12,6 +12,7 @@ import attrs
 
 from containerlib._util.remove_tree import MOVED_PREFIX
 from containerlib.container.detached import read_record
+from containerlib.container.frozen import FrozenLayers, read_base
 from containerlib.container.recovery import is_abandoned, recover
 from containerlib.errors import StoreCorrupted
 from containerlib.image.check import check
@@ -59,6 +60,15 @@ def _containers(stores: Stores) -> Iterator[Damage]:
             yield Damage("unknown", path, "not a part of the store", "look")
         else:
             yield from _detached(stores, path, name)
+            yield from _standing(stores, path)
+
+
+def _standing(stores: Stores, path: str) -> Iterator[Damage]:
+    """Yield what is wrong with the layers that a container stands on."""
+    try:
+        FrozenLayers(stores.layout).uppers(read_base(path))
+    except (StoreCorrupted, OSError) as error:
+        yield Damage("container-layer", path, f"stands on layers that are not there: {error}", "look")
 
 
 def _detached(stores: Stores, path: str, name: str) -> Iterator[Damage]:
@@ -69,5 +79,7 @@ def _detached(stores: Stores, path: str, name: str) -> Iterator[Damage]:
         return
     # One that is being removed vanishes whole, perhaps just now.
     is_whole = os.path.isdir(f"{path}/upper") or not os.path.isdir(path)
+    # Between two steps of a snapshot it has none; the next start makes it.
+    is_whole = is_whole or os.path.exists(f"{path}/base")
     if record is not None and not is_whole:
         yield Damage("container-layer", path, f"the layer of container {record.name!r} is missing", "look")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from attrs import evolve
 
+from containerlib.container.frozen import read_base
 from containerlib.container.pause import pause, unpause
 from containerlib.container.state import ContainerState, check_state
 from containerlib.errors import InvalidState, UnsupportedHost
@@ -50,17 +51,17 @@ def commit(
         InvalidReference: The name is none.
         ImageNotFound: The container's image is gone.
     """
-    upper = f"{_directory(entry, 'commit')}/upper"
+    directory = _directory(entry, "commit")
     if os.path.isdir(f"{entry.layers.directory}/root"):
         raise UnsupportedHost("commit", needed="overlayfs", found="a root that was copied for the container")
     stores = entry.session.stores
     base = get_image(stores, entry.image_id)
     config = changed(_config_of(entry, base.config.config), changes)
-    with _standing_still(entry, pauses=pauses):
+    with _standing_still(entry, pauses=pauses), _same_layers(entry, directory) as uppers:
         made = commit_layer(
             stores,
             base,
-            upper,
+            uppers,
             config=config,
             reference=reference,
             author=author,
@@ -84,11 +85,32 @@ def export(entry: ContainerEntry, out: str | BinaryIO, *, latest_mtime: int | No
     stores = entry.session.stores
     image = get_image(stores, entry.image_id)
     copied = f"{directory}/root"
-    with held_layers(stores, "export container", image) as (lowers,), opened_output(out) as sink:
-        stack = [copied] if os.path.isdir(copied) else [f"{directory}/upper", *lowers]
+    with (
+        held_layers(stores, "export container", image) as (lowers,),
+        _same_layers(entry, directory) as uppers,
+        opened_output(out) as sink,
+    ):
+        stack = [copied] if os.path.isdir(copied) else [*uppers, *lowers]
         written = write_merged(stack, sink, latest_mtime=LATEST if latest_mtime is None else latest_mtime)
     entry.tell("export")
     return Exported(str(written.diff_id), written.size, written.entries)
+
+
+@contextlib.contextmanager
+def _same_layers(entry: ContainerEntry, directory: str) -> Iterator[list[str]]:
+    """The layers above its image, top-most first, none of which may become another one in the block.
+
+    Raises:
+        InvalidState: Somebody made a snapshot of it meanwhile.
+    """
+    base = read_base(directory)
+    yield [f"{directory}/upper", *entry.session.frozen.uppers(base)]
+    if read_base(directory) != base:
+        raise InvalidState(
+            f"a snapshot of container {entry.name!r} was made meanwhile; try again",
+            expected="at rest",
+            actual="changed",
+        )
 
 
 def _directory(entry: ContainerEntry, verb: str) -> str:

@@ -12,6 +12,7 @@ from containerlib._util.remove_tree import remove_tree
 from containerlib.container.detached import DetachedRecord, config_text
 from containerlib.container.detached_entry import DetachedEntry
 from containerlib.container.entry import ContainerEntry
+from containerlib.container.frozen import RootLook, make_upper, write_base
 from containerlib.container.names import new_id, new_name
 from containerlib.container.recovery import write_owner
 from containerlib.errors import NameInUse, UnsupportedHost
@@ -25,21 +26,25 @@ if TYPE_CHECKING:
 __all__ = ["create"]
 
 
-def _make_layer(session: Session, container_id: str) -> str:
+def _make_layer(session: Session, container_id: str, base: tuple[str, ...]) -> str:
     directory = session.stores.layout.container(container_id)
     make_directory(os.path.dirname(directory))
     os.mkdir(directory, 0o700)
     # Until a detached container has its record, it is this engine's to clean up.
     write_owner(directory, session.directory, session.lease.id)
-    # The root directory of a container is open to every user in it.
-    os.mkdir(f"{directory}/upper", 0o755)
-    os.chmod(f"{directory}/upper", 0o755)  # noqa: S103 - see above; the directory around it is 0700
+    if base:
+        write_base(directory, base)
+    uppers = session.frozen.uppers(base)
+    make_upper(f"{directory}/upper", RootLook.of(uppers[0]) if uppers else None)
     os.mkdir(f"{directory}/work", 0o700)
     return directory
 
 
-def _enter(session: Session, image: ImageRecord, config: ContainerConfig) -> ContainerEntry:
+def _enter(
+    session: Session, image: ImageRecord, config: ContainerConfig, base: tuple[str, ...]
+) -> ContainerEntry:
     """A new entry of the session; a name that was made up and is taken is made up once more."""
+    forked = session.frozen.uppers(base)
     while True:
         container_id = new_id()
         on_disk = config.layer == "disk"
@@ -52,7 +57,7 @@ def _enter(session: Session, image: ImageRecord, config: ContainerConfig) -> Con
             image_id=str(image.id),
             image_name=image.references[0] if image.references else str(image.id),
             config=config,
-            layers=Layers(lowers=image.lowers, directory=directory),
+            layers=Layers(lowers=(*forked, *image.lowers), directory=directory, forked=len(forked)),
         )
         try:
             session.add(entry)
@@ -74,7 +79,12 @@ def _detached_entry(**values: Any) -> ContainerEntry:
 
 
 def create(
-    session: Session, image: ImageRecord, config: ContainerConfig, *, starts_now: bool = False
+    session: Session,
+    image: ImageRecord,
+    config: ContainerConfig,
+    *,
+    starts_now: bool = False,
+    base: tuple[str, ...] = (),
 ) -> ContainerEntry:
     """Make a container of `image`.
 
@@ -85,6 +95,7 @@ def create(
         image: What it is made of.
         config: What it shall be.
         starts_now: The caller starts it at once, which tells other processes of it.
+        base: Frozen layers between the image and its own, top-most first; something keeps them meanwhile.
 
     Raises:
         ImageNotFound: The image has been removed meanwhile.
@@ -97,8 +108,8 @@ def create(
     session.enter()
     _require_pidfds(config)
     with session.holds.holding(image), session.naming(config):
-        entry = _enter(session, image, config)
-        return _make(entry, starts_now=starts_now)
+        entry = _enter(session, image, config, base)
+        return _make(entry, base, starts_now=starts_now)
 
 
 def _require_pidfds(config: ContainerConfig) -> None:
@@ -109,11 +120,11 @@ def _require_pidfds(config: ContainerConfig) -> None:
         )
 
 
-def _make(entry: ContainerEntry, *, starts_now: bool) -> ContainerEntry:
+def _make(entry: ContainerEntry, base: tuple[str, ...], *, starts_now: bool) -> ContainerEntry:
     session, directory = entry.session, entry.layers.directory
     try:
         if directory is not None:
-            _make_layer(session, entry.id)
+            _make_layer(session, entry.id, base)
         if isinstance(entry, DetachedEntry):
             session.names.claim(entry.name, entry.id)
             entry.create_record()

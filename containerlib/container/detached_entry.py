@@ -15,7 +15,6 @@ from attrs import define, evolve, field
 from containerlib._native.supervisor import SupervisorState
 from containerlib._util import file_lock
 from containerlib._util.atomic_file import remove_file
-from containerlib._util.remove_tree import remove_at_once
 from containerlib.container.detached import (
     DetachedRecord,
     Run,
@@ -247,8 +246,7 @@ class DetachedEntry(ContainerEntry):
         self.sweep()
         self.state = ContainerState.REMOVED
         was_there = os.path.isdir(self.directory)
-        # A record whose layer is half gone would be a container that nobody can use or remove.
-        remove_at_once(self.directory)
+        self.remove_layer()
         self.session.names.release(self.name, self.id)
         self.session.drop(self)
         if was_there:
@@ -299,6 +297,7 @@ class DetachedEntry(ContainerEntry):
             except ImageNotFound as error:
                 raise ImageNotFound(f"the image of container {self.name!r} is gone: {error}") from None
             self.layers = Layers(lowers=image.lowers, directory=self.directory)
+        self.restack()  # another process may have made a snapshot of it
         return self.layers
 
 

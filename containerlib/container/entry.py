@@ -9,11 +9,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from attrs import Factory, define, field
+from attrs import Factory, define, evolve, field
 
 from containerlib._util import strict_json
 from containerlib._util.remove_tree import remove_at_once, remove_tree
 from containerlib.container.config_document import json_text
+from containerlib.container.frozen import read_base
 from containerlib.container.state import ContainerState, check_state
 from containerlib.container.wait import wait
 
@@ -100,6 +101,26 @@ class ContainerEntry:
     def find_layers(self) -> Layers:
         """Where its root file system comes from."""
         return self.layers
+
+    def restack(self) -> None:
+        """See anew what its layer stands on."""
+        layers = self.layers
+        if layers.directory is not None:
+            forked = self.session.frozen.uppers(read_base(layers.directory))
+            self.layers = evolve(
+                layers, lowers=(*forked, *layers.lowers[layers.forked :]), forked=len(forked)
+            )
+
+    def remove_layer(self) -> None:
+        """Remove its directory, and the frozen layers that nothing stands on any more."""
+        directory = self.layers.directory
+        if directory is None:
+            return
+        is_forked = os.path.exists(f"{directory}/base")
+        # A record whose layer is half gone would be a container that nobody can use or remove.
+        remove_at_once(directory)
+        if is_forked:
+            self.session.sweep_frozen()
 
     def write_record(self) -> None:
         """Tell other processes where this container stands.
@@ -196,9 +217,7 @@ class ContainerEntry:
         self.state = ContainerState.REMOVED
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.record_path)
-        if self.layers.directory is not None:
-            # A record whose layer is half gone would be a container that nobody can use or remove.
-            remove_at_once(self.layers.directory)
+        self.remove_layer()
         copied = self.session.runner.copy_directory(self.id, self.layers)
         if os.path.isdir(copied):
             remove_tree(copied)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from containerlib._util import file_lock, strict_json
 from containerlib._util.atomic_file import write_atomic
 from containerlib._util.remove_tree import MOVED_PREFIX, remove_tree
+from containerlib.container.frozen import FrozenLayers
 from containerlib.container.name_index import NameIndex
 from containerlib.errors import InvalidInputError
 from containerlib.store.journal import Journal
@@ -21,7 +22,7 @@ from containerlib.store.lease import Holder, LeaseStore
 if TYPE_CHECKING:
     from containerlib.store.layout import Layout
 
-__all__ = ["is_abandoned", "is_alive", "live_engines", "recover", "write_owner"]
+__all__ = ["is_abandoned", "is_alive", "is_owned", "live_engines", "recover", "write_owner"]
 
 _MARK_LIMIT = 4096
 _MAKING_S = 60.0
@@ -147,6 +148,11 @@ def is_abandoned(directory: str, leases: LeaseStore) -> bool:
     return not alive
 
 
+def is_owned(directory: str, leases: LeaseStore) -> bool:
+    """Whether a directory belongs to an engine that lives."""
+    return bool(_owner_is_alive(directory, leases))
+
+
 def _collect_layers(layout: Layout) -> None:
     """Layers of containers whose engine is gone, and what a crash has left of making or removing one."""
     leases = LeaseStore(layout)
@@ -172,5 +178,7 @@ def recover(layout: Layout) -> None:
         # Control groups of engines of other stores carry ids that are not ours to judge.
         collect_orphans(CgroupHost.probe(), lambda engine_id: engine_id not in dead)
     _collect_layers(layout)
+    leases = LeaseStore(layout)
+    FrozenLayers(layout).sweep(lambda path: is_owned(path, leases))
     NameIndex(layout).sweep()
     _collect_engines(layout)

@@ -17,9 +17,10 @@ from containerlib._util.atomic_file import make_directory
 from containerlib._util.remove_tree import remove_tree
 from containerlib.container.detached import list_detached, record_path
 from containerlib.container.detached_entry import find_detached
+from containerlib.container.frozen import FrozenLayers
 from containerlib.container.holds import Holds
 from containerlib.container.name_index import NameIndex
-from containerlib.container.recovery import recover
+from containerlib.container.recovery import is_owned, recover
 from containerlib.container.state import ContainerState
 from containerlib.errors import ContainerNotFound, EngineClosed, NameInUse, ReadOnlyStore
 from containerlib.runtime.config import is_name
@@ -29,6 +30,7 @@ from containerlib.store.stores import Stores
 
 if TYPE_CHECKING:
     from containerlib.container.entry import ContainerEntry
+    from containerlib.container.snapshot import SnapshotEntry
     from containerlib.runtime.config import ContainerConfig
     from containerlib.store.lease import Lease
 
@@ -63,6 +65,7 @@ class Session:
         self._root_kind = root_kind
         self._start_timeout_s = start_timeout_s
         self.names = NameIndex(self.stores.layout)
+        self.frozen = FrozenLayers(self.stores.layout)
         self._lock = threading.RLock()
         self._closed = False
         self._reset()
@@ -80,6 +83,7 @@ class Session:
         self._entries: dict[str, ContainerEntry] = {}
         self._mark_fd = -1
         self._undo = contextlib.ExitStack()
+        self.snapshots: set[SnapshotEntry] = set()
         self._lease: Lease | None = None
         self.holds = Holds(self.stores, lambda image_id: bool(self.containers_of(image_id)))
 
@@ -184,6 +188,10 @@ class Session:
         with self._lock:
             self._entries.pop(entry.id, None)
 
+    def sweep_frozen(self) -> None:
+        """Remove the frozen layers that nothing stands on any more."""
+        self.frozen.sweep(lambda path: is_owned(path, self.stores.leases))
+
     def entries(self) -> list[ContainerEntry]:
         """All containers of this engine, and the store's detached ones, oldest first."""
         with self._lock:
@@ -260,6 +268,8 @@ class Session:
         for entry in entries:
             with contextlib.suppress(OSError):
                 entry.settle_and_remove()
+        for each in list(self.snapshots):
+            each.remove()
         self.runner.close()
         self._undo.close()
         self.holds.close()

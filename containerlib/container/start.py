@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from containerlib._util.remove_tree import remove_tree
 from containerlib.container.detached_entry import DetachedEntry
+from containerlib.container.frozen import RootLook, make_upper, read_base
 from containerlib.container.state import ContainerState, check_state
 from containerlib.container.streams import DEVNULL, Streams
 from containerlib.errors import InvalidState
@@ -24,12 +25,21 @@ __all__ = ["renew_work", "start", "take_console"]
 
 
 def renew_work(entry: ContainerEntry) -> None:
-    """A work directory of a volatile overlay serves one mount, be it of a start that failed later.
+    """Have its layer ready for a mount.
+
+    A work directory of a volatile overlay serves one mount, be it of a start that failed later.
 
     The layer itself is kept.
     """
     directory = entry.layers.directory
-    if directory is not None and os.listdir(f"{directory}/work"):
+    if directory is None:
+        return
+    if not os.path.isdir(f"{directory}/upper"):
+        # Whoever made a snapshot of it was killed in the midst of that.
+        forked = entry.session.frozen.uppers(read_base(directory))
+        if forked:
+            make_upper(f"{directory}/upper", RootLook.of(forked[0]))
+    if os.listdir(f"{directory}/work"):
         remove_tree(f"{directory}/work")
         os.mkdir(f"{directory}/work", 0o700)
 

@@ -51,6 +51,7 @@ _ALLOWED = {
     "inspect": tuple(state for state in ContainerState if state != ContainerState.REMOVED),
     "commit": tuple(state for state in ContainerState if state != ContainerState.REMOVED),
     "export": tuple(state for state in ContainerState if state != ContainerState.REMOVED),
+    "snapshot": (ContainerState.CREATED, ContainerState.PAUSED, ContainerState.EXITED),
     "compare": tuple(state for state in ContainerState if state != ContainerState.REMOVED),
     "remove": (ContainerState.CREATED, ContainerState.EXITED),
 }

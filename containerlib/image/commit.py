@@ -20,6 +20,8 @@ from containerlib.oci.manifest import Manifest
 from containerlib.oci.reference import Reference
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from containerlib.image.image_record import ImageRecord
     from containerlib.oci.digest import Digest
     from containerlib.oci.image_config import Config
@@ -40,7 +42,7 @@ _OCI_TYPES = {
 def commit_layer(
     stores: Stores,
     base: ImageRecord,
-    upper: str,
+    uppers: Sequence[str],
     *,
     config: Config,
     reference: str | None = None,
@@ -49,12 +51,13 @@ def commit_layer(
     created: str = "",
     latest_mtime: int | None = None,
 ) -> ImageRecord:
-    """Make an image of `base` and what the upper directory of an overlay over it holds.
+    """Make an image of `base` and what upper directories of overlays over it hold.
 
     Args:
         stores: Where everything is.
         base: The image below.
-        upper: The directory; nobody should write to it meanwhile.
+        uppers: The directories, top-most first, each of which becomes a layer; nobody should write to them
+            meanwhile.
         config: Defaults for containers of the new image.
         reference: Name for it; None leaves it without a name.
         author: Who has made it.
@@ -73,23 +76,25 @@ def commit_layer(
         with stores.leases.acquire("commit container") as lease:
             lease.protect([base.digest, base.manifest.digest, base.id, *chain_ids(base.config.diff_ids)])
             lease.protect(layer.digest for layer in base.manifest.layers)
-            blob = _store_layer(stores, lease, upper, latest_mtime)
-            stored.append(blob.digest)
+            blobs = []
+            for upper in reversed(uppers):
+                blobs.append(_store_layer(stores, lease, upper, latest_mtime))
+                stored.append(blobs[-1].digest)
             history = History(created=created, created_by="containerlib", author=author, comment=comment)
             made = ImageConfig.build(
-                [*base.config.diff_ids, blob.digest],
+                [*base.config.diff_ids, *stored],
                 config=config,
                 platform=base.config.platform,
-                history=[*base.config.history, history],
+                history=[*base.config.history, *[history] * len(blobs)],
                 created=created,
                 author=author,
             )
-            layers = [*map(_oci_layer, base.manifest.layers), _layer_of(blob)]
+            layers = [*map(_oci_layer, base.manifest.layers), *map(_layer_of, blobs)]
             manifest = Manifest.build(made.descriptor, layers)
-            _unpack(stores, lease, blob, made)
+            _unpack(stores, lease, blobs, made)
             stores.content.put(made.raw, digest=made.digest)
             stores.content.put(manifest.raw, digest=manifest.digest)
-            stores.settle(chain_ids(made.diff_ids)[-1:])
+            stores.settle(chain_ids(made.diff_ids)[-len(blobs) :])
             point(stores, canonical, manifest.descriptor)
             return load_image(stores, manifest.descriptor, names_of(stores, manifest.digest))
     except BaseException:
@@ -104,20 +109,23 @@ def _store_layer(stores: Stores, lease: Lease, upper: str, latest_mtime: int | N
         return writer.commit()
 
 
-def _unpack(stores: Stores, lease: Lease, blob: Blob, made: ImageConfig) -> None:
+def _unpack(stores: Stores, lease: Lease, blobs: Sequence[Blob], made: ImageConfig) -> None:
+    """Unpack the last layers of an image."""
     names = chain_ids(made.diff_ids)
     lease.protect([made.digest, *names])
-    if stores.snapshots.exists(names[-1]):
-        return
-    with stores.content.open(blob.digest) as stream:
-        unpack_layer(
-            stores,
-            lease,
-            stream,
-            diff_id=DiffId(blob.digest),
-            name=names[-1],
-            parent=names[-2] if len(names) > 1 else None,
-        )
+    below = len(names) - len(blobs)
+    for number, blob in enumerate(blobs, start=below):
+        if stores.snapshots.exists(names[number]):
+            continue
+        with stores.content.open(blob.digest) as stream:
+            unpack_layer(
+                stores,
+                lease,
+                stream,
+                diff_id=DiffId(blob.digest),
+                name=names[number],
+                parent=names[number - 1] if number else None,
+            )
 
 
 def _layer_of(blob: Blob) -> Descriptor:

@@ -64,12 +64,14 @@ class Layers:
     """Where a container's root file system comes from.
 
     Attributes:
-        lowers: Directories of the image's layers, top-most first.
+        lowers: Directories of the layers below its own, top-most first.
         directory: Where the container keeps its own layer; None to keep it in memory.
+        forked: How many of `lowers`, the top-most ones, other containers have written; the image's follow.
     """
 
     lowers: tuple[str, ...]
     directory: str | None = None
+    forked: int = 0
 
 
 @frozen

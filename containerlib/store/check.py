@@ -40,8 +40,8 @@ __all__ = [
 _ALGORITHMS = frozenset({"sha256", "sha512"})
 _PLACES = frozenset(
     {
-        *("blobs", "container-names", "containers", "ingest", "leases", "locks", "networks"),
-        *("quarantine", "references", "snapshots", "volumes"),
+        *("blobs", "container-names", "containers", "frozen-layers", "ingest", "leases", "locks"),
+        *("networks", "quarantine", "references", "snapshots", "volumes"),
     }
 )
 _FOREIGN = frozenset({"lost+found"})

@@ -121,6 +121,11 @@ class Layout:
         """Directory with one symbolic link per name of a container that stays."""
         return f"{self.root}/container-names"
 
+    @property
+    def frozen_layers(self) -> str:
+        """Directory with one directory per layer that was a container's and that others stand on."""
+        return f"{self.root}/frozen-layers"
+
     def container(self, container_id: str) -> str:
         """Directory of a container's lasting state."""
         return f"{self.containers}/{checked_name(container_id, 'container id')}"
