@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from containerlib.container.inspection import ContainerInspection
     from containerlib.container.logs import LogLine
     from containerlib.container.prune import SystemPruneReport
+    from containerlib.container.restore import RecoveryReport
     from containerlib.container.state import ContainerState
     from containerlib.container.streams import DEVNULL, PIPE, STDOUT
     from containerlib.errors import (
@@ -136,6 +137,7 @@ _MODULES = {
     "containerlib.api.snapshot": ("Snapshot",),
     "containerlib.container.disk_usage": ("ContainerUsage", "DiskUsage", "VolumeUsage"),
     "containerlib.container.prune": ("SystemPruneReport",),
+    "containerlib.container.restore": ("RecoveryReport",),
     "containerlib.container.state": ("ContainerState",),
     "containerlib.container.streams": ("DEVNULL", "PIPE", "STDOUT"),
     "containerlib.errors": (
@@ -266,6 +268,7 @@ __all__ = [
     "PruneReport",
     "RateLimited",
     "ReadOnlyStore",
+    "RecoveryReport",
     "Registry",
     "RegistryBlocked",
     "RegistryError",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from containerlib.container.disk_usage import DiskUsage
     from containerlib.container.events import Event
     from containerlib.container.prune import SystemPruneReport
+    from containerlib.container.restore import RecoveryReport
     from containerlib.image.repair import RepairReport
     from containerlib.runtime.runner import RootKind
     from containerlib.store.damage import Damage
@@ -343,6 +344,28 @@ class Engine:
         from containerlib.container.check import repair_store  # noqa: PLC0415 - needed by few
 
         return repair_store(self._session.stores, deep=deep, forget=forget)
+
+    def recover(self, *, restart: bool = True) -> RecoveryReport:
+        """Put things right after a reboot or a kill, and say what was done; without need it does nothing.
+
+        What dead engines have left is removed; that happens by itself as well when an engine makes its first
+        container. Then detached containers are started again whose policy asks for it: after a reboot all
+        that have ``always`` and were ever started, and whenever the supervisor of one is gone without having
+        seen its end, those with any policy but ``no``. One that was stopped before that stays stopped, unless
+        it has ``always``. To be called when the host has started: there is no daemon that would do it.
+
+        Args:
+            restart: Whether to start any.
+
+        Raises:
+            EngineClosed: The engine was closed.
+            ReadOnlyStore: Nothing can be written.
+
+        Cost: a few directory listings, a look at each detached container, and each start.
+        """
+        from containerlib.container.restore import restore  # noqa: PLC0415 - needed by few
+
+        return restore(self._session, restart=restart)
 
     def close(self) -> None:
         """End and remove all containers of this engine, and its spawner. Calling it again does nothing."""

@@ -146,6 +146,28 @@ def _print_found(found: Sequence[Damage], style: str, state: str) -> None:
             print(f"{state}: {damage.kind}: {damage.path!r}: {damage.reason}{needs}; remedy: {damage.remedy}")
 
 
+def _recover(*, style: str, restart: bool) -> int:
+    with Engine() as engine:
+        report = engine.recover(restart=restart)
+    if style == "json":
+        print_json(attrs.asdict(report))
+    else:
+        for word in ("engines", "ended", "lost", "started"):
+            for name in getattr(report, word):
+                print(f"{_RECOVERED[word]}: {name}")
+    for name, reason in report.failed:
+        click.echo(f"containerlib: {name} was not started: {reason}", err=True)
+    return 1 if report.failed else 0
+
+
+_RECOVERED = {
+    "engines": "cleaned up after engine",
+    "ended": "ended with its engine",
+    "lost": "ended, nobody knows how",
+    "started": "started",
+}
+
+
 system = click.Group(
     "system",
     help="Look after the store.",
@@ -175,5 +197,16 @@ system = click.Group(
             help="Look for damage. The exit code is 1 if there is some (left).",
         ),
         prune,
+        click.Command(
+            "recover",
+            callback=_recover,
+            params=[
+                FORMAT_OPTION(),
+                click.Option(
+                    ["--restart/--no-restart"], default=True, help="Start what is to run. The default."
+                ),
+            ],
+            help="Put things right after a reboot: clean up, and start containers as their policies say.",
+        ),
     ],
 )

@@ -13,7 +13,7 @@ import attrs
 from containerlib._util.remove_tree import MOVED_PREFIX
 from containerlib.container.detached import read_record
 from containerlib.container.frozen import FrozenLayers, read_base
-from containerlib.container.recovery import is_abandoned, recover
+from containerlib.container.recovery import is_abandoned, recover, tidy
 from containerlib.errors import StoreCorrupted
 from containerlib.image.check import check
 from containerlib.image.repair import RepairReport, repair
@@ -38,6 +38,7 @@ def repair_store(stores: Stores, *, deep: bool = False, forget: bool = False) ->
     """Mend a store, and collect what dead engines have left; see `image.repair.repair`."""
     before = [*_containers(stores)]
     recover(stores.layout)
+    tidy(stores.layout)
     after = [*_containers(stores)]
     report = repair(stores, deep=deep, forget=forget)
     mended = (damage for damage in before if damage not in after)

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from containerlib._native.path import kernel_features
-from containerlib._util.atomic_file import make_directory
+from containerlib._util.atomic_file import make_directory, remove_file
 from containerlib._util.remove_tree import remove_tree
 from containerlib.container.detached import DetachedRecord, config_text
 from containerlib.container.detached_entry import DetachedEntry
@@ -28,15 +28,14 @@ __all__ = ["create"]
 
 def _make_layer(session: Session, container_id: str, base: tuple[str, ...]) -> str:
     directory = session.stores.layout.container(container_id)
-    make_directory(os.path.dirname(directory))
-    os.mkdir(directory, 0o700)
+    make_directory(directory)
     # Until a detached container has its record, it is this engine's to clean up.
     write_owner(directory, session.directory, session.lease.id)
     if base:
         write_base(directory, base)
     uppers = session.frozen.uppers(base)
     make_upper(f"{directory}/upper", RootLook.of(uppers[0]) if uppers else None)
-    os.mkdir(f"{directory}/work", 0o700)
+    make_directory(f"{directory}/work")
     return directory
 
 
@@ -128,7 +127,7 @@ def _make(entry: ContainerEntry, base: tuple[str, ...], *, starts_now: bool) -> 
         if isinstance(entry, DetachedEntry):
             session.names.claim(entry.name, entry.id)
             entry.create_record()
-            os.unlink(f"{directory}/engine")
+            remove_file(f"{directory}/engine")
         elif not starts_now:
             entry.write_record()
         entry.tell("create")

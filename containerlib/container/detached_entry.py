@@ -27,7 +27,7 @@ from containerlib.container.entry import ContainerEntry
 from containerlib.container.state import ContainerState, check_state
 from containerlib.errors import ImageNotFound
 from containerlib.image.resolve import get_image
-from containerlib.runtime.detached import DetachedProcess
+from containerlib.runtime.detached import DetachedProcess, cgroup_name
 from containerlib.runtime.identity import ProcessIdentity
 from containerlib.runtime.process import exit_status
 from containerlib.runtime.runner import Layers
@@ -262,10 +262,22 @@ class DetachedEntry(ContainerEntry):
         )
         self.record = evolve(self.record, run=run)
         self.write_record()
+        remove_file(self.starting_path)
         self.process = self._process_of(self.record)
+
+    @property
+    def starting_path(self) -> str:
+        """A file that is there from before a start makes control groups until its record names them."""
+        return f"{self.directory}/starting"
 
     def sweep(self) -> None:
         """Remove what a start has left whose maker was killed in the midst of it."""
+        if os.path.exists(self.starting_path):
+            from containerlib.runtime.cgroup_host import CgroupHost  # noqa: PLC0415 - hardly ever needed
+            from containerlib.runtime.cgroup_recovery import collect_named  # noqa: PLC0415
+
+            collect_named(CgroupHost.probe(), cgroup_name(self.id))
+            remove_file(self.starting_path)
         process = self.process
         if isinstance(process, DetachedProcess) and process.state() is None:
             cgroup = process.cgroup

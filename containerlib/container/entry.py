@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from attrs import Factory, define, evolve, field
 
 from containerlib._util import strict_json
+from containerlib._util.atomic_file import remove_file
+from containerlib._util.failpoint import reach
 from containerlib._util.remove_tree import remove_at_once, remove_tree
 from containerlib.container.config_document import json_text
 from containerlib.container.frozen import read_base
@@ -138,6 +140,7 @@ class ContainerEntry:
             "exit_code": self.exit_status.exit_code if self.exit_status is not None else None,
             "labels": {json_text(name): json_text(value) for name, value in self.config.labels.items()},
         }
+        reach("write record", self.record_path)
         fd = os.open(
             self.record_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
@@ -173,6 +176,7 @@ class ContainerEntry:
         process = self.process
         if process is None:
             return
+        reach("signal", self.name)
         process.signal(number)
         if number == signal.SIGKILL:
             self.thaw()
@@ -215,8 +219,7 @@ class ContainerEntry:
     def discard(self) -> None:
         """Remove everything that belongs to this container. It must not be running."""
         self.state = ContainerState.REMOVED
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.record_path)
+        remove_file(self.record_path)
         self.remove_layer()
         copied = self.session.runner.copy_directory(self.id, self.layers)
         if os.path.isdir(copied):

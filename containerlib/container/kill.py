@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Literal
 
+from containerlib._util.failpoint import reach
 from containerlib.container.pause import unpause
 from containerlib.container.state import ContainerState, check_state
 from containerlib.container.wait import wait
@@ -83,5 +84,6 @@ def _tell_to_stop(entry: ContainerEntry, number: int, grace_s: float | None) -> 
     control = entry.process.connect() if isinstance(entry.process, DetachedProcess) else None
     if control is None:
         return False
+    reach("tell supervisor", entry.name)
     with control:
         return control.stop(number, grace_s)

@@ -15,8 +15,9 @@ from attrs import frozen
 
 from containerlib._util.atomic_file import make_directory
 from containerlib._util.disk_error import translated
+from containerlib._util.failpoint import reach
 from containerlib.container.detached import read_record, record_path
-from containerlib.errors import NameInUse
+from containerlib.errors import NameInUse, StoreCorrupted
 from containerlib.runtime.config import is_name
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class NameIndex:
             raise NameInUse(f"container name {name!r} is in use; remove that container or choose another")
         path = self._path(name)
         with translated(self.layout.root):
+            reach("link", path)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
             try:
@@ -63,15 +65,25 @@ class NameIndex:
     def release(self, name: str, container_id: str) -> None:
         """Take the name from a container; another one that has it keeps it."""
         if self._said(name) == container_id:
+            reach("unlink", self._path(name))
             with contextlib.suppress(OSError):
                 os.unlink(self._path(name))
 
-    def sweep(self) -> None:
-        """Remove links to containers that are gone."""
+    def sweep(self, *, thoroughly: bool = False) -> None:
+        """Remove links to containers that are gone; thoroughly also those to containers of another name.
+
+        Who does it thoroughly holds `Session.naming`: for a moment of `rename` two links are right.
+        """
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self.layout.container_names):
                 container_id = self._said(name)
-                if container_id is not None and not os.path.exists(record_path(self.layout, container_id)):
+                if container_id is None:
+                    continue
+                is_there = os.path.exists(record_path(self.layout, container_id))
+                if is_there and thoroughly:
+                    with contextlib.suppress(StoreCorrupted):
+                        is_there = self.holder(name) is not None
+                if not is_there:
                     self.release(name, container_id)
 
     def _path(self, name: str) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from containerlib._util.failpoint import reach
 from containerlib.container.state import ContainerState, check_state
 from containerlib.errors import InvalidOption, InvalidState, UnsupportedHost
 from containerlib.runtime.detached import DetachedProcess
@@ -98,6 +99,7 @@ def _set_restart(entry: ContainerEntry, restart: RestartPolicy) -> None:
             expected="supervised",
             actual="alone",
         )
+    reach("tell supervisor", entry.name)
     with control:
         control.set_restart(*restart_words(restart))
 
@@ -113,5 +115,6 @@ def _tell(entry: ContainerEntry, *, paused: bool) -> None:
     """A supervisor does not check the health of what stands still."""
     control = entry.process.connect() if isinstance(entry.process, DetachedProcess) else None
     if control is not None:
+        reach("tell supervisor", entry.name)
         with control:
             control.set_paused(paused=paused)

@@ -10,22 +10,52 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from attrs import frozen
+
 from containerlib._util import file_lock, strict_json
-from containerlib._util.atomic_file import write_atomic
+from containerlib._util.atomic_file import collect_temporary_files, remove_file, write_atomic
 from containerlib._util.remove_tree import MOVED_PREFIX, remove_tree
 from containerlib.container.frozen import FrozenLayers
 from containerlib.container.name_index import NameIndex
-from containerlib.errors import InvalidInputError
+from containerlib.errors import InvalidInputError, ReadOnlyStore
 from containerlib.store.journal import Journal
 from containerlib.store.lease import Holder, LeaseStore
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from containerlib.store.layout import Layout
 
-__all__ = ["is_abandoned", "is_alive", "is_owned", "live_engines", "recover", "write_owner"]
+__all__ = [
+    "Recovered",
+    "is_abandoned",
+    "is_alive",
+    "is_owned",
+    "live_engines",
+    "recover",
+    "tidy",
+    "write_owner",
+]
 
 _MARK_LIMIT = 4096
 _MAKING_S = 60.0
+
+
+@frozen
+class Recovered:
+    """What was collected.
+
+    Attributes:
+        engines: Ids of engines that were gone.
+        containers: Names of the containers that ended with them.
+    """
+
+    engines: tuple[str, ...] = ()
+    containers: tuple[str, ...] = ()
+
+    def __add__(self, other: Recovered) -> Recovered:
+        """Both."""
+        return Recovered(self.engines + other.engines, self.containers + other.containers)
 
 
 def _list(path: str) -> list[str]:
@@ -82,19 +112,26 @@ def live_engines(layout: Layout) -> list[str]:
     return [f"{engines}/{name}" for name in _list(engines) if is_alive(f"{engines}/{name}")]
 
 
-def _collect_engines(layout: Layout) -> None:
+def _collect_engines(layout: Layout) -> Recovered:
     engines = f"{layout.run_root}/engines"
+    found = Recovered()
     for name in _list(engines):
         directory = f"{engines}/{name}"
         wanted = _is_in_the_making(directory) if name.startswith(".new-") else is_alive(directory)
         if not wanted:
-            _tell_ends(layout, directory)
+            ended = tuple(_tell_ends(layout, directory))
+            found += Recovered(() if name.startswith(".") else (name,), ended)
             with contextlib.suppress(OSError):
                 remove_tree(directory)
+    return found
 
 
-def _tell_ends(layout: Layout, directory: str) -> None:
-    """Write into the journal that the containers of a dead engine have ended with it, nobody knows how."""
+def _tell_ends(layout: Layout, directory: str) -> Iterator[str]:
+    """Write into the journal that the containers of a dead engine have ended with it, nobody knows how.
+
+    Yields:
+        Their names.
+    """
     from containerlib.container.listing import read_file  # noqa: PLC0415 - it imports this module
 
     journal = Journal(layout.events)
@@ -102,14 +139,16 @@ def _tell_ends(layout: Layout, directory: str) -> None:
         path = f"{directory}/containers/{name}"
         found = read_file(path, "")
         try:
-            os.unlink(path)  # of several processes that are here one tells it
-        except OSError:
+            if not remove_file(path):
+                continue  # of several processes that are here one tells it
+        except (OSError, ReadOnlyStore):
             continue
         if found is not None:
             attributes = {"image": found.image}
             if found.state.is_alive:
                 journal.record("container", "die", found.id, found.name, {**attributes, "exitCode": ""})
             journal.record("container", "destroy", found.id, found.name, attributes)
+            yield found.name
 
 
 def _is_in_the_making(directory: str) -> bool:
@@ -163,8 +202,27 @@ def _collect_layers(layout: Layout) -> None:
                 remove_tree(directory)
 
 
-def recover(layout: Layout) -> None:
-    """Remove what dead engines of this store left. Safe to run in several processes at once.
+def tidy(layout: Layout) -> None:
+    """Remove what dead processes have left in the directories of containers that stay, and of their names.
+
+    Nothing depends on it: it takes room, and no more.
+
+    Cost: a directory listing for each container, and a small file for each name.
+    """
+    for name in _list(layout.containers):
+        directory = f"{layout.containers}/{name}"
+        with contextlib.suppress(OSError, ReadOnlyStore):
+            collect_temporary_files(directory)
+            for each in _list(directory):
+                if each.startswith(MOVED_PREFIX):
+                    remove_tree(f"{directory}/{each}")
+    if os.path.isdir(layout.container_names):
+        with contextlib.suppress(ReadOnlyStore), file_lock.locked(f"{layout.locks}/container-names"):
+            NameIndex(layout).sweep(thoroughly=True)
+
+
+def recover(layout: Layout) -> Recovered:
+    """Remove what dead engines of this store left, and say of whom it was. Safe in several processes at once.
 
     Cost: a few directory listings when there is nothing to do.
     """
@@ -181,4 +239,4 @@ def recover(layout: Layout) -> None:
     leases = LeaseStore(layout)
     FrozenLayers(layout).sweep(lambda path: is_owned(path, leases))
     NameIndex(layout).sweep()
-    _collect_engines(layout)
+    return _collect_engines(layout)

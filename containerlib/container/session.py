@@ -13,14 +13,14 @@ import threading
 from typing import TYPE_CHECKING
 
 from containerlib._util import file_lock, strict_json
-from containerlib._util.atomic_file import make_directory
+from containerlib._util.atomic_file import append, make_directory, move
 from containerlib._util.remove_tree import remove_tree
 from containerlib.container.detached import list_detached, record_path
 from containerlib.container.detached_entry import find_detached
 from containerlib.container.frozen import FrozenLayers
 from containerlib.container.holds import Holds
 from containerlib.container.name_index import NameIndex
-from containerlib.container.recovery import is_owned, recover
+from containerlib.container.recovery import Recovered, is_owned, recover
 from containerlib.container.state import ContainerState
 from containerlib.errors import ContainerNotFound, EngineClosed, NameInUse, ReadOnlyStore
 from containerlib.runtime.config import is_name
@@ -81,6 +81,7 @@ class Session:
             start_timeout_s=self._start_timeout_s,
         )
         self._entries: dict[str, ContainerEntry] = {}
+        self._recovered = Recovered()
         self._mark_fd = -1
         self._undo = contextlib.ExitStack()
         self.snapshots: set[SnapshotEntry] = set()
@@ -120,7 +121,7 @@ class Session:
         self._undo.pop_all()
 
     def _mark(self) -> None:
-        recover(self.stores.layout)
+        self._recovered += recover(self.stores.layout)
         engines = os.path.dirname(self.directory)
         make_directory(engines)
         # Renamed only when it is locked, so that nobody ever sees a mark that looks dead.
@@ -130,24 +131,26 @@ class Session:
         if fd is None:
             raise EngineClosed(f"the mark of engine {self.engine_id} is held by somebody else")
         holder = Holder.current()
-        os.write(
-            fd,
-            strict_json.dumps(
-                {
-                    "pid": holder.pid,
-                    "start_ticks": holder.start_ticks,
-                    "boot_id": holder.boot_id,
-                    "pid_namespace": os.stat("/proc/self/ns/pid").st_ino,
-                }
-            ),
-        )
+        mark = {
+            "pid": holder.pid,
+            "start_ticks": holder.start_ticks,
+            "boot_id": holder.boot_id,
+            "pid_namespace": os.stat("/proc/self/ns/pid").st_ino,
+        }
+        append(fd, strict_json.dumps(mark), f"{fresh}/alive")
         for name in ("staging", "containers", "copies"):
-            os.mkdir(f"{fresh}/{name}", 0o700)
-        os.rename(fresh, self.directory)
+            make_directory(f"{fresh}/{name}")
+        move(fresh, self.directory)
         self._mark_fd = fd
         with contextlib.suppress(ReadOnlyStore):
             _ = self.lease
         atexit.register(self.close)
+
+    def take_recovered(self) -> Recovered:
+        """What was cleaned up when this engine made its mark; the second time nothing."""
+        with self._lock:
+            found, self._recovered = self._recovered, Recovered()
+            return found
 
     def add(self, entry: ContainerEntry) -> None:
         """Enter a new container.

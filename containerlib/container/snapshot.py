@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from attrs import define, evolve, field
 
+from containerlib._util.atomic_file import remove_file
 from containerlib.container.create import create
 from containerlib.container.frozen import RootLook, read_base
 from containerlib.container.recovery import write_owner
 from containerlib.container.state import ContainerState, check_state
-from containerlib.errors import InvalidOption, InvalidState, UnsupportedHost
+from containerlib.errors import InvalidOption, InvalidState, ReadOnlyStore, UnsupportedHost
 from containerlib.image.resolve import get_image
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ class SnapshotEntry:
         self.is_open = False
         self.session.snapshots.discard(self)
         self.undo.close()
-        with contextlib.suppress(OSError):
-            os.unlink(f"{self.session.frozen.directory(self.id)}/engine")
+        with contextlib.suppress(OSError, ReadOnlyStore):
+            remove_file(f"{self.session.frozen.directory(self.id)}/engine")
         self.session.sweep_frozen()
 
 
@@ -143,8 +144,8 @@ def _freeze(entry: ContainerEntry, directory: str, below: int) -> tuple[str, tup
             entry.restack()
     except BaseException:
         # Swept away with the next one, unless the container stands on it already.
-        with contextlib.suppress(OSError):
-            os.unlink(f"{frozen.directory(name)}/engine")
+        with contextlib.suppress(OSError, ReadOnlyStore):
+            remove_file(f"{frozen.directory(name)}/engine")
         raise
     return name, (name, *base)
 

@@ -6,6 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from containerlib._util.atomic_file import make_directory, open_lasting, remove_file
 from containerlib._util.remove_tree import remove_tree
 from containerlib.container.detached_entry import DetachedEntry
 from containerlib.container.frozen import RootLook, make_upper, read_base
@@ -39,9 +40,11 @@ def renew_work(entry: ContainerEntry) -> None:
         forked = entry.session.frozen.uppers(read_base(directory))
         if forked:
             make_upper(f"{directory}/upper", RootLook.of(forked[0]))
-    if os.listdir(f"{directory}/work"):
-        remove_tree(f"{directory}/work")
-        os.mkdir(f"{directory}/work", 0o700)
+    work = f"{directory}/work"
+    # It is missing if somebody was killed between these two steps.
+    if os.path.isdir(work) and os.listdir(work):
+        remove_tree(work)
+    make_directory(work)
 
 
 def start(
@@ -99,6 +102,7 @@ def _start_detached(
         DEVNULL if stdout is None else stdout,
         DEVNULL if stderr is None else stderr,
     )
+    os.close(open_lasting(entry.starting_path))
     try:
         start_detached(
             runner,
@@ -117,6 +121,7 @@ def _start_detached(
         )
     except BaseException:
         streams.close_outer()
+        remove_file(entry.starting_path)
         raise
     finally:
         streams.close_inner()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from attrs import evolve, frozen
 
+from containerlib._util.failpoint import reach
 from containerlib.errors import CgroupError, UnsupportedHost
 from containerlib.runtime.cgroup_exec import ExecCgroup, Place
 from containerlib.runtime.cgroup_files import (
@@ -115,6 +116,7 @@ class ContainerCgroup:
         """
         name = self.container_id
         names = place.branch.hierarchy.names
+        reach("make control group", name)
         try:
             os.mkdir(name, 0o755, dir_fd=place.fd)
         except OSError as error:

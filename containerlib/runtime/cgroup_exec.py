@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from containerlib._util.failpoint import reach
 from containerlib.runtime.cgroup_files import kill_below, pids_below, remove_below
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class ExecCgroup:
             flags = os.O_WRONLY | os.O_CLOEXEC
             self.join_fds.append(os.open(f"{self._container_id}/tasks", flags, dir_fd=place.fd))
             return
+        reach("make control group", self._path)
         os.mkdir(self._path, 0o755, dir_fd=place.fd)
         self._own = place
         self.cgroup2_fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.fd)

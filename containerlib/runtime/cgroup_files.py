@@ -11,6 +11,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Final
 
+from containerlib._util.failpoint import reach
 from containerlib.errors import CgroupError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def translated(error: OSError, action: str, *, controller: str, path: str) -> Cg
 
 def make_directory(dir_fd: int, name: str) -> None:
     """Make a directory unless it exists."""
+    reach("make control group", name)
     try:
         os.mkdir(name, 0o755, dir_fd=dir_fd)
     except FileExistsError:
@@ -55,6 +57,7 @@ def open_directory(path: str, *, dir_fd: int | None = None) -> int:
 
 def write_at(dir_fd: int, path: str, text: str) -> None:
     """Write `text` into a file in one piece, as control files want it."""
+    reach("write control file", path)
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
         os.write(fd, text.encode())
@@ -194,6 +197,7 @@ def remove_below(dir_fd: int, path: str, *, is_patient: bool = True) -> bool:
 
 
 def _remove_once(dir_fd: int, path: str) -> bool:
+    reach("remove control group", path)
     try:
         os.rmdir(path, dir_fd=dir_fd)
     except FileNotFoundError:

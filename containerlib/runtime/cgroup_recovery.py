@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from containerlib.runtime.cgroup_host import CgroupHost
 
-__all__ = ["Orphans", "collect_orphans"]
+__all__ = ["Orphans", "collect_named", "collect_orphans"]
 
 
 @frozen
@@ -65,6 +65,22 @@ def collect_orphans(host: CgroupHost, is_alive: Callable[[str], bool]) -> Orphan
         finally:
             os.close(own_fd)
     return Orphans(tuple(removed), tuple(left))
+
+
+def collect_named(host: CgroupHost, engine_id: str) -> None:
+    """Kill and remove what is in the groups of one engine, or detached container, where we would make them.
+
+    Cost: an attempt to open a directory for each tree if there is nothing to do.
+    """
+    name = f"{ENGINE_PREFIX}{engine_id}"
+    for hierarchy in host.hierarchies():
+        path = f"{hierarchy.own_path}/{name}"
+        if os.path.isdir(path):
+            own_fd = open_directory(hierarchy.own_path)
+            try:
+                _collect(own_fd, name, path, is_freezer="freezer" in hierarchy.names)
+            finally:
+                os.close(own_fd)
 
 
 def _find_engines(own_fd: int, is_alive: Callable[[str], bool]) -> list[str]:

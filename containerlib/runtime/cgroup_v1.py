@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from containerlib._util.failpoint import reach
 from containerlib.runtime.cgroup_files import make_directory, open_directory, read_at, remove_below, write_at
 from containerlib.runtime.device_rules import DEFAULT_RULES, v1_lines
 
@@ -90,6 +91,7 @@ class BranchV1:
 
 def write_devices(dir_fd: int, path: str, rules: Sequence[DeviceRule]) -> None:
     """Give the ``devices`` cgroup `path` these rules. One line per write is all that the kernel reads."""
+    reach("write control file", path)
     files: dict[str, int] = {}
     lines = v1_lines(rules)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from containerlib._util.failpoint import reach
 from containerlib.runtime.cgroup_files import make_directory, open_directory, read_at, remove_below, write_at
 from containerlib.runtime.cgroup_v1 import DEFAULT_NAME
 from containerlib.runtime.device_program import compile_bpf, load_and_attach
@@ -77,6 +78,7 @@ class BranchV2:
                 write_at(fd, "cgroup.subtree_control", f"+{controller}")
         except BaseException:
             os.close(fd)
+            reach("remove control group", DEFAULT_NAME)
             os.rmdir(DEFAULT_NAME, dir_fd=self.fd)
             raise
         self.default_fd, self.default_prefix = fd, f"{DEFAULT_NAME}/"

@@ -10,6 +10,8 @@ from attrs import evolve
 
 from containerlib._native.channel import close_all
 from containerlib._native.supervisor import Supervisor
+from containerlib._util.atomic_file import make_directory
+from containerlib._util.failpoint import reach
 from containerlib.runtime.cgroup import EngineCgroup
 from containerlib.runtime.cgroup_host import CgroupHost
 from containerlib.runtime.cgroup_v1 import DEFAULT_NAME
@@ -64,7 +66,7 @@ def start_detached(
     """
     directory = layers.directory or ""
     staging = f"{directory}/staging"
-    os.makedirs(staging, mode=0o700, exist_ok=True)
+    make_directory(staging)
     with contextlib.ExitStack() as undo:
         engine_cgroup = EngineCgroup.create(CgroupHost.probe(), cgroup_name(container_id))
         undo.callback(engine_cgroup.close)
@@ -97,6 +99,7 @@ def start_detached(
 def _supervisor(engine_cgroup: EngineCgroup) -> Iterator[Supervisor]:
     """A supervisor for the length of a block; if that fails, it has ended afterwards, else it goes on."""
     fds = engine_cgroup.spawner_join_fds()
+    reach("start supervisor", "")
     try:
         supervisor = Supervisor(fds)
     finally:
@@ -121,6 +124,7 @@ def _supervise(
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
     directory_fd = os.open(directory, flags)
     journal_fd = open_journal()
+    reach("supervise", directory)
     try:
         return supervisor.supervise(request, order, directory_fd, journal_fd)
     finally:

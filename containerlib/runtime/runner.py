@@ -15,6 +15,8 @@ from attrs import frozen
 
 from containerlib._native.path import kernel_features
 from containerlib._native.spawn import Spawner, SpawnRequest
+from containerlib._util.atomic_file import make_directory
+from containerlib._util.failpoint import reach
 from containerlib._util.remove_tree import remove_tree
 from containerlib.errors import (
     ContainerlibError,
@@ -139,7 +141,8 @@ class Runner:
             if self._cgroup is None:
                 self._cgroup = EngineCgroup.create(CgroupHost.probe(), self._engine_id)
             if self._spawner is None:
-                os.makedirs(self._staging, mode=0o700, exist_ok=True)
+                make_directory(self._staging)
+                reach("start spawner", "")
                 fds = self._cgroup.spawner_join_fds()
                 try:
                     self._spawner = Spawner(fds)
@@ -186,7 +189,7 @@ class Runner:
         if layers.directory is None and os.path.isdir(place):
             remove_tree(place)
         if not os.path.isdir(place):
-            os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+            make_directory(os.path.dirname(place))
             copy_root(layers.lowers, place)
         return RootPlan(staging=staging, copied=place)
 
@@ -228,6 +231,7 @@ class Runner:
 
         def spawn(request: SpawnRequest, native: NativeSpec, spec: Spec) -> Channel:
             del spec
+            reach("spawn", container_id)
             return self.finish(spawner.spawn(request), native)
 
         prepared = Prepared(container_id, config, layers, stdio, engine_cgroup, self._staging, spawn)
@@ -342,6 +346,7 @@ class Runner:
 
     def _join(self, container: RunningProcess | DetachedProcess, name: str, request: SpawnRequest) -> Channel:
         """Ask whoever has started the container: nobody else can put a process into it."""
+        reach("spawn", name)
         if isinstance(container, RunningProcess):
             return self._ensure_spawner()[0].spawn(request)
         control = container.connect()

@@ -126,3 +126,56 @@ def test_nobody_else_changes_the_store(name: str) -> None:
         if call not in ALLOWED.get(name, set())
     ]
     assert not found, "\n".join(found)
+
+
+QUIET = {
+    # What a container finds, changed on behalf of a caller; an engine depends on none of it.
+    "containerlib.container.file_system": CHANGES,
+    # Streams of a process.
+    "containerlib.container.communicate": {"write"},
+    # A part of the announced making of a directory.
+    "containerlib.container.frozen": {"chmod", "chown", "setxattr"},
+    # A tree that nobody knows of before it is complete.
+    "containerlib.runtime.copy_root": CHANGES,
+    # Memory files of this process.
+    "containerlib.runtime.bpf": CHANGES,
+}
+"""Modules of containers whose calls of these names are no transition of a container."""
+
+STARTS = {
+    "containerlib.runtime.runner": ("start", "_join", "_ensure_spawner"),
+    "containerlib.runtime.detached_start": ("_supervisor", "_supervise"),
+    "containerlib.container.entry": ("signal", "write_record"),
+    "containerlib.container.kill": ("_tell_to_stop",),
+    "containerlib.container.pause": ("_tell", "_set_restart"),
+}
+"""Transitions that are no call of `os`: processes are started, signalled, told."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(name for name in modules() if name.startswith(("containerlib.container", "containerlib.runtime"))),
+)
+def test_every_transition_of_a_container_has_a_failpoint(name: str) -> None:
+    """Each function that changes the disk or a control group goes through a door, or announces a step."""
+    module = modules()[name]
+    silent = []
+    for function in ast.walk(module.tree):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        calls = [one for one, _ in _changes_in(function) if one not in {"open", *QUIET.get(name, set())}]
+        if calls and "reach(" not in ast.unparse(function):
+            silent.append(f"{module.relative_path}: {function.name}: {', '.join(calls)}")
+    assert not silent, "\n".join(silent)
+
+
+def test_starting_and_signalling_have_failpoints() -> None:
+    """So do the transitions that are no system call of this process on a file."""
+    for name, functions in STARTS.items():
+        texts = {
+            node.name: ast.unparse(node)
+            for node in ast.walk(modules()[name].tree)
+            if isinstance(node, ast.FunctionDef)
+        }
+        for function in functions:
+            assert "reach(" in texts[function], f"{name}.{function} has no failpoint"
