@@ -8,6 +8,7 @@ container when we go.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -147,6 +148,10 @@ class Starter:
         os.close(pidfd)
 
 
+# What this process, or the host, has too little of at the moment.
+_SCARCE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN))
+
+
 def send_request(
     control: int, request: SpawnRequest, head: bytes = bytes(4), extra_fds: Sequence[int] = ()
 ) -> Channel:
@@ -167,10 +172,16 @@ def send_request(
         cgroup_fd=request.cgroup_fd is not None,
         namespace_count=len(request.namespace_fds),
     )
-    status_ours, status_theirs = new_pair()
-    error_ours, error_theirs = os.pipe2(os.O_CLOEXEC)
-    spec_fd = os.memfd_create("ctr-spec", os.MFD_CLOEXEC)
+    ours: list[int] = []
+    theirs: list[int] = []
     try:
+        for ends in (new_pair, _new_pipe):
+            mine, other = ends()
+            ours.append(mine)
+            theirs.append(other)
+        spec_fd = os.memfd_create("ctr-spec", os.MFD_CLOEXEC)
+        status_theirs, error_theirs = theirs
+        theirs.append(spec_fd)
         os.write(spec_fd, message)
         fds = [spec_fd, status_theirs, error_theirs, *request.stdio, *request.join_fds]
         if request.cgroup_fd is not None:
@@ -178,16 +189,20 @@ def send_request(
         fds += [*request.mount_fds, *request.namespace_fds, *extra_fds]
         result = lib.ctr_send(control, head, len(head), fds, len(fds))
     except BaseException:
-        close_all([status_ours, error_ours])
+        close_all(ours)
         raise
     finally:
-        close_all([spec_fd, status_theirs, error_theirs])
+        close_all(theirs)
     if result < 0:
-        close_all([status_ours, error_ours])
+        close_all(ours)
         raise EngineClosed(
             f"the spawner does not take requests ({os.strerror(-result).lower()}); open a new engine"
         )
-    return Channel(status_ours, error_ours)
+    return Channel(ours[0], ours[1])
+
+
+def _new_pipe() -> tuple[int, int]:
+    return os.pipe2(os.O_CLOEXEC)
 
 
 class Spawner(Starter):
@@ -219,8 +234,10 @@ class Spawner(Starter):
         self._end()
 
 
-def _launch_error(step: int, number: int) -> UnsupportedHost:
+def _launch_error(step: int, number: int) -> Exception:
     found = os.strerror(number)
+    if number in _SCARCE:
+        return OSError(number, found)
     if step == lib.CTR_LAUNCH_EXEC:
         return UnsupportedHost("starting containers", needed="execution of a memory file", found=found)
     return UnsupportedHost("starting containers", needed="CAP_SYS_ADMIN, to make PID namespaces", found=found)

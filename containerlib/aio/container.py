@@ -227,6 +227,10 @@ class Container(ContainerFiles, ContainerLooks, ContainerStreams, ContainerPipes
         """Send its stop signal, wait up to `timeout_s` seconds (its own default if None), then kill it.
 
         Stopping a container that is not running does nothing.
+
+        Raises:
+            OperationTimeout: It was killed and does not end within 10 seconds, because one of its processes
+                waits in the kernel for something. It is then ``"stopping"``, and ends when that has come.
         """
         return await waiting.stop(self.sync, timeout_s=timeout_s)
 
@@ -299,6 +303,7 @@ class Container(ContainerFiles, ContainerLooks, ContainerStreams, ContainerPipes
 
         Raises:
             InvalidState: It is running and `force` is not set.
+            OperationTimeout: It was killed and does not end; see `stop`.
         """
         await call(lambda: self.sync.remove(force=force))
 

@@ -21,7 +21,7 @@ from containerlib.api.process import for_one_run
 from containerlib.api.result import completed
 from containerlib.container.communicate import Conversation
 from containerlib.container.exec import start_exec
-from containerlib.container.kill import begin_stop
+from containerlib.container.kill import KILL_S, begin_stop, stuck
 from containerlib.container.logs import LogReader, LogSelection
 from containerlib.container.streams import Streams
 from containerlib.container.wait_until import Waiting
@@ -107,10 +107,13 @@ async def stop(sync: Container, *, timeout_s: float | None = None) -> ExitStatus
     if begun == "over":
         return sync.exit_status
     try:
-        status = await wait(sync, timeout_s=grace_s if begun == "ours" else None)
+        status = await wait(sync, timeout_s=grace_s if begun == "ours" else grace_s + KILL_S)
     except OperationTimeout:
         entry.signal(signal.SIGKILL)
-        status = await wait(sync)
+        try:
+            status = await wait(sync, timeout_s=KILL_S)
+        except OperationTimeout:
+            raise stuck(entry) from None
     entry.tell("stop")
     return status
 

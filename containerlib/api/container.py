@@ -245,6 +245,10 @@ class Container(ContainerFiles, ContainerLooks, ContainerStreams):
         """Send its stop signal, wait up to `timeout_s` seconds (its own default if None), then kill it.
 
         Stopping a container that is not running does nothing.
+
+        Raises:
+            OperationTimeout: It was killed and does not end within 10 seconds, because one of its processes
+                waits in the kernel for something. It is then ``"stopping"``, and ends when that has come.
         """
         if timeout_s is None:
             timeout_s = self._entry.config.stop_timeout_s
@@ -323,6 +327,7 @@ class Container(ContainerFiles, ContainerLooks, ContainerStreams):
 
         Raises:
             InvalidState: It is running and `force` is not set.
+            OperationTimeout: It was killed and does not end; see `stop`.
         """
         remove.remove(self._entry, force=force)
 

@@ -33,6 +33,7 @@ __all__ = [
     "write_record",
 ]
 
+_FORMAT = 1
 _LIMIT = 16 << 20
 
 
@@ -113,7 +114,7 @@ def write_record(layout: Layout, record: DetachedRecord, *, durable: bool = Fals
         record: The record.
         durable: Whether it must survive a power loss once this returns.
     """
-    document = asdict(record, recurse=True) | {"format": 1}
+    document = asdict(record, recurse=True) | {"format": _FORMAT}
     write_atomic(record_path(layout, record.id), strict_json.dumps(document), durable=durable)
 
 
@@ -164,6 +165,9 @@ def read_record(layout: Layout, container_id: str) -> DetachedRecord | None:
         with open(path, "rb", buffering=0) as file:
             text = file.read(_LIMIT + 1) or b""
         data = strict_json.loads_object(text, limit=_LIMIT, what="container record")
+        if data["format"] != _FORMAT:
+            found = str(data["format"])[:20]
+            raise StoreCorrupted(path, f"has format {found}: it needs a newer version of containerlib")
         return _parse(cast("dict[str, Any]", data))
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -50,6 +50,7 @@ class DetachedEntry(ContainerEntry):
     record: DetachedRecord = field(kw_only=True)
     _seen: tuple[int, int] | None = None
     _depth: int = 0
+    _stopping: DetachedProcess | None = None
     # What is asked for in tests alone is in no record.
     _fault: tuple[int, int, int, int] = (0, 0, 0, 0)
 
@@ -140,6 +141,13 @@ class DetachedEntry(ContainerEntry):
                 self._derive()
             return self.state
 
+    def note_stopping(self) -> None:
+        """Take note that it was killed and has not ended."""
+        with self.lock:
+            if isinstance(self.process, DetachedProcess):
+                self._stopping = self.process
+            self.refresh()
+
     def _take(self, record: DetachedRecord | None, seen: tuple[int, int] | None) -> None:
         self._seen = seen
         if record is None:
@@ -183,6 +191,8 @@ class DetachedEntry(ContainerEntry):
             self.state = ContainerState.RESTARTING
         else:
             self.state = ContainerState.PAUSED if process.is_frozen else ContainerState.RUNNING
+            if process is self._stopping:
+                self.state = ContainerState.STOPPING
 
     def _settle(self, process: DetachedProcess, ended: Exit) -> ExitStatus:
         """Write down how a run ended, once for all processes, and clean up after it."""

@@ -181,6 +181,12 @@ class ContainerEntry:
         if number == signal.SIGKILL:
             self.thaw()
 
+    def note_stopping(self) -> None:
+        """Take note that it was killed and has not ended."""
+        with self.lock:
+            if self.refresh() in {ContainerState.RUNNING, ContainerState.PAUSED}:
+                self.state = ContainerState.STOPPING
+
     def thaw(self) -> None:
         """After SIGKILL: on version 1 a stopped process gets even that only when it goes on."""
         cgroup = None

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from containerlib.container.entry import ContainerEntry
     from containerlib.runtime.usage import ExitStatus
 
-__all__ = ["begin_stop", "kill", "stop"]
+__all__ = ["KILL_S", "begin_stop", "kill", "stop", "stuck", "wait_killed"]
+
+KILL_S = 10.0
+"""How long the kernel may take to end what was killed, in seconds."""
 
 
 def kill(entry: ContainerEntry, number: int) -> None:
@@ -44,17 +47,43 @@ def stop(entry: ContainerEntry, *, timeout_s: float) -> ExitStatus | None:
     Args:
         entry: The container.
         timeout_s: How long the command may take to end by itself, in seconds.
+
+    Raises:
+        OperationTimeout: It was killed, and does not end; see `wait_killed`.
     """
     begun = begin_stop(entry, timeout_s)
     if begun == "over":
         return entry.exit_status
     try:
-        status = wait(entry, timeout_s=timeout_s if begun == "ours" else None)
+        status = wait(entry, timeout_s=timeout_s if begun == "ours" else timeout_s + KILL_S)
     except OperationTimeout:
         entry.signal(signal.SIGKILL)
-        status = wait(entry)
+        status = wait_killed(entry)
     entry.tell("stop")
     return status
+
+
+def wait_killed(entry: ContainerEntry) -> ExitStatus:
+    """Wait for the end of a container that was killed.
+
+    Raises:
+        OperationTimeout: It does not end within 10 seconds, because the kernel waits for something.
+    """
+    try:
+        return wait(entry, timeout_s=KILL_S)
+    except OperationTimeout:
+        raise stuck(entry) from None
+
+
+def stuck(entry: ContainerEntry) -> OperationTimeout:
+    """Note that a container was killed and does not end, and say what can be done."""
+    entry.note_stopping()
+    return OperationTimeout(
+        f"container {entry.name!r} was killed and has not ended after {KILL_S:g} s: a process of it waits in"
+        " the kernel, most likely for a file server that does not answer; it ends when that does or is"
+        " unmounted",
+        timeout_s=KILL_S,
+    )
 
 
 def begin_stop(entry: ContainerEntry, timeout_s: float) -> Literal["over", "supervised", "ours"]:

@@ -6,9 +6,8 @@ import contextlib
 import signal
 from typing import TYPE_CHECKING
 
-from containerlib.container.kill import kill
+from containerlib.container.kill import kill, wait_killed
 from containerlib.container.state import ContainerState, check_state
-from containerlib.container.wait import wait
 from containerlib.errors import InvalidState
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ def remove(entry: ContainerEntry, *, force: bool = False) -> None:
 
     Raises:
         InvalidState: It is running and `force` is not set.
+        OperationTimeout: It was killed, and does not end; see `wait_killed`.
     """
     if entry.refresh() == ContainerState.REMOVED:
         # It may have removed itself, and then its output was left to be read.
@@ -36,7 +36,7 @@ def remove(entry: ContainerEntry, *, force: bool = False) -> None:
         # Whoever else learns of the end first may remove it meanwhile.
         with contextlib.suppress(InvalidState):
             kill(entry, signal.SIGKILL)
-            wait(entry)
+            wait_killed(entry)
     with entry.exclusively():
         if entry.state != ContainerState.REMOVED:
             check_state("remove", entry.state, entry.name, "stop it first, or use force=True")

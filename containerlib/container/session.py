@@ -22,7 +22,7 @@ from containerlib.container.holds import Holds
 from containerlib.container.name_index import NameIndex
 from containerlib.container.recovery import Recovered, is_owned, recover
 from containerlib.container.state import ContainerState
-from containerlib.errors import ContainerNotFound, EngineClosed, NameInUse, ReadOnlyStore
+from containerlib.errors import ContainerNotFound, EngineClosed, NameInUse, ReadOnlyStore, StoreCorrupted
 from containerlib.runtime.config import is_name
 from containerlib.runtime.runner import RootKind, Runner
 from containerlib.store.lease import Holder
@@ -200,8 +200,10 @@ class Session:
         with self._lock:
             known = [entry for entry in self._entries.values() if entry.is_detached]
             for container_id in list_detached(self.stores.layout):
-                if container_id not in self._entries:
-                    self._adopt(container_id)
+                # One whose record cannot be read is no reason to hide all others; `check` tells of it.
+                with contextlib.suppress(StoreCorrupted):
+                    if container_id not in self._entries:
+                        self._adopt(container_id)
             for entry in known:
                 entry.refresh()
             return sorted(self._entries.values(), key=lambda entry: entry.created_at)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING
 
-from containerlib._util.atomic_file import make_directory, open_lasting, remove_file
+from containerlib._util.atomic_file import make_directory, open_lasting
 from containerlib._util.remove_tree import remove_tree
 from containerlib.container.detached_entry import DetachedEntry
 from containerlib.container.frozen import RootLook, make_upper, read_base
 from containerlib.container.state import ContainerState, check_state
 from containerlib.container.streams import DEVNULL, Streams
-from containerlib.errors import InvalidState
+from containerlib.errors import ContainerlibError, InvalidState
 from containerlib.runtime.detached_order import make_order
 from containerlib.runtime.detached_start import start_detached
 from containerlib.runtime.process import RunningProcess
@@ -121,7 +122,9 @@ def _start_detached(
         )
     except BaseException:
         streams.close_outer()
-        remove_file(entry.starting_path)
+        # Nearly always nothing is left; where even cleaning up fails, the mark stays for the next attempt.
+        with contextlib.suppress(OSError, ContainerlibError):
+            entry.sweep()
         raise
     finally:
         streams.close_inner()

@@ -10,25 +10,31 @@ __all__ = ["ContainerState", "check_state"]
 
 
 class ContainerState(StrEnum):
-    """Where a container is in its life."""
+    """Where a container is in its life.
+
+    ``stopping`` is one that was killed and does not end, because the kernel waits for something.
+    """
 
     CREATED = "created"
     RUNNING = "running"
     PAUSED = "paused"
     RESTARTING = "restarting"
+    STOPPING = "stopping"
     EXITED = "exited"
     REMOVED = "removed"
 
     @property
     def is_alive(self) -> bool:
         """Whether there is a process, or will be one without anybody's doing."""
-        return self in {ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.RESTARTING}
+        return self in _ALIVE
 
+
+_ALIVE = (ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.RESTARTING, ContainerState.STOPPING)
 
 _ALLOWED = {
     "start": (ContainerState.CREATED, ContainerState.EXITED),
     "exec in": (ContainerState.RUNNING,),
-    "kill": (ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.RESTARTING),
+    "kill": _ALIVE,
     "attach to": (ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.RESTARTING),
     "pause": (ContainerState.RUNNING,),
     "unpause": (ContainerState.PAUSED,),
@@ -41,12 +47,7 @@ _ALLOWED = {
     "look at": (ContainerState.RUNNING, ContainerState.PAUSED),
     "measure": (ContainerState.RUNNING, ContainerState.PAUSED),
     "update": (ContainerState.RUNNING, ContainerState.PAUSED),
-    "wait": (
-        ContainerState.RUNNING,
-        ContainerState.PAUSED,
-        ContainerState.RESTARTING,
-        ContainerState.EXITED,
-    ),
+    "wait": (*_ALIVE, ContainerState.EXITED),
     "rename": tuple(state for state in ContainerState if state != ContainerState.REMOVED),
     "inspect": tuple(state for state in ContainerState if state != ContainerState.REMOVED),
     "commit": tuple(state for state in ContainerState if state != ContainerState.REMOVED),

@@ -70,6 +70,9 @@ def collect_orphans(host: CgroupHost, is_alive: Callable[[str], bool]) -> Orphan
 def collect_named(host: CgroupHost, engine_id: str) -> None:
     """Kill and remove what is in the groups of one engine, or detached container, where we would make them.
 
+    Raises:
+        CgroupError: Something stays; it can be tried again.
+
     Cost: an attempt to open a directory for each tree if there is nothing to do.
     """
     name = f"{ENGINE_PREFIX}{engine_id}"
@@ -78,9 +81,11 @@ def collect_named(host: CgroupHost, engine_id: str) -> None:
         if os.path.isdir(path):
             own_fd = open_directory(hierarchy.own_path)
             try:
-                _collect(own_fd, name, path, is_freezer="freezer" in hierarchy.names)
+                problem = _collect(own_fd, name, path, is_freezer="freezer" in hierarchy.names)
             finally:
                 os.close(own_fd)
+            if problem is not None:
+                raise CgroupError(f"cannot remove {path!r}: {problem}", controller="", path=path)
 
 
 def _find_engines(own_fd: int, is_alive: Callable[[str], bool]) -> list[str]:

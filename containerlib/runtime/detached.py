@@ -213,6 +213,8 @@ class DetachedProcess:
             if cgroup is not None:
                 cgroup.close()
                 with contextlib.suppress(OSError):
+                    if cgroup.pids():  # somebody else has put a process there
+                        cgroup.kill()
                     cgroup.remove()
             if engine is not None:
                 engine[0].close()

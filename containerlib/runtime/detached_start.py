@@ -122,13 +122,13 @@ def _supervise(
     open_journal: Callable[[], int],
 ) -> Channel:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-    directory_fd = os.open(directory, flags)
-    journal_fd = open_journal()
-    reach("supervise", directory)
+    opened = [os.open(directory, flags)]
     try:
-        return supervisor.supervise(request, order, directory_fd, journal_fd)
+        opened.append(open_journal())
+        reach("supervise", directory)
+        return supervisor.supervise(request, order, *opened)
     finally:
-        close_all([fd for fd in (directory_fd, journal_fd) if fd >= 0])
+        close_all([fd for fd in opened if fd >= 0])
 
 
 def _health(runner: Runner, config: ContainerConfig, built: Spec) -> HealthOrder | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pytest.mark.cgroup, pytest.mark.slow]
 
-WARM, ROUNDS = 200, 1000
+WARM, ROUNDS, THREADS = 200, 1000, 10
 MOST_GROWTH_BYTES = 8 << 20
 NOWHERE: dict[str, Any] = {"stdin": DEVNULL, "stdout": DEVNULL, "stderr": DEVNULL}
 
@@ -79,6 +80,29 @@ def resident_bytes() -> int:
     """Read how much memory this process has."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+
+
+def detached(image: Image) -> None:
+    """Run one that outlives its process, and join it."""
+    with image.run(["/bin/sleep", "1000"], lifetime="detached", init=True) as container:
+        assert container.exec(["/bin/true"]).exit_code == 0
+
+
+def test_a_hundred_times_ten_at_once(busybox_image: Image) -> None:
+    """Ten threads that each run a hundred leave every countable thing as it was, too."""
+    kinds = (*KINDS[:5], that_fails, detached)
+
+    def work(first: int, rounds: int) -> None:
+        for number in range(first, first + rounds):
+            kinds[number % len(kinds)](busybox_image)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(work, range(THREADS), [20] * THREADS))
+        before, terminals, memory = Snapshot.take(), len(os.listdir("/dev/pts")), resident_bytes()
+        list(pool.map(work, range(THREADS), [100] * THREADS))
+        assert wait_until_clean(before) == []
+        assert len(os.listdir("/dev/pts")) <= terminals
+        assert resident_bytes() - memory < MOST_GROWTH_BYTES
 
 
 def test_a_thousand_containers(busybox_image: Image) -> None:
