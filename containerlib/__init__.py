@@ -99,6 +99,7 @@ if TYPE_CHECKING:
     from containerlib.options import (
         Device,
         HealthCheck,
+        LogCallback,
         LogFile,
         Mount,
         Resources,
@@ -166,6 +167,7 @@ _MODULES = {
     "containerlib.options": (
         "Device",
         "HealthCheck",
+        "LogCallback",
         "LogFile",
         "Mount",
         "Resources",
@@ -246,6 +248,7 @@ __all__ = [
     "IoStats",
     "LayerError",
     "LockedImage",
+    "LogCallback",
     "LogFile",
     "LogLine",
     "Login",

@@ -14,6 +14,7 @@ from attrs import field, frozen
 from containerlib.errors import InvalidOption
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Iterable, Mapping
 
     import attrs
@@ -379,6 +380,60 @@ class LogFile:
         validator=_check_range(64 << 10, 2**62, "a file has at least 64 KiB (65536 bytes)"),
     )
     max_files: int = field(default=4, validator=_check_range(0, 10_000, "give 0 to 10000 files"))
+
+
+def _check_callable(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not callable(value):
+        raise InvalidOption(attribute.name, value, "give a function that takes a LogLine")
+
+
+def _check_when_slow(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if value not in {"wait", "drop"}:
+        raise InvalidOption(attribute.name, value, "give 'wait' or 'drop'")
+
+
+@frozen
+class LogCallback:
+    """A function that gets what a container writes that ends with this process, line by line.
+
+    It gets what would be inherited; a stream that is given as `PIPE` or anything else goes there instead.
+    It is called in a thread of its own, never twice at once for one container, and has had all lines when
+    `wait` returns. What it raises is reported to the logger ``"containerlib"``.
+
+    Attributes:
+        function: Called with a `LogLine`.
+        when_slow: ``"wait"``: the container waits for a function that is slow, as it would for any reader
+            of a pipe. ``"drop"``: it never waits; lines are dropped while `max_bytes` wait for the function,
+            which then gets a line of the stream ``"lost"`` that says how many.
+        max_bytes: See there; at least 64 KiB.
+    """
+
+    function: Callable[[Any], object] = field(validator=_check_callable)
+    when_slow: Literal["wait", "drop"] = field(default="wait", kw_only=True, validator=_check_when_slow)
+    max_bytes: int = field(
+        default=4 << 20,
+        kw_only=True,
+        validator=_check_range(64 << 10, 2**62, "at least 64 KiB (65536 bytes) wait"),
+    )
+
+    @classmethod
+    def to_logger(
+        cls, logger: logging.Logger, *, level: int = 20, when_slow: Literal["wait", "drop"] = "wait"
+    ) -> LogCallback:
+        """One that passes each line on to a logger of Python's `logging`, as text.
+
+        The records have the attribute ``container_stream``: ``"stdout"``, ``"stderr"`` or ``"lost"``.
+
+        Args:
+            logger: The logger.
+            level: Level of the records; ``logging.INFO`` if left out.
+            when_slow: See there.
+        """
+
+        def log(line: Any) -> None:
+            logger.log(level, "%s", line.text, extra={"container_stream": line.stream})
+
+        return cls(log, when_slow=when_slow)
 
 
 _SHORTEST_S: Final = 0.001

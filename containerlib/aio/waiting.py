@@ -89,7 +89,7 @@ async def wait(sync: Container, *, timeout_s: float | None = None) -> ExitStatus
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while True:
         try:
-            return sync.wait(timeout_s=0)
+            status = sync.wait(timeout_s=0)
         except OperationTimeout:
             left_s = None if deadline is None else deadline - time.monotonic()
             if left_s is not None and left_s <= 0:
@@ -97,6 +97,11 @@ async def wait(sync: Container, *, timeout_s: float | None = None) -> ExitStatus
                 raise OperationTimeout(message, timeout_s=timeout_s or 0.0) from None
             if sync.entry.process is not None:
                 await process_end(sync.entry.process, left_s)
+        else:
+            if sync.entry.pump is not None:
+                left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+                await call(partial(sync.entry.pump.join, left_s))
+            return status
 
 
 async def stop(sync: Container, *, timeout_s: float | None = None) -> ExitStatus | None:

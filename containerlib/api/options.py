@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from containerlib.options import (
         Device,
         HealthCheck,
+        LogCallback,
         LogFile,
         Mount,
         Resources,
@@ -56,7 +57,8 @@ class RunOptions(TypedDict, total=False):
         restart: When it is started again after its end; only for what is detached.
         health: How it is asked whether it is healthy; only for what is detached. Its image's check if left
             out; None for no check.
-        log: How much of what it writes is kept; only for what is detached.
+        log: How much of what it writes is kept, for what is detached; or a function that gets it line by
+            line, for what ends with this process.
         stdin_open: Keep standard input open for who attaches; only for what is detached.
     """
 
@@ -89,4 +91,4 @@ class RunOptions(TypedDict, total=False):
     restart: RestartPolicy
     health: HealthCheck | None
     stdin_open: bool
-    log: LogFile
+    log: LogFile | LogCallback

@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from containerlib.options import UNLIMITED
+from containerlib.options import UNLIMITED, LogFile
 
 if TYPE_CHECKING:
-    from containerlib.options import HealthCheck, LogFile, Mount, Resources, Security
+    from containerlib.options import HealthCheck, LogCallback, Mount, Resources, Security
     from containerlib.runtime.config import ContainerConfig
 
 __all__ = ["config_json", "host_config_json", "mounts_json"]
@@ -92,8 +92,8 @@ def _health_json(health: HealthCheck) -> dict[str, object]:
     }
 
 
-def _log_json(log: LogFile) -> dict[str, object]:
-    if not log.max_files:
+def _log_json(log: LogFile | LogCallback) -> dict[str, object]:
+    if not isinstance(log, LogFile) or not log.max_files:
         return {"Type": "none", "Config": {}}
     return {"Type": "local", "Config": {"max-size": str(log.max_bytes), "max-file": str(log.max_files)}}
 

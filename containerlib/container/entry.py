@@ -23,6 +23,7 @@ from containerlib.container.wait import wait
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from containerlib.container.log_pump import LogPump
     from containerlib.container.session import Session
     from containerlib.container.streams import Streams
     from containerlib.runtime.config import ContainerConfig
@@ -48,6 +49,7 @@ class ContainerEntry:
     state: ContainerState = ContainerState.CREATED
     process: RunningProcess | DetachedProcess | None = None
     streams: Streams | None = None
+    pump: LogPump | None = None
     exit_status: ExitStatus | None = None
     created_at: float = field(factory=time.time)
     lock: threading.RLock = field(factory=threading.RLock)
@@ -241,6 +243,8 @@ class ContainerEntry:
             process.lost()
         if self.streams is not None:
             self.streams.close_inner()
+        if self.pump is not None:
+            self.pump.join(1.0)
         if self.state != ContainerState.REMOVED:
             with self.lock:
                 self.discard()

@@ -14,6 +14,7 @@ from containerlib._native.watch import Watch
 from containerlib.container.log_files import LOST, START, STDERR, LogFiles, Piece
 from containerlib.container.state import ContainerState
 from containerlib.errors import InvalidOption, InvalidState
+from containerlib.options import LogFile
 from containerlib.runtime.detached import DetachedProcess
 
 if TYPE_CHECKING:
@@ -170,7 +171,8 @@ class LogReader:
                 expected="a log",
                 actual="none",
             )
-        if not entry.config.log.max_files:
+        log = entry.config.log
+        if isinstance(log, LogFile) and not log.max_files:
             raise InvalidState(
                 f"container {entry.name!r} keeps no log; create it with log=LogFile(max_files=1) or more",
                 expected="a log",

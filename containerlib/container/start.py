@@ -12,8 +12,9 @@ from containerlib._util.remove_tree import remove_tree
 from containerlib.container.detached_entry import DetachedEntry
 from containerlib.container.frozen import RootLook, make_upper, read_base
 from containerlib.container.state import ContainerState, check_state
-from containerlib.container.streams import DEVNULL, Streams
-from containerlib.errors import ContainerlibError, InvalidState
+from containerlib.container.streams import DEVNULL, PIPE, Streams
+from containerlib.errors import ContainerlibError, InvalidOption, InvalidState
+from containerlib.options import LogCallback
 from containerlib.runtime.detached_order import make_order
 from containerlib.runtime.detached_start import start_detached
 from containerlib.runtime.process import RunningProcess
@@ -68,7 +69,7 @@ def start(
         renew_work(entry)
         if isinstance(entry, DetachedEntry):
             return _start_detached(entry, runner, stdin, stdout, stderr)
-        streams = Streams.open(stdin, stdout, stderr)
+        streams = _open_streams(entry, stdin, stdout, stderr)
         try:
             process = runner.start(entry.id, entry.config, entry.layers, streams.inner, entry.on_exit)
         except BaseException:
@@ -77,6 +78,7 @@ def start(
             raise
         streams.close_inner()
         entry.process = process
+        _begin_log(entry, streams, stdout, stderr)
         entry.streams = streams
         entry.exit_status = None
         entry.state = ContainerState.RUNNING
@@ -90,6 +92,27 @@ def start(
         streams.close_outer()
         raise
     return streams
+
+
+def _open_streams(entry: ContainerEntry, stdin: Input, stdout: Output, stderr: Output) -> Streams:
+    """The streams; what would be inherited goes to the function that wants it, if there is one."""
+    if isinstance(entry.config.log, LogCallback):
+        if stdout is not None and stderr is not None:
+            raise InvalidOption("log", entry.config.log, "both streams go elsewhere; leave one of them out")
+        stdout, stderr = PIPE if stdout is None else stdout, PIPE if stderr is None else stderr
+    return Streams.open(stdin, stdout, stderr)
+
+
+def _begin_log(entry: ContainerEntry, streams: Streams, stdout: Output, stderr: Output) -> None:
+    """Have the lines passed on of those streams that the caller has not asked for."""
+    if not isinstance(entry.config.log, LogCallback):
+        return
+    from containerlib.container.log_pump import LogPump  # noqa: PLC0415 - needed by few
+
+    read = [streams.stdout if stdout is None else None, streams.stderr if stderr is None else None]
+    streams.stdout = None if stdout is None else streams.stdout
+    streams.stderr = None if stderr is None else streams.stderr
+    entry.pump = LogPump(entry.config.log, *read)
 
 
 def _start_detached(

@@ -18,6 +18,7 @@ from containerlib.oci.image_config import DEFAULT_PATH
 from containerlib.options import (
     Device,
     HealthCheck,
+    LogCallback,
     LogFile,
     Mount,
     Resources,
@@ -86,7 +87,7 @@ class ContainerConfig:
     restart: RestartPolicy = _NO_RESTART
     health: HealthCheck | None = None
     stdin_open: bool = False
-    log: LogFile = _LOG
+    log: LogFile | LogCallback = _LOG
     fault: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
@@ -191,10 +192,13 @@ def _check_lifetime(lifetime: str, rest: Mapping[str, Any]) -> None:
         ("restart", restart.name != "no"),
         ("health", rest.get("health") is not None),
         ("stdin_open", rest.get("stdin_open", False)),
-        ("log", "log" in rest),
+        ("log", isinstance(rest.get("log"), LogFile)),
     ):
         if is_given and lifetime != "detached":
             raise InvalidOption(option, rest[option], "only what is detached has that: lifetime='detached'")
+    if isinstance(rest.get("log"), LogCallback) and (lifetime == "detached" or rest.get("tty")):
+        why = "what is detached has a LogFile" if lifetime == "detached" else "a terminal has no lines"
+        raise InvalidOption("log", rest["log"], f"only what ends with this process has a LogCallback; {why}")
     if restart.name != "no" and rest.get("remove"):
         raise InvalidOption("restart", restart.name, "what is removed at its end is not started again")
 
@@ -252,7 +256,10 @@ _CHECKS: dict[str, _Check] = {
         lambda value: isinstance(value, (int, float)) and value >= 0,
         "give 0 or more seconds",
     ),
-    "log": (lambda value: isinstance(value, LogFile), "give a LogFile object"),
+    "log": (
+        lambda value: isinstance(value, (LogFile, LogCallback)),
+        "give a LogFile object, or a LogCallback object for what ends with this process",
+    ),
     "restart": (lambda value: isinstance(value, RestartPolicy), "give a RestartPolicy object"),
     "health": (lambda value: value is None or isinstance(value, HealthCheck), "give a HealthCheck object"),
     "layer": (lambda value: value in ("memory", "disk"), "give 'memory' or 'disk'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from containerlib._native.supervisor import HealthOrder, Order, Restart
+from containerlib.options import LogFile
 
 if TYPE_CHECKING:
     from containerlib._native.spec import NativeSpec
@@ -32,14 +33,15 @@ def make_order(
         keeps_stdin: Whether its standard input comes from who attaches.
     """
     restart, most = restart_words(config.restart)
+    log = config.log if isinstance(config.log, LogFile) else LogFile()
     return Order(
         restart=restart,
         restart_most=most,
         reads_stdout=reads_stdout,
         reads_stderr=reads_stderr,
         keeps_stdin=keeps_stdin,
-        log_limit_bytes=config.log.max_bytes if config.log.max_files else None,
-        log_keep=config.log.max_files,
+        log_limit_bytes=log.max_bytes if log.max_files else None,
+        log_keep=log.max_files,
         remove=config.remove,
     )
 

@@ -424,3 +424,17 @@ def test_nothing_stays_open(box: aio.Image, engine: Engine) -> None:
         await container.remove(force=True)
 
     run(main())
+
+
+def test_waiting_is_for_all_lines_of_a_callback(box: aio.Image) -> None:
+    """A function that gets the lines has had all of them when `wait` returns."""
+    lines: list[str] = []
+
+    async def main() -> None:
+        log = cl.LogCallback(lambda line: lines.append(line.text))
+        container = await box.run(["seq", "3000"], log=log, stdin=cl.DEVNULL)
+        await container.wait(timeout_s=60)
+        assert len(lines) == 3000
+        await container.remove()
+
+    run(main())
