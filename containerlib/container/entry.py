@@ -138,7 +138,7 @@ class ContainerEntry:
             "image": self.image_name,
             "command": list(map(json_text, self.config.args)),
             "state": str(self.state),
-            "created_at": int(self.created_at),
+            "created_at": self.created_at,
             "exit_code": self.exit_status.exit_code if self.exit_status is not None else None,
             "labels": {json_text(name): json_text(value) for name, value in self.config.labels.items()},
         }

@@ -47,7 +47,7 @@ class ContainerRecord:
     image: str
     command: tuple[str, ...]
     state: ContainerState
-    created_at: int
+    created_at: float
     exit_code: int | None = None
     labels: Mapping[str, str] = field(factory=dict)
     engine_id: str
@@ -62,7 +62,7 @@ def _parse(document: Mapping[str, Any], engine_id: str) -> ContainerRecord:
         image=str(document["image"]),
         command=tuple(native_text(str(text)) for text in document["command"]),
         state=ContainerState(document["state"]),
-        created_at=int(document["created_at"]),
+        created_at=float(document["created_at"]),
         exit_code=None if exit_code is None else int(exit_code),
         labels={
             native_text(str(name)): native_text(str(value))

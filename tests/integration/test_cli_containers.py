@@ -316,3 +316,37 @@ def test_log_options(engine: Engine) -> None:
     assert (code, "keeps no log" in err) == (125, True)
     assert command("run", "--log-driver", "none", "box:1", "true")[0] == 125
     assert command("run", "-d", "--log-opt", "max-size=1", "box:1", "true")[0] == 125
+
+
+def test_ps_filters(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    """Conditions choose by state, exit code, name, id, label, image and age, as Docker's do."""
+    image = engine.images.get("box:1")
+    first = engine.containers.create(image, ["true"], name="first", labels={"a": "1"}, lifetime="detached")
+    second = engine.containers.create(
+        image, ["sh", "-c", "exit 3"], name="second", labels={"a": "2"}, lifetime="detached"
+    )
+    second.start()
+    second.wait(timeout_s=20)
+    third = engine.containers.run(image, ["sleep", "60"], name="third", lifetime="detached", init=True)
+
+    def names(*arguments: str) -> list[str]:
+        assert run(["ps", "--format", "json", *arguments]) == 0
+        return [json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()]
+
+    assert names() == ["third"]
+    assert names("-a") == ["third", "second", "first"]
+    assert names("-f", "status=created", "-f", "status=exited") == ["second", "first"]
+    assert names("-f", "exited=3") == ["second"]
+    assert names("-a", "-f", "name=ir") == ["third", "first"]
+    assert names("-a", "-f", f"id={first.id[:20]}") == ["first"]
+    assert names("-a", "-f", "label=a") == ["second", "first"]
+    assert names("-a", "-f", "label=a=2") == ["second"]
+    assert names("-a", "-f", "ancestor=box:1", "-f", "before=third") == ["second", "first"]
+    assert names("-a", "-f", "ancestor=other") == []
+    assert names("-a", "-f", f"since={second.id}") == ["third"]
+    assert names("-n", "2") == ["third", "second"]
+    assert names("-l") == ["third"]
+    assert run(["ps", "-q", "--no-trunc"]) == 0
+    assert capsys.readouterr().out == f"{third.id}\n"
+    for wrong in ("status=odd", "exited=x", "before=nobody", "odd=1"):
+        assert run(["ps", "-f", wrong]) == 125
