@@ -343,7 +343,8 @@ static void join(struct supervisor *s, struct child *c)
         (void)munmap((void *)(uintptr_t)c->spec, size);
 }
 
-/* Takes two pipes for output, and gives an end of the input or the terminal, if there is one. */
+/* Takes two pipes for output, and gives an end of the input or the terminal, if there is one. Also tells the time of
+ * the last record in the log: later ones are those that go into the pipes. */
 static int attach(struct supervisor *s, int client, struct child *c)
 {
     int input = s->streams.console >= 0 ? s->streams.console : s->streams.input;
@@ -355,6 +356,7 @@ static int attach(struct supervisor *s, int client, struct child *c)
         return -1;
     }
     c->fd_count = 0;
+    answer.user_us = s->streams.log.last_ns;
     return channel_send(client, &answer, input);
 }
 

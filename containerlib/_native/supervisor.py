@@ -383,11 +383,12 @@ class Control:
         """Say that the container stands still, or goes on; see `stop`."""
         return self._ask(lib.CTR_COMMAND_PAUSED, int(paused)) is not None
 
-    def attach(self, out_fd: int, err_fd: int) -> tuple[int, bool]:
+    def attach(self, out_fd: int, err_fd: int) -> tuple[int, bool, int]:
         """Have output passed on to the writing ends of two pipes, from now on.
 
         Returns:
-            A descriptor to write input to, the caller's to close, or -1; and whether that is a terminal.
+            A descriptor to write input to, the caller's to close, or -1; whether that is a terminal; and the
+            time of the last record in the log that does not go into the pipes, in nanoseconds.
 
         Raises:
             InvalidState: The container has ended, or too many are attached.
@@ -396,7 +397,7 @@ class Control:
         if answer is None or answer[0].code:
             why = "it has ended" if answer is None else os.strerror(answer[0].code).lower()
             raise InvalidState(f"cannot attach to the container: {why}", expected="running", actual="exited")
-        return answer[1], bool(answer[0].value)
+        return answer[1], bool(answer[0].value), int(answer[0].user_us)
 
     def join(self, request: SpawnRequest) -> Channel:
         """Start a further process in the container.

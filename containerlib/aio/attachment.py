@@ -26,6 +26,7 @@ class Attachment:
         stdout: Its standard output; with a terminal, all there is.
         stderr: Its standard error; empty with a terminal.
         is_terminal: Whether it has a terminal.
+        earlier: With ``logs=True``, what it has written since its start and before the attachment.
     """
 
     def __init__(self, sync: SyncAttachment) -> None:
@@ -35,6 +36,7 @@ class Attachment:
         self.stdout = PipeReader(sync.stdout)
         self.stderr = PipeReader(sync.stderr)
         self.is_terminal = sync.is_terminal
+        self.earlier = sync.earlier
 
     async def __aenter__(self) -> Self:
         return self

@@ -24,16 +24,23 @@ class ContainerStreams(ContainerHandle):
 
     sync: sync_module.ContainerStreams
 
-    async def attach(self) -> Attachment:
+    async def attach(self, *, logs: bool = False) -> Attachment:
         """The streams of a detached container that runs, from now on; what was written before is in the log.
 
         Any number of programs, up to 16, may be attached at once; each gets all output. There is input if it
         was created with ``stdin_open=True``, or has a terminal.
 
+        Args:
+            logs: Whether `Attachment.earlier` has what the log has of this start: together with the streams
+                that is everything, each byte once.
+
         Raises:
             InvalidState: It does not run, is not detached, or its supervisor was killed.
+            StoreCorrupted: With `logs`: the log is damaged.
+
+        Cost: with `logs`, reads the whole log.
         """
-        return wrap.attachment(await call(self.sync.attach))
+        return wrap.attachment(await call(lambda: self.sync.attach(logs=logs)))
 
     def logs(
         self,

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, BinaryIO
 from containerlib.errors import InvalidState
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
     from typing import Self
 
-    from containerlib.container.attach import Attached
+    from containerlib.container.attach import Attached, Stream
 
 __all__ = ["Attachment"]
 
@@ -31,9 +32,12 @@ class Attachment:
         stdout: Its standard output; with a terminal, all there is.
         stderr: Its standard error; empty with a terminal.
         is_terminal: Whether it has a terminal.
+        earlier: With ``logs=True``, what it has written since its start and before the attachment, in the
+            pieces in which it came: the stream's name and the bytes.
     """
 
-    def __init__(self, attached: Attached) -> None:
+    def __init__(self, attached: Attached, earlier: Sequence[tuple[Stream, bytes]] = ()) -> None:
+        self.earlier = tuple(earlier)
         # The caller closes them, by `close`.
         self.stdin: BinaryIO | None = os.fdopen(attached.stdin, "wb", 0) if attached.stdin >= 0 else None
         self.stdout: BinaryIO = os.fdopen(attached.stdout, "rb", 0)

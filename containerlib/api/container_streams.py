@@ -20,19 +20,33 @@ __all__ = ["ContainerStreams"]
 class ContainerStreams(ContainerHandle):
     """What can be done with the output of a container; a part of `Container`."""
 
-    def attach(self) -> Attachment:
+    def attach(self, *, logs: bool = False) -> Attachment:
         """The streams of a detached container that runs, from now on; what was written before is in the log.
 
         Any number of programs, up to 16, may be attached at once; each gets all output. There is input if it
         was created with ``stdin_open=True``, or has a terminal.
 
+        Args:
+            logs: Whether `Attachment.earlier` has what the log has of this start: together with the streams
+                that is everything, each byte once.
+
         Raises:
             InvalidState: It does not run, is not detached, or its supervisor was killed.
+            StoreCorrupted: With `logs`: the log is damaged.
+
+        Cost: with `logs`, reads the whole log.
         """
         from containerlib.api.attachment import Attachment  # noqa: PLC0415 - needed by few
-        from containerlib.container.attach import attach  # noqa: PLC0415
+        from containerlib.container.attach import attach, written_before  # noqa: PLC0415
 
-        return Attachment(attach(self._entry))
+        attached = attach(self._entry)
+        if not logs:
+            return Attachment(attached)
+        try:
+            return Attachment(attached, written_before(self._entry, attached.log_ns))
+        except BaseException:
+            Attachment(attached).close()
+            raise
 
     def logs(
         self,

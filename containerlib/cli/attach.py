@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from containerlib.api.attachment import Attachment
 
-__all__ = ["attach", "parse_keys"]
+__all__ = ["DETACH_KEYS_OPTION", "AttachedStreams", "Detached", "attach", "keys_of", "parse_keys"]
 
 _CHUNK = 1 << 16
 _UNKNOWN = 125
@@ -151,11 +151,26 @@ class AttachedStreams:
         return typed[: len(typed) - kept]
 
 
-def _attach(*, name: str, no_stdin: bool, detach_keys: str) -> int:
+def keys_of(text: str) -> bytes:
+    """The value of the option ``--detach-keys``, as the bytes that a terminal sends."""
     try:
-        keys = parse_keys(detach_keys)
+        return parse_keys(text)
     except ValueError as error:
-        raise click.UsageError(f"--detach-keys {detach_keys!r}: {error}") from None
+        raise click.UsageError(f"--detach-keys {text!r}: {error}") from None
+
+
+def DETACH_KEYS_OPTION() -> click.Option:  # noqa: N802 - a constant, but each command needs its own
+    """The option ``--detach-keys``."""
+    return click.Option(
+        ["--detach-keys"],
+        default=_DETACH_KEYS,
+        metavar="KEYS",
+        help="Keys that end this and leave the container running; ctrl-p,ctrl-q if left out.",
+    )
+
+
+def _attach(*, name: str, no_stdin: bool, detach_keys: str) -> int:
+    keys = keys_of(detach_keys)
     with leaving_on_signals(), Engine() as engine:
         container = engine.containers.get(name)
         with Foreground() as loop:
@@ -173,12 +188,7 @@ attach = click.Command(
     callback=_attach,
     params=[
         click.Option(["--no-stdin"], is_flag=True, help="Pass no input on."),
-        click.Option(
-            ["--detach-keys"],
-            default=_DETACH_KEYS,
-            metavar="KEYS",
-            help="Keys that end this and leave the container running; ctrl-p,ctrl-q if left out.",
-        ),
+        DETACH_KEYS_OPTION(),
         click.Argument(["name"], metavar="CONTAINER"),
     ],
     help="Show what a container writes from now on, and pass input and signals on, until it ends.",

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 __all__ = [
     "commit",
     "diff",
+    "for_each",
     "kill",
     "logs",
     "pause",
     "rename",
     "restart",
     "rm",
-    "start",
     "stop",
     "unpause",
     "wait",
@@ -36,7 +36,7 @@ _UNKNOWN = 125
 _CHANGES = {"added": "A", "deleted": "D", "modified": "C"}
 
 
-def _for_each(names: Sequence[str], action: Callable[[Container], object]) -> int:
+def for_each(names: Sequence[str], action: Callable[[Container], object]) -> int:
     """Do the same to several; what fails is told, and the others go on."""
     code = 0
     with Engine() as engine:
@@ -55,7 +55,7 @@ def _verb(name: str, action: Callable[..., object], text: str, *options: click.P
     """A command for any number of containers; its options are those of `action`."""
 
     def call(names: Sequence[str], **values: Any) -> int:
-        return _for_each(names, lambda container: action(container, **values))
+        return for_each(names, lambda container: action(container, **values))
 
     names = click.Argument(["names"], nargs=-1, required=True, metavar="CONTAINER...")
     return click.Command(name, callback=call, params=[*options, names], help=text)
@@ -65,10 +65,6 @@ def _seconds() -> click.Option:
     return click.Option(
         ["-t", "--time", "timeout_s"], type=click.FloatRange(min=0), help="Seconds to end by itself."
     )
-
-
-def _start(container: Container) -> None:
-    container.start()
 
 
 def _stop(container: Container, timeout_s: float | None) -> None:
@@ -84,7 +80,6 @@ def _wait(container: Container) -> int:
     return _UNKNOWN if code is None else code
 
 
-start = _verb("start", _start, "Start containers that do not run.")
 stop = _verb("stop", _stop, "Stop containers: by their stop signal, then by SIGKILL.", _seconds())
 restart = _verb("restart", _restart, "Stop containers and start them again.", _seconds())
 kill = _verb(

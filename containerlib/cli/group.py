@@ -49,7 +49,7 @@ _COMMANDS = {
     "rmi": "containerlib.cli.images:remove",
     "run": "containerlib.cli.run:run",
     "save": "containerlib.cli.archives:save",
-    "start": "containerlib.cli.containers:start",
+    "start": "containerlib.cli.start:start",
     "stats": "containerlib.cli.looks:stats",
     "stop": "containerlib.cli.containers:stop",
     "system": "containerlib.cli.system:system",

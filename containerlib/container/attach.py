@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from attrs import frozen
 
+from containerlib.container.log_files import LOST, START, STDERR, LogFiles
 from containerlib.container.state import check_state
 from containerlib.errors import InvalidState
 from containerlib.runtime.detached import DetachedProcess
@@ -14,7 +15,9 @@ from containerlib.runtime.detached import DetachedProcess
 if TYPE_CHECKING:
     from containerlib.container.entry import ContainerEntry
 
-__all__ = ["Attached", "attach"]
+__all__ = ["Attached", "Stream", "attach", "written_before"]
+
+Stream = Literal["stdout", "stderr"]
 
 
 @frozen(kw_only=True)
@@ -26,12 +29,14 @@ class Attached:
         stdout: To read from.
         stderr: To read from.
         is_terminal: Whether `stdin` is the container's terminal.
+        log_ns: The time of the last record in the log that does not come out of `stdout` or `stderr`.
     """
 
     stdin: int
     stdout: int
     stderr: int
     is_terminal: bool
+    log_ns: int = 0
 
 
 def attach(entry: ContainerEntry) -> Attached:
@@ -55,7 +60,7 @@ def attach(entry: ContainerEntry) -> Attached:
         try:
             opened += os.pipe2(os.O_CLOEXEC)
             opened += os.pipe2(os.O_CLOEXEC)
-            stdin, is_terminal = control.attach(opened[1], opened[3])
+            stdin, is_terminal, log_ns = control.attach(opened[1], opened[3])
         except BaseException:
             for fd in opened[::2]:
                 os.close(fd)
@@ -64,4 +69,31 @@ def attach(entry: ContainerEntry) -> Attached:
             for fd in opened[1::2]:
                 os.close(fd)
     entry.tell("attach")
-    return Attached(stdin=stdin, stdout=opened[0], stderr=opened[2], is_terminal=is_terminal)
+    return Attached(stdin=stdin, stdout=opened[0], stderr=opened[2], is_terminal=is_terminal, log_ns=log_ns)
+
+
+def written_before(entry: ContainerEntry, until_ns: int | None = None) -> list[tuple[Stream, bytes]]:
+    """What the log has of a container's last start, in the pieces in which it came.
+
+    Args:
+        entry: A detached container.
+        until_ns: The time of the last record that counts; None for all there are.
+
+    Raises:
+        StoreCorrupted: The log is damaged.
+
+    Cost: reads the whole log.
+    """
+    found: list[tuple[Stream, bytes]] = []
+    files = LogFiles(f"{entry.layers.directory}/log")
+    try:
+        for piece in files.read():
+            if until_ns is not None and piece.time_ns > until_ns:
+                break
+            if piece.stream == START:
+                found.clear()
+            elif piece.stream != LOST:
+                found.append(("stderr" if piece.stream == STDERR else "stdout", piece.data))
+    finally:
+        files.close()
+    return found

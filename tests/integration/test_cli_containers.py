@@ -350,3 +350,16 @@ def test_ps_filters(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"{third.id}\n"
     for wrong in ("status=odd", "exited=x", "before=nobody", "odd=1"):
         assert run(["ps", "-f", wrong]) == 125
+
+
+def test_start_attached() -> None:
+    """`start -a` shows everything from the first byte on, and gives the exit code; `-i` passes input on."""
+    script = "echo first; echo error >&2; seq 20000; exit 3"
+    assert command("create", "--name", "talk", "box:1", "sh", "-c", script)[0] == 0
+    expected = "first\n" + "".join(f"{number}\n" for number in range(1, 20_001))
+    for _ in range(10):
+        assert command("start", "-a", "talk") == (3, expected, "error\n")
+    assert command("create", "-i", "--name", "echo", "box:1", "sh", "-c", "head -n 2; exit 4")[0] == 0
+    assert command("start", "-a", "-i", "echo", data=b"one\ntwo\n") == (4, "one\ntwo\n", "")
+    code, _, err = command("start", "-a", "talk", "echo")
+    assert (code, "one container" in err) == (125, True)

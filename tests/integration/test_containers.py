@@ -91,14 +91,14 @@ def test_the_end_is_noticed_without_waiting(shared_engine: Engine, image: Image)
 @pytest.mark.parametrize(
     ("state", "verb", "expected"),
     [
-        ("created", "kill", "running or paused or restarting"),
-        ("created", "wait", "running or paused or restarting or exited"),
+        ("created", "kill", "running or paused or restarting or stopping"),
+        ("created", "wait", "running or paused or restarting or stopping or exited"),
         ("running", "start", "created or exited"),
         ("running", "remove", "created or exited"),
-        ("exited", "kill", "running or paused or restarting"),
+        ("exited", "kill", "running or paused or restarting or stopping"),
         ("removed", "start", "created or exited"),
-        ("removed", "kill", "running or paused or restarting"),
-        ("removed_unused", "wait", "running or paused or restarting or exited"),
+        ("removed", "kill", "running or paused or restarting or stopping"),
+        ("removed_unused", "wait", "running or paused or restarting or stopping or exited"),
     ],
 )
 def test_verb_in_the_wrong_state(

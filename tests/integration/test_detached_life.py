@@ -449,3 +449,20 @@ def entries(engine: Engine) -> list[DetachedEntry]:
     for each in found:
         each.refresh()
     return [each for each in found if isinstance(each, DetachedEntry)]
+
+
+def test_attach_with_what_was_before(box: Image) -> None:
+    """What was written before an attachment and what comes out of it are together everything, once."""
+    for _ in range(5):
+        container = start(box, "seq 60000; sleep 0.01; seq 60000 90000; read x; echo end", stdin_open=True)
+        with container.attach(logs=True) as attached:
+            assert attached.stdin is not None
+            attached.stdin.write(b"go\n")
+            data = b"".join(data for _, data in attached.earlier) + attached.stdout.read()
+        numbers = [*range(1, 60_001), *range(60_000, 90_001)]
+        assert data == b"".join(b"%d\n" % number for number in numbers) + b"end\n"
+        container.wait(timeout_s=20)
+        container.start()
+        with container.attach(logs=True) as attached:
+            assert b"end" not in b"".join(data for _, data in attached.earlier)
+        container.remove(force=True)
