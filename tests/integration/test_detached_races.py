@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pytest.mark.cgroup]
 
-# How many rounds each pair of verbs has; a thousand take some twenty minutes.
+# How many rounds each pair of verbs has. With 42 each verb has a thousand, which takes some five minutes.
 EACH = int(os.environ.get("CONTAINERLIB_RACE_ROUNDS", "6"))
 
 LIMIT_S = 60
