@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING, BinaryIO
 
 from containerlib.api.container_handle import ContainerHandle
-from containerlib.runtime.config import check_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -272,5 +271,4 @@ class ContainerFiles(ContainerHandle):
         from containerlib.api.container import Container  # noqa: PLC0415 - it imports this module
         from containerlib.container.snapshot import fork  # noqa: PLC0415 - rarely needed
 
-        check_names(name, None, None)
         return Container(fork(self._entry, name), self._remote)

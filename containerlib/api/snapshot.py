@@ -70,7 +70,6 @@ class Snapshot:
         """
         from containerlib.api.container import Container  # noqa: PLC0415 - it imports this module
 
-        config.check_names(name, None, None)
         return Container(self._entry.fork(name), self._remote)
 
     def create(self, command: Sequence[str] | None = None, **options: Unpack[RunOptions]) -> Container:

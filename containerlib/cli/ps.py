@@ -14,6 +14,7 @@ from containerlib.cli.output import FORMAT_OPTION, QUIET_OPTION, human_age, prin
 from containerlib.container.listing import ContainerRecord, list_records
 from containerlib.container.state import ContainerState
 from containerlib.errors import InvalidReference
+from containerlib.image.prune import has_labels
 from containerlib.oci.reference import Reference
 from containerlib.store.layout import Layout
 
@@ -38,6 +39,8 @@ def _ps(
     latest: bool,
     conditions: Sequence[tuple[str, str]],
 ) -> None:
+    if latest and last is not None:
+        raise click.UsageError("--latest is --last 1; give one of them")
     filters = Filters(conditions)
     last = 1 if latest else last
     with Engine() as engine:
@@ -49,7 +52,7 @@ def _ps(
     any_state = all_states or last is not None or filters.many("status") or filters.many("exited")
     chosen = _Chosen(filters, records)
     shown = [record for record in records if (any_state or record.state.is_alive) and chosen.has(record)]
-    shown = shown if last is None or last < 0 else shown[:last]
+    shown = shown[:last]
     if quiet:
         print("".join(f"{record.id if whole else short_id(record.id)}\n" for record in shown), end="")
     elif style == "json":
@@ -63,7 +66,7 @@ class _Chosen:
     """What ``--filter`` lets through. Values of one condition are alternatives, conditions hold together."""
 
     def __init__(self, filters: Filters, records: Sequence[ContainerRecord]) -> None:
-        states = [*filters.many("status")]
+        states = filters.many("status")
         for state in states:
             if state not in set(ContainerState):
                 raise click.UsageError(f"filter status={state!r}: one of {', '.join(ContainerState)}")
@@ -81,20 +84,17 @@ class _Chosen:
         made = (record.created_at, record.id)
         return (
             (not self._states or record.state in self._states)
-            and (not self._exited or (record.state == ContainerState.EXITED and self._has_exit(record)))
+            and (not self._exited or self._has_exit(record))
             and (not self._ids or any(record.id.startswith(each) for each in self._ids))
             and (not self._names or any(each in record.name for each in self._names))
             and (not self._images or any(_is_of(record.image, each) for each in self._images))
-            and all(
-                name in record.labels and value in {None, record.labels[name]}
-                for name, value in self._labels.items()
-            )
+            and has_labels(record.labels, self._labels, {})
             and (self._before is None or made < self._before)
             and (self._since is None or made > self._since)
         )
 
     def _has_exit(self, record: ContainerRecord) -> bool:
-        return record.exit_code in self._exited
+        return record.state == ContainerState.EXITED and record.exit_code in self._exited
 
 
 def _find(records: Sequence[ContainerRecord], key: str | None, name: str) -> tuple[float, str] | None:
@@ -150,7 +150,10 @@ ps = click.Command(
     params=[
         click.Option(["-a", "--all", "all_states"], is_flag=True, help="Those that do not run as well."),
         click.Option(
-            ["-n", "--last"], type=int, metavar="N", help="The last N that were made, in any state."
+            ["-n", "--last"],
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="The last N that were made, in any state.",
         ),
         click.Option(["-l", "--latest"], is_flag=True, help="The last one made, in any state."),
         click.Option(["--no-trunc", "whole"], is_flag=True, help="Show ids and commands whole."),

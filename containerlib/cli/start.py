@@ -25,12 +25,13 @@ _UNKNOWN = 125
 
 
 def _start(*, names: Sequence[str], attached: bool, interactive: bool, detach_keys: str) -> int:
+    keys = keys_of(detach_keys)
     if not attached and not interactive:
         return for_each(names, lambda container: container.start())
     if len(names) != 1:
         raise click.UsageError("--attach and --interactive are for one container")
     with leaving_on_signals(), Engine() as engine:
-        return _run(engine.containers.get(names[0]), has_input=interactive, keys=keys_of(detach_keys))
+        return _run(engine.containers.get(names[0]), has_input=interactive, keys=keys)
 
 
 def _run(container: Container, *, has_input: bool, keys: bytes) -> int:

@@ -103,6 +103,7 @@ def _same_layers(entry: ContainerEntry, directory: str) -> Iterator[list[str]]:
     Raises:
         InvalidState: Somebody made a snapshot of it meanwhile.
     """
+    entry.find_layers()  # which sees what has become of them
     base = read_base(directory)
     yield [f"{directory}/upper", *entry.session.frozen.uppers(base)]
     if read_base(directory) != base:

@@ -16,7 +16,7 @@ from containerlib._util.atomic_file import remove_file
 from containerlib._util.failpoint import reach
 from containerlib._util.remove_tree import remove_at_once, remove_tree
 from containerlib.container.config_document import json_text
-from containerlib.container.frozen import read_base
+from containerlib.container.frozen import RootLook, make_upper, read_base
 from containerlib.container.state import ContainerState, check_state
 from containerlib.container.wait import wait
 
@@ -107,10 +107,17 @@ class ContainerEntry:
         return self.layers
 
     def restack(self) -> None:
-        """See anew what its layer stands on."""
+        """See anew what its layer stands on.
+
+        Between two steps of a snapshot it has none; it gets one, should the other process have been killed.
+        """
         layers = self.layers
         if layers.directory is not None:
             forked = self.session.frozen.uppers(read_base(layers.directory))
+            upper = f"{layers.directory}/upper"
+            if forked and not os.path.isdir(upper):
+                with contextlib.suppress(FileNotFoundError):  # it was removed
+                    make_upper(upper, RootLook.of(forked[0]))
             self.layers = evolve(
                 layers, lowers=(*forked, *layers.lowers[layers.forked :]), forked=len(forked)
             )

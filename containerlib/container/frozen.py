@@ -16,6 +16,8 @@ from attrs import frozen
 
 from containerlib._util import file_lock, strict_json
 from containerlib._util.atomic_file import make_directory, move, write_atomic
+from containerlib._util.disk_error import translated
+from containerlib._util.failpoint import reach
 from containerlib._util.remove_tree import MOVED_PREFIX, remove_at_once, remove_tree
 from containerlib.errors import InvalidInputError, ReadOnlyStore, StoreCorrupted
 from containerlib.runtime.config import is_name
@@ -78,13 +80,21 @@ class RootLook:
 
 
 def make_upper(path: str, look: RootLook | None = None) -> None:
-    """Make an upper directory; by default one that is open to every user, as the root of a system is."""
+    """Make an upper directory; by default one that is open to every user, as the root of a system is.
+
+    Raises:
+        FileNotFoundError: The container is gone. Its directory is not made again.
+    """
     look = look or RootLook()
-    make_directory(path)
-    os.chown(path, look.uid, look.gid)
+    with translated(path):
+        reach("make directory", path)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+    os.chmod(path, look.mode)
+    if (look.uid, look.gid) != (0, 0):
+        os.chown(path, look.uid, look.gid)
     for name, value in look.attributes:
         os.setxattr(path, name, value)
-    os.chmod(path, look.mode)
 
 
 @frozen
@@ -132,7 +142,7 @@ class FrozenLayers:
         """Let the layer in the directory of a container, which does not run, become a frozen one.
 
         The container stands on it from then on, and has an empty layer. Whoever is killed in the midst of
-        this leaves the container as it was, or with no upper directory, which `start` makes.
+        this leaves the container as it was, or with no upper directory, see `restack`.
         """
         look = RootLook.of(f"{container}/upper")
         with self.locked():

@@ -19,6 +19,7 @@ from containerlib.container.recovery import write_owner
 from containerlib.container.state import ContainerState, check_state
 from containerlib.errors import InvalidOption, InvalidState, ReadOnlyStore, UnsupportedHost
 from containerlib.image.resolve import get_image
+from containerlib.runtime.config import check_names
 
 if TYPE_CHECKING:
     from containerlib.container.entry import ContainerEntry
@@ -55,6 +56,7 @@ class SnapshotEntry:
 
     def fork(self, name: str | None) -> ContainerEntry:
         """Make a container as the first one was, with what it had written; see `create`."""
+        check_names(name, None, None)
         return self.create(evolve(self.config, name=name), starts_now=False)
 
     def create(self, config: ContainerConfig, *, starts_now: bool) -> ContainerEntry:
@@ -102,6 +104,7 @@ def snapshot(entry: ContainerEntry) -> SnapshotEntry:
     with contextlib.ExitStack() as undo, entry.exclusively():
         check_state("snapshot", entry.state, entry.name, "pause or stop it first")
         directory = _directory(entry)
+        entry.find_layers()  # which sees what has become of them
         image = get_image(session.stores, entry.image_id)
         undo.enter_context(session.holds.holding(image))
         name, base = _freeze(entry, directory, len(image.lowers))
@@ -114,6 +117,7 @@ def snapshot(entry: ContainerEntry) -> SnapshotEntry:
 
 def fork(entry: ContainerEntry, name: str | None) -> ContainerEntry:
     """Make a container like `entry`, with what that has written; see `snapshot` and `create`."""
+    check_names(name, None, None)
     made = snapshot(entry)
     try:
         return made.fork(name)

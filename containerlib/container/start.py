@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from containerlib._util.atomic_file import make_directory, open_lasting
 from containerlib._util.remove_tree import remove_tree
 from containerlib.container.detached_entry import DetachedEntry
-from containerlib.container.frozen import RootLook, make_upper, read_base
 from containerlib.container.state import ContainerState, check_state
 from containerlib.container.streams import DEVNULL, PIPE, Streams
 from containerlib.errors import ContainerlibError, InvalidOption, InvalidState
@@ -28,24 +27,20 @@ __all__ = ["renew_work", "start", "take_console"]
 
 
 def renew_work(entry: ContainerEntry) -> None:
-    """Have its layer ready for a mount.
-
-    A work directory of a volatile overlay serves one mount, be it of a start that failed later.
+    """A work directory of a volatile overlay serves one mount, be it of a start that failed later.
 
     The layer itself is kept.
     """
     directory = entry.layers.directory
     if directory is None:
         return
-    if not os.path.isdir(f"{directory}/upper"):
-        # Whoever made a snapshot of it was killed in the midst of that.
-        forked = entry.session.frozen.uppers(read_base(directory))
-        if forked:
-            make_upper(f"{directory}/upper", RootLook.of(forked[0]))
     work = f"{directory}/work"
-    # It is missing if somebody was killed between these two steps.
-    if os.path.isdir(work) and os.listdir(work):
-        remove_tree(work)
+    try:
+        if not os.listdir(work):
+            return
+    except FileNotFoundError:
+        pass  # somebody was killed between the next two steps
+    remove_tree(work)
     make_directory(work)
 
 

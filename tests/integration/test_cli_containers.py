@@ -348,6 +348,8 @@ def test_ps_filters(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     assert names("-l") == ["third"]
     assert run(["ps", "-q", "--no-trunc"]) == 0
     assert capsys.readouterr().out == f"{third.id}\n"
+    assert run(["ps", "-l", "-n", "2"]) == run(["ps", "-n", "0"]) == 125
+    assert run(["start", "--detach-keys", "odd", "third"]) == 125
     for wrong in ("status=odd", "exited=x", "before=nobody", "odd=1"):
         assert run(["ps", "-f", wrong]) == 125
 

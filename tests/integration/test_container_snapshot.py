@@ -246,8 +246,11 @@ def test_whoever_is_killed_in_the_midst_of_it(box: Image, engine: Engine) -> Non
     for number, step in enumerate(steps):
         (container.fs / "number").write_text(str(number))
         died_at(freeze, root, step)
-        assert (container.fs / "number").read_text() == str(number), step
+        # Whichever verb comes first finds it whole.
+        if number % 2:
+            assert "/number" in {change.path for change in container.changes()}, step
         fork = container.fork()
+        assert (container.fs / "number").read_text() == str(number), step
         assert (fork.fs / "number").read_text() == str(number), step
         fork.remove()
     ended(container)

@@ -112,7 +112,7 @@ def test_a_line_without_end(box: Image) -> None:
     assert data.removesuffix(b"\n") == (container.fs / "copy").read_bytes().removesuffix(b"\n")
 
 
-def test_the_log_has_no_room(engine: Engine, tmp_path: Path) -> None:
+def test_the_log_has_no_room(tmp_path: Path) -> None:
     """F-L10: on a full disk the container goes on, and its end is known."""
     if not BUSYBOX.exists():
         pytest.skip("busybox is not installed")
@@ -124,23 +124,22 @@ def test_the_log_has_no_room(engine: Engine, tmp_path: Path) -> None:
             image = other.images.from_directory(busybox_tree(tmp_path / "tree"), reference="box:1")
             container = start(image, "yes 0123456789 | head -c 60000000; echo $? >/dev/null; exit 6")
             assert container.wait(timeout_s=60).exit_code == 6
-            assert len(list(container.logs(tail=3))) <= 3
+            assert sum(len(line.data) for line in container.logs()) < 24 * MIB
             container.remove()
+            assert os.listdir(f"{other.root}/containers") == []
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
-    assert engine.is_open
 
 
 def test_a_client_that_does_not_read(box: Image) -> None:
     """F-L12: who is attached and reads nothing holds up neither the container nor its log, nor others."""
     container = start(box, "read x; yes 0123456789 | head -c 5000000; echo; echo end", stdin_open=True)
-    with container.attach() as lazy, container.attach() as eager:
+    with container.attach(), container.attach() as eager:
         assert eager.stdin is not None
         eager.stdin.write(b"go\n")
         read = sum(map(len, iter(lambda: eager.stdout.read(65536), b"")))
         assert container.wait(timeout_s=60).exit_code == 0
         assert read > 0
-        assert lazy.stdout is not None
     assert [line.text for line in container.logs(tail=1)] == ["end"]
 
 
