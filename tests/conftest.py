@@ -11,6 +11,7 @@ pytest_plugins = [
     "support.enosys",
     "support.capabilities",
     "support.leaks",
+    "support.untouched",
     "support.engine",
     "support.documents",
     "support.debian_image",

@@ -30,8 +30,8 @@ def remove_tree(path: str) -> None:
         parent_fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
-    reach("remove tree", path)
     try:
+        reach("remove tree", path)
         remove_at(parent_fd, os.fsencode(os.path.basename(path)))
     finally:
         os.close(parent_fd)

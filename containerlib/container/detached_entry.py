@@ -14,7 +14,7 @@ from attrs import define, evolve, field
 
 from containerlib._native.supervisor import SupervisorState
 from containerlib._util import file_lock
-from containerlib._util.atomic_file import remove_file
+from containerlib._util.atomic_file import open_lasting, remove_file
 from containerlib.container.detached import (
     DetachedRecord,
     Run,
@@ -207,7 +207,7 @@ class DetachedEntry(ContainerEntry):
                 return record.exit_status
             cgroup = process.cgroup
             status = exit_status(ended, None if cgroup is None else cgroup.usage())
-            process.remove_cgroup()
+            self._remove_cgroup(process)
             if record.run is not None and record.run.supervisor == process.supervisor:
                 self.record = evolve(
                     record,
@@ -224,7 +224,8 @@ class DetachedEntry(ContainerEntry):
                 elif status.oom_killed:
                     self.tell("oom")
                 if record.config.remove:
-                    self.discard()
+                    with contextlib.suppress(OSError):
+                        self.discard()
             return status
 
     @contextlib.contextmanager
@@ -254,13 +255,15 @@ class DetachedEntry(ContainerEntry):
     def discard(self) -> None:
         """Remove everything that belongs to this container. It must not be running."""
         self.sweep()
-        self.state = ContainerState.REMOVED
         was_there = os.path.isdir(self.directory)
-        self.remove_layer()
-        self.session.names.release(self.name, self.id)
-        self.session.drop(self)
-        if was_there:
-            self.tell("destroy")
+        try:
+            self.remove_layer()
+        finally:
+            if not os.path.isdir(self.directory):
+                self.session.names.release(self.name, self.id)
+                self.note_removed()
+                if was_there:
+                    self.tell("destroy")
 
     def begin_run(self, supervisor_pid: int, cgroup_paths: tuple[str, ...]) -> None:
         """Note who will look after the run that is about to begin; it is found even if we end meanwhile."""
@@ -277,23 +280,36 @@ class DetachedEntry(ContainerEntry):
 
     @property
     def starting_path(self) -> str:
-        """A file that is there from before a start makes control groups until its record names them."""
+        """A file that is there while there may be control groups that its record does not name.
+
+        From before a start makes them until the record is written; and when they could not be removed.
+        """
         return f"{self.directory}/starting"
 
     def sweep(self) -> None:
-        """Remove what a start has left whose maker was killed in the midst of it."""
+        """Remove the control groups that a start, or an end, has left which did not come to its own end.
+
+        Raises:
+            CgroupError: They cannot be removed.
+        """
+        process = self.process
+        if isinstance(process, DetachedProcess) and process.state() is None:
+            cgroup = process.cgroup
+            if cgroup is not None:
+                cgroup.kill()
+            self._remove_cgroup(process)
         if os.path.exists(self.starting_path):
             from containerlib.runtime.cgroup_host import CgroupHost  # noqa: PLC0415 - hardly ever needed
             from containerlib.runtime.cgroup_recovery import collect_named  # noqa: PLC0415
 
             collect_named(CgroupHost.probe(), cgroup_name(self.id))
             remove_file(self.starting_path)
-        process = self.process
-        if isinstance(process, DetachedProcess) and process.state() is None:
-            cgroup = process.cgroup
-            if cgroup is not None:
-                cgroup.kill()
-            process.remove_cgroup()
+
+    def _remove_cgroup(self, process: DetachedProcess) -> None:
+        """Remove its control groups, or note that they are there."""
+        if not process.remove_cgroup():
+            with contextlib.suppress(OSError):
+                os.close(open_lasting(self.starting_path))
 
     def _forget(self) -> None:
         """Somebody else has removed it."""

@@ -218,10 +218,10 @@ class ContainerEntry:
             self.exit_status = status
             self.state = ContainerState.EXITED
             self.tell_end(status)
-            if self.config.remove:
-                self.discard()
-            else:
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                if self.config.remove:
+                    self.discard()
+                else:
                     self.write_record()
 
     def tell_end(self, status: ExitStatus) -> None:
@@ -232,15 +232,26 @@ class ContainerEntry:
         self.tell("die", {"exitCode": code} | ({"signal": str(status.signal)} if status.signal else {}))
 
     def discard(self) -> None:
-        """Remove everything that belongs to this container. It must not be running."""
-        self.state = ContainerState.REMOVED
+        """Remove everything that belongs to this container. It must not be running.
+
+        If something of its layer cannot be deleted, it is removed all the same, and what lies there is left
+        to the next engine; if the layer stays in its place, it is not removed.
+        """
         remove_file(self.record_path)
-        self.remove_layer()
-        copied = self.session.runner.copy_directory(self.id, self.layers)
-        if os.path.isdir(copied):
-            remove_tree(copied)
+        try:
+            self.remove_layer()
+            copied = self.session.runner.copy_directory(self.id, self.layers)
+            if os.path.isdir(copied):
+                remove_tree(copied)
+        finally:
+            if self.layers.directory is None or not os.path.isdir(self.layers.directory):
+                self.note_removed()
+                self.tell("destroy")
+
+    def note_removed(self) -> None:
+        """Take note that it is gone."""
+        self.state = ContainerState.REMOVED
         self.session.drop(self)
-        self.tell("destroy")
 
     def settle_and_remove(self) -> None:
         """For closing the engine: kill it, learn how it ended, remove it."""

@@ -113,6 +113,6 @@ def _tell_to_stop(entry: ContainerEntry, number: int, grace_s: float | None) -> 
     control = entry.process.connect() if isinstance(entry.process, DetachedProcess) else None
     if control is None:
         return False
-    reach("tell supervisor", entry.name)
     with control:
+        reach("tell supervisor", entry.name)
         return control.stop(number, grace_s)

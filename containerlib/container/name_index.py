@@ -65,8 +65,8 @@ class NameIndex:
     def release(self, name: str, container_id: str) -> None:
         """Take the name from a container; another one that has it keeps it."""
         if self._said(name) == container_id:
-            reach("unlink", self._path(name))
             with contextlib.suppress(OSError):
+                reach("unlink", self._path(name))
                 os.unlink(self._path(name))
 
     def sweep(self, *, thoroughly: bool = False) -> None:

@@ -99,8 +99,8 @@ def _set_restart(entry: ContainerEntry, restart: RestartPolicy) -> None:
             expected="supervised",
             actual="alone",
         )
-    reach("tell supervisor", entry.name)
     with control:
+        reach("tell supervisor", entry.name)
         control.set_restart(*restart_words(restart))
 
 
@@ -115,6 +115,6 @@ def _tell(entry: ContainerEntry, *, paused: bool) -> None:
     """A supervisor does not check the health of what stands still."""
     control = entry.process.connect() if isinstance(entry.process, DetachedProcess) else None
     if control is not None:
-        reach("tell supervisor", entry.name)
         with control:
+            reach("tell supervisor", entry.name)
             control.set_paused(paused=paused)

@@ -112,13 +112,14 @@ def live_engines(layout: Layout) -> list[str]:
     return [f"{engines}/{name}" for name in _list(engines) if is_alive(f"{engines}/{name}")]
 
 
-def _collect_engines(layout: Layout) -> Recovered:
+def _collect_engines(layout: Layout, stuck: frozenset[str]) -> Recovered:
+    """Remove the marks of dead engines, but for those of whose control groups something is left."""
     engines = f"{layout.run_root}/engines"
     found = Recovered()
     for name in _list(engines):
         directory = f"{engines}/{name}"
         wanted = _is_in_the_making(directory) if name.startswith(".new-") else is_alive(directory)
-        if not wanted:
+        if not wanted and name not in stuck:
             ended = tuple(_tell_ends(layout, directory))
             found += Recovered(() if name.startswith(".") else (name,), ended)
             with contextlib.suppress(OSError):
@@ -231,12 +232,14 @@ def recover(layout: Layout) -> Recovered:
 
     engines = f"{layout.run_root}/engines"
     known = set(_list(engines))
+    stuck = frozenset[str]()
     dead = {name for name in known if not name.startswith(".") and not is_alive(f"{engines}/{name}")}
     if dead:
         # Control groups of engines of other stores carry ids that are not ours to judge.
-        collect_orphans(CgroupHost.probe(), lambda engine_id: engine_id not in dead)
+        orphans = collect_orphans(CgroupHost.probe(), lambda engine_id: engine_id not in dead)
+        stuck = frozenset(orphans.left_engines)
     _collect_layers(layout)
     leases = LeaseStore(layout)
     FrozenLayers(layout).sweep(lambda path: is_owned(path, leases))
     NameIndex(layout).sweep()
-    return _collect_engines(layout)
+    return _collect_engines(layout, stuck)

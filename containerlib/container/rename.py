@@ -33,8 +33,14 @@ def rename(entry: ContainerEntry, name: str) -> None:
         if entry.is_detached:
             entry.session.names.claim(name, entry.id)
         former, entry.name = entry.name, name
-        entry.config = evolve(entry.config, name=name)
-        entry.write_record()
+        former_config, entry.config = entry.config, evolve(entry.config, name=name)
+        try:
+            entry.write_record()
+        except BaseException:
+            entry.name, entry.config = former, former_config
+            if entry.is_detached and former != name:
+                entry.session.names.release(name, entry.id)
+            raise
         if entry.is_detached and former != name:
             entry.session.names.release(former, entry.id)
         entry.tell("rename", {"oldName": former})

@@ -130,6 +130,21 @@ class Session:
         fd = file_lock.acquire(f"{fresh}/alive", blocking=False)
         if fd is None:
             raise EngineClosed(f"the mark of engine {self.engine_id} is held by somebody else")
+        try:
+            self._write_mark(fd, fresh)
+        except BaseException:
+            # So that the next call can try again.
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                remove_tree(fresh)
+            raise
+        self._mark_fd = fd
+        atexit.register(self.close)
+        with contextlib.suppress(ReadOnlyStore):
+            _ = self.lease
+
+    def _write_mark(self, fd: int, fresh: str) -> None:
+        """Say in a locked mark who holds it, and put it where others look."""
         holder = Holder.current()
         mark = {
             "pid": holder.pid,
@@ -141,10 +156,6 @@ class Session:
         for name in ("staging", "containers", "copies"):
             make_directory(f"{fresh}/{name}")
         move(fresh, self.directory)
-        self._mark_fd = fd
-        with contextlib.suppress(ReadOnlyStore):
-            _ = self.lease
-        atexit.register(self.close)
 
     def take_recovered(self) -> Recovered:
         """What was cleaned up when this engine made its mark; the second time nothing."""
@@ -275,10 +286,11 @@ class Session:
                 entry.settle_and_remove()
         for each in list(self.snapshots):
             each.remove()
-        self.runner.close()
+        is_clean = self.runner.close()
         self._undo.close()
         self.holds.close()
         if self._mark_fd >= 0:
-            remove_tree(self.directory)
+            if is_clean:  # else the next engine finds a mark that nobody holds, and goes on
+                remove_tree(self.directory)
             os.close(self._mark_fd)
             self._mark_fd = -1

@@ -121,8 +121,8 @@ def _start_detached(
         DEVNULL if stdout is None else stdout,
         DEVNULL if stderr is None else stderr,
     )
-    os.close(open_lasting(entry.starting_path))
     try:
+        os.close(open_lasting(entry.starting_path))
         start_detached(
             runner,
             entry.id,

@@ -182,7 +182,8 @@ class EngineCgroup:
         """Remove the engine's directories and close all descriptors. Containers must be removed before.
 
         Returns:
-            Paths of directories in which something still runs, for `collect_orphans` of a later engine.
+            Paths of directories that stay, as a rule because something still runs there, for
+            `collect_orphans` of a later engine.
         """
         with self._lock:
             branches, self._branches = self._branches, {}
@@ -190,7 +191,7 @@ class EngineCgroup:
             self._problems.clear()
             self._deferred.clear()
             self._devices = "unknown"
-            return [f"{b.hierarchy.own_path}/{b.name}" for b in branches.values() if not b.close()]
+            return [f"{b.hierarchy.own_path}/{b.name}" for b in branches.values() if not _closes(b)]
 
     def release(self) -> None:
         """Close all descriptors and leave everything as it is: somebody else's containers may be in it."""
@@ -357,6 +358,14 @@ class EngineCgroup:
                 raise translated(error, "set device rules of", controller="devices", path=path) from error
         elif self._devices == "program" and tuple(devices) != (ALLOW_ALL,) and cgroup.cgroup2_fd is not None:
             load_and_attach(cgroup.cgroup2_fd, compile_bpf(devices), bpf_syscall=self._bpf_syscall)
+
+
+def _closes(branch: BranchV1 | BranchV2) -> bool:
+    """Close one tree; say whether nothing of ours is left there. What goes wrong keeps no other one open."""
+    try:
+        return branch.close()
+    except OSError:
+        return False
 
 
 def _names_devices(resources: Resources) -> bool:

@@ -327,11 +327,12 @@ class ContainerCgroup:
         """Remove the directories, which needs all processes to be gone. Removing twice is not an error.
 
         Returns:
-            Whether all are gone. What is still busy after 15 ms is left to `EngineCgroup.retry_removals`.
+            Whether all are gone. What cannot be removed, or is still busy after 15 ms, is left to
+            `EngineCgroup.retry_removals`.
         """
         places, self._places = self._places, []
         self._by_name, self._freezer = {}, None
-        busy = [place for place in places if not remove_below(place.fd, self.container_id)]
+        busy = [place for place in places if not _removes(place, self.container_id)]
         for place in busy:
             self._engine.defer_removal(place, self.container_id)
         return not busy
@@ -451,6 +452,13 @@ class ContainerCgroup:
 
 def _join(parent: str, place: Place, name: str) -> str:
     return f"{parent.rstrip('/')}/{place.branch.name}/{place.prefix}{name}"
+
+
+def _removes(place: Place, name: str) -> bool:
+    try:
+        return remove_below(place.fd, name)
+    except OSError:
+        return False
 
 
 def _key(setting: Setting) -> tuple[str, str | None]:

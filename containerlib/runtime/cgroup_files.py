@@ -5,6 +5,7 @@ Knows nothing of limits or engines. A name is one path component, or a path belo
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -24,6 +25,7 @@ __all__ = [
     "pids_below",
     "read_at",
     "remove_below",
+    "remove_unused",
     "translated",
     "write_at",
 ]
@@ -194,6 +196,13 @@ def remove_below(dir_fd: int, path: str, *, is_patient: bool = True) -> bool:
         if not is_patient:
             break
     return False
+
+
+def remove_unused(dir_fd: int, path: str) -> None:
+    """Remove a directory that could not be made ready, if nothing is in it."""
+    with contextlib.suppress(OSError):
+        reach("remove control group", path)
+        os.rmdir(path, dir_fd=dir_fd)
 
 
 def _remove_once(dir_fd: int, path: str) -> bool:

@@ -34,6 +34,11 @@ class Orphans:
     removed: tuple[str, ...]
     left: tuple[tuple[str, str], ...]
 
+    @property
+    def left_engines(self) -> tuple[str, ...]:
+        """Ids of the engines of which something is left."""
+        return tuple(os.path.basename(path).removeprefix(ENGINE_PREFIX) for path, _ in self.left)
+
 
 def collect_orphans(host: CgroupHost, is_alive: Callable[[str], bool]) -> Orphans:
     """Kill and remove what dead engines have left in any tree.

@@ -6,7 +6,14 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from containerlib._util.failpoint import reach
-from containerlib.runtime.cgroup_files import make_directory, open_directory, read_at, remove_below, write_at
+from containerlib.runtime.cgroup_files import (
+    make_directory,
+    open_directory,
+    read_at,
+    remove_below,
+    remove_unused,
+    write_at,
+)
 from containerlib.runtime.device_rules import DEFAULT_RULES, v1_lines
 
 if TYPE_CHECKING:
@@ -50,6 +57,7 @@ class BranchV1:
             if create and "cpuset" in hierarchy.names:
                 self._inherit_cpuset()
         except BaseException:
+            remove_unused(self._own_fd, name)
             self.release()
             raise
 

@@ -6,7 +6,14 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from containerlib._util.failpoint import reach
-from containerlib.runtime.cgroup_files import make_directory, open_directory, read_at, remove_below, write_at
+from containerlib.runtime.cgroup_files import (
+    make_directory,
+    open_directory,
+    read_at,
+    remove_below,
+    remove_unused,
+    write_at,
+)
 from containerlib.runtime.cgroup_v1 import DEFAULT_NAME
 from containerlib.runtime.device_program import compile_bpf, load_and_attach
 from containerlib.runtime.device_rules import DEFAULT_RULES
@@ -51,6 +58,7 @@ class BranchV2:
                 make_directory(self._own_fd, name)
             self.fd = self.default_fd = open_directory(name, dir_fd=self._own_fd)
         except BaseException:
+            remove_unused(self._own_fd, name)
             self.release()
             raise
 

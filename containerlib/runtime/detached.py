@@ -205,8 +205,8 @@ class DetachedProcess:
                 self._cgroup = engine, engine.reopen(self._container_id, self._resources())
             return self._cgroup[1]
 
-    def remove_cgroup(self) -> None:
-        """Remove its control groups; what is busy stays for the next engine."""
+    def remove_cgroup(self) -> bool:
+        """Remove its control groups; say whether nothing is left of them."""
         with self._lock:
             cgroup = self.cgroup
             engine, self._cgroup = self._cgroup, None
@@ -216,8 +216,7 @@ class DetachedProcess:
                     if cgroup.pids():  # somebody else has put a process there
                         cgroup.kill()
                     cgroup.remove()
-            if engine is not None:
-                engine[0].close()
+            return engine is None or not engine[0].close()
 
     def connect(self) -> Control | None:
         """A connection to its supervisor; None if that has ended."""

@@ -99,8 +99,8 @@ def start_detached(
 def _supervisor(engine_cgroup: EngineCgroup) -> Iterator[Supervisor]:
     """A supervisor for the length of a block; if that fails, it has ended afterwards, else it goes on."""
     fds = engine_cgroup.spawner_join_fds()
-    reach("start supervisor", "")
     try:
+        reach("start supervisor", "")
         supervisor = Supervisor(fds)
     finally:
         for fd in fds:

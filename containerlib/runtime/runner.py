@@ -365,14 +365,19 @@ class Runner:
             if self._spawner is not None:
                 self._spawner.close()
 
-    def close(self) -> None:
-        """Remove what was made for the containers, which must have been settled. Can be called again."""
+    def close(self) -> bool:
+        """Remove what was made for the containers, which must have been settled. Can be called again.
+
+        Returns:
+            Whether nothing is left for the next engine to remove.
+        """
         self.stop()
         with self._lock:
             cgroup, self._cgroup = self._cgroup, None
         if cgroup is not None:
             cgroup.retry_removals()
-            cgroup.close()
+            return not cgroup.close()
+        return True
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
-"""A process that is killed in front of any transition of a container: nothing is lost, nothing is left.
+"""A process killed in front of any transition of a container, or an error in it: nothing lost, nothing left.
 
 Which transitions a verb has is recorded from the verb itself; that each is announced, a unit test sees to.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from typing import TYPE_CHECKING
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 from support.engine import BUSYBOX, busybox_tree
-from support.failpoints import Step, died_at, record_steps
+from support.failpoints import Step, died_at, failing_at, record_steps, recording
 from support.invariants import check_invariants
 
 import containerlib as cl
+from containerlib._util import failpoint
 from containerlib.container import recovery
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from containerlib import Container, Engine, Image
 
-pytestmark = [pytest.mark.root, pytest.mark.cgroup]
+pytestmark = [pytest.mark.root, pytest.mark.cgroup, pytest.mark.usefixtures("host_untouched")]
 
 NAME, IMAGE = "box", "box:1"
 
@@ -97,12 +99,14 @@ class Case:
         run: The verb.
         steps: Steps that it certainly has.
         may_be_gone: Whether there need not be a container afterwards.
+        forgiven: Steps whose failing is no reason for the verb to fail; what they leave is removed later.
     """
 
     before: Callable[[Engine], None]
     run: Callable[[Engine], object]
     steps: frozenset[str]
     may_be_gone: bool = False
+    forgiven: frozenset[str] = frozenset()
 
 
 CASES = {
@@ -119,6 +123,7 @@ CASES = {
         running,
         lambda engine: get(engine).stop(timeout_s=5),
         frozenset({"tell supervisor", "rename containers", "remove control group"}),
+        forgiven=frozenset({"rename containers", "remove control group"}),
     ),
     "stop paused": Case(paused, lambda engine: get(engine).stop(timeout_s=5), frozenset({"tell supervisor"})),
     "restart": Case(
@@ -139,6 +144,7 @@ CASES = {
         created,
         lambda engine: get(engine).rename("other"),
         frozenset({"link container-names", "rename containers", "unlink container-names"}),
+        forgiven=frozenset({"unlink container-names"}),
     ),
     "exec": Case(running, lambda engine: get(engine).exec(["true"]), frozenset({"spawn"})),
     "copy files": Case(
@@ -160,6 +166,7 @@ CASES = {
         lambda engine: get(engine).remove(),
         frozenset({"move containers", "unlink container-names"}),
         may_be_gone=True,
+        forgiven=frozenset({"unlink container-names"}),
     ),
     "remove running": Case(
         running,
@@ -169,6 +176,8 @@ CASES = {
     ),
     "run attached": Case(nothing, attached, frozenset({"start spawner", "spawn"}), may_be_gone=True),
 }
+STORING = ("append", "create", "link", "make directory", "rename")
+"""Steps that need room in the store."""
 READING = frozenset({"wait", "attach to", "look at", "measure", "inspect", "export", "compare"})
 """Verbs that change nothing."""
 
@@ -219,6 +228,55 @@ def test_killed_at_any_step(engine: Engine, verb: str, monkeypatch: pytest.Monke
         case.before(engine)
         died_at(lambda: case.run(engine), engine.root, step)
         check(engine, case, step)
+
+
+@pytest.mark.usefixtures("box")
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("verb", CASES)
+def test_fails_at_any_step(engine: Engine, verb: str, number: int) -> None:
+    """The error is raised as it is, or does not matter; the same engine goes on and nothing is half done."""
+    case = CASES[verb]
+    created(engine)
+    remove_all(engine)
+    raised = set()
+    for step in steps_in_process(engine, case):
+        case.before(engine)
+        with cl.Engine(engine.root, engine.run_root) as fresh:
+            error = failing(fresh, case, step, number)
+            if error is not None:
+                raised.add(step.name)
+            if isinstance(error, OSError):
+                assert error.errno == number, step
+                is_typed = isinstance(error, cl.StoreFull)
+                assert is_typed is (number == errno.ENOSPC) or not step.name.startswith(STORING), step
+            check(fresh, case, step)
+    assert raised >= case.steps - case.forgiven, raised
+
+
+def failing(engine: Engine, case: Case, step: Step, number: int) -> Exception | None:
+    """Run the verb with an error in one step; return what it raises, which is the error or one of ours."""
+    failpoint.set_hook(failing_at(step, engine.root, number))
+    try:
+        case.run(engine)
+    except (OSError, cl.ContainerlibError) as error:
+        return error
+    finally:
+        failpoint.set_hook(None)
+    return None
+
+
+def steps_in_process(engine: Engine, case: Case) -> list[Step]:
+    """Run the verb to its end with an engine that has done nothing yet, and return its steps."""
+    case.before(engine)
+    with cl.Engine(engine.root, engine.run_root) as fresh:
+        steps, hook = recording(engine.root)
+        failpoint.set_hook(hook)
+        try:
+            case.run(fresh)
+        finally:
+            failpoint.set_hook(None)
+        remove_all(fresh)
+    return steps
 
 
 def test_every_verb_is_tried() -> None:

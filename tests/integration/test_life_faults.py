@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from containerlib import Container, Engine, Image
 
-pytestmark = [pytest.mark.root, pytest.mark.cgroup]
+pytestmark = [pytest.mark.root, pytest.mark.cgroup, pytest.mark.usefixtures("host_untouched")]
 
 OTHER_BOOT = "00000000-0000-4000-8000-000000000000"
 

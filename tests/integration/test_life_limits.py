@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from containerlib import Container, Engine, Image
 
-pytestmark = [pytest.mark.root, pytest.mark.cgroup]
+pytestmark = [pytest.mark.root, pytest.mark.cgroup, pytest.mark.usefixtures("host_untouched")]
 
 MIB = 1 << 20
 

@@ -20,7 +20,7 @@ from containerlib._util import failpoint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Step", "died_at", "failing_at", "record_steps"]
+__all__ = ["Step", "died_at", "failing_at", "record_steps", "recording"]
 
 
 @attrs.frozen
@@ -114,3 +114,9 @@ def failing_at(step: Step, root: str, number: int) -> failpoint.Hook:
             raise OSError(number, os.strerror(number), where)
 
     return hook
+
+
+def recording(root: str) -> tuple[list[Step], failpoint.Hook]:
+    """Return a list, and a hook that appends each step to it."""
+    namer, steps = _Namer(root), list[Step]()
+    return steps, lambda name, where: steps.append(namer.name(name, where))

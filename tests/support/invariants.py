@@ -1,7 +1,8 @@
 """What must hold after any fault, once the next engine has put things right.
 
 The numbers are those of the project's fault catalogue. What concerns mounts, control groups, namespaces and
-processes of the host as a whole (I-4, I-5, I-11) the leak fixture compares around each test.
+processes of the host as a whole (I-4, I-5, I-11) the leak fixture compares around each test; that the rest of
+the host stays as it is (I-13), the fixture `host_untouched` around each module.
 """
 
 from __future__ import annotations
