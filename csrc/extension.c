@@ -2,11 +2,13 @@
 #define _GNU_SOURCE
 #include "extension.h"
 
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/vfs.h>
@@ -204,16 +206,49 @@ static const char *lower_path(const void *context, uint32_t i)
     return ((const char *const *)context)[i];
 }
 
+static const char *volatile_option(const void *context, uint32_t i)
+{
+    (void)context;
+    (void)i;
+    return "volatile";
+}
+
+struct aside {
+    const struct overlay *overlay;
+    int result;
+};
+
+/* In a mount namespace of its own, over its own layer, and taken out of there. */
+static void *mount_overlay_aside(void *context)
+{
+    struct aside *a = context;
+    const char *place = a->overlay->upper;
+
+    a->result = -1;
+    if (unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+        overlay_mount_at(a->overlay, place) == 0)
+        a->result = sys_open_tree(AT_FDCWD, place, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (a->result < 0)
+        a->result = -errno;
+    return NULL;
+}
+
 int ctr_mount_overlay(const char *const *lowers, uint32_t count, const char *upper, const char *work)
 {
-    const struct overlay o = {lower_path, lowers, count, upper, work};
-    _cleanup_close_ int fs_fd = overlay_begin(&o);
-    int fd;
+    const struct overlay o = {lower_path, volatile_option, lowers, count, 1, upper, work};
+    struct aside a = {.overlay = &o};
+    pthread_t thread;
+    int r;
 
-    if (fs_fd < 0 || sys_fsconfig(fs_fd, FSCONFIG_SET_FLAG, "volatile", NULL, 0) < 0)
-        return -errno;
-    fd = overlay_finish(fs_fd);
-    return fd < 0 ? -errno : fd;
+    if (overlay_appends()) {
+        int fd = overlay_create(&o);
+
+        return fd < 0 ? -errno : fd;
+    }
+    r = pthread_create(&thread, NULL, mount_overlay_aside, &a);
+    if (r == 0)
+        r = pthread_join(thread, NULL);
+    return r == 0 ? a.result : -r;
 }
 
 int64_t ctr_filesystem_type(int fd)

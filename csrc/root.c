@@ -80,66 +80,29 @@ static const char *lower_path(const void *context, uint32_t i)
     return message_item(s, s->root_lowers, i);
 }
 
-static int create_overlay(const struct ctr_spec *s)
+static const char *option_text(const void *context, uint32_t i)
+{
+    const struct ctr_spec *s = context;
+
+    return message_item(s, s->root_options, i);
+}
+
+/* Makes a root whose descriptor is in `ret_fd`, or where that cannot be, mounts it on the staging path. */
+static int make_overlay(const struct ctr_spec *s, int *ret_fd)
 {
     char upper[4096];
     char work[4096];
-    const struct overlay o = {lower_path, s, s->root_lowers.count, upper, work};
-    _cleanup_close_ int fs_fd = -1;
+    const struct overlay o = {
+        lower_path, option_text, s, s->root_lowers.count, s->root_options.count, upper, work,
+    };
 
     if (layer_path(s, s->root_upper, "upper", upper, sizeof(upper)) < 0 ||
         layer_path(s, s->root_work, "work", work, sizeof(work)) < 0)
         return -1;
-    fs_fd = overlay_begin(&o);
-    if (fs_fd < 0)
-        return -1;
-    for (uint32_t i = 0; i < s->root_options.count; i++)
-        if (sys_fsconfig(fs_fd, FSCONFIG_SET_FLAG, message_item(s, s->root_options, i), NULL, 0) < 0)
-            return -1;
-    return overlay_finish(fs_fd);
-}
-
-/* Appends `key` and `value` to an option text of mount(2), with its two levels of escapes. */
-static int append_option(char *text, size_t size, const char *key, const char *value, int escape_colon)
-{
-    size_t used = strlen(text);
-    int n = snprintf(text + used, size - used, "%s%s", used && key[0] != ':' ? "," : "", key);
-
-    if (n < 0 || (size_t)n >= size - used)
-        goto too_long;
-    used += (size_t)n;
-    for (const char *p = value; *p; p++) {
-        if (used + 4 > size)
-            goto too_long;
-        if (*p == '\\' || *p == ',' || (escape_colon && *p == ':'))
-            text[used++] = '\\';
-        text[used++] = *p;
-    }
-    text[used] = '\0';
-    return 0;
-too_long:
-    errno = E2BIG;
-    return -1;
-}
-
-static int mount_overlay_legacy(const struct ctr_spec *s)
-{
-    char data[4096] = "";
-    char path[4096];
-
-    for (uint32_t i = 0; i < s->root_lowers.count; i++)
-        if (append_option(data, sizeof(data), i ? ":" : "lowerdir=", message_item(s, s->root_lowers, i), 1) < 0)
-            return -1;
-    if (layer_path(s, s->root_upper, "upper", path, sizeof(path)) < 0 ||
-        append_option(data, sizeof(data), "upperdir=", path, 0) < 0)
-        return -1;
-    if (layer_path(s, s->root_work, "work", path, sizeof(path)) < 0 ||
-        append_option(data, sizeof(data), "workdir=", path, 0) < 0)
-        return -1;
-    for (uint32_t i = 0; i < s->root_options.count; i++)
-        if (append_option(data, sizeof(data), message_item(s, s->root_options, i), "", 0) < 0)
-            return -1;
-    return mount("overlay", message_text(s, s->staging), "overlay", 0, data);
+    if (!(features & CTR_FEATURE_MOUNT_API) || !overlay_appends())
+        return overlay_mount_at(&o, message_text(s, s->staging));
+    *ret_fd = overlay_create(&o);
+    return *ret_fd < 0 ? -1 : 0;
 }
 
 /* A copied tree is its own root: it is bound on itself to be a mount that pivot_root accepts. */
@@ -163,13 +126,13 @@ int step_root_create(struct child *c)
     if (s->flags & CTR_SPEC_ROOT_BIND) {
         if (bind_root(c) < 0)
             return -1;
-    } else if (features & CTR_FEATURE_MOUNT_API) {
-        _cleanup_close_ int fd = create_overlay(s);
+    } else {
+        _cleanup_close_ int fd = -1;
 
-        if (fd < 0 || child_at(c, CTR_STEP_ROOT_ATTACH, 0) < 0 || mount_attach(fd, c->scratch_fd) < 0)
+        if (make_overlay(s, &fd) < 0)
             return -1;
-    } else if (mount_overlay_legacy(s) < 0) {
-        return -1;
+        if (fd >= 0 && (child_at(c, CTR_STEP_ROOT_ATTACH, 0) < 0 || mount_attach(fd, c->scratch_fd) < 0))
+            return -1;
     }
     if (child_at(c, CTR_STEP_ROOT_ATTACH, 0) < 0)
         return -1;

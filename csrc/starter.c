@@ -14,6 +14,7 @@
 
 #include "channel.h"
 #include "message.h"
+#include "overlay.h"
 #include "path.h"
 #include "sys.h"
 
@@ -231,6 +232,7 @@ struct starter starter_begin(int argc, char **argv, int is_supervisor)
         if (keep[i] >= 0)
             (void)fcntl(keep[i], F_SETFD, FD_CLOEXEC);
     features = features_probe();
+    (void)overlay_appends(); /* for all that are forked off: each attempt in vain is a line in the kernel's log */
     close_all_but(keep, 3);
     detach_streams();
     (void)umask(0);

@@ -481,5 +481,6 @@ def _reset_values(place: Place, setting: Setting) -> tuple[str, ...]:
         return ()
     if setting.reset:
         return (setting.reset,)
-    # Version 2 inherits when the file is empty, but an empty write would not arrive.
-    return ("\n",) if place.branch.version != 1 else ((read_at(place.fd, setting.file) or "").strip(),)
+    # Version 2 inherits when the file is empty, but with processes in it it cannot become so again.
+    suffix = "" if place.branch.version == 1 else ".effective"
+    return ((read_at(place.fd, setting.file + suffix) or "").strip(),)

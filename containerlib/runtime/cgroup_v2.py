@@ -73,11 +73,13 @@ class BranchV2:
         self._enabled.append(controller)
 
     def prepare_default_devices(self, bpf_syscall: BpfSyscall | None) -> None:
-        """Make the child below which only the default devices can be used.
+        """Make the child below which only the default devices can be used; one that there is, is taken over.
 
         Raises:
             CgroupError: The kernel refused the program.
         """
+        if self.find_default_devices():
+            return
         make_directory(self.fd, DEFAULT_NAME)
         fd = open_directory(DEFAULT_NAME, dir_fd=self.fd)
         try:

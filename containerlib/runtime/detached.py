@@ -10,12 +10,13 @@ import os
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from containerlib._native.channel import Exit
 from containerlib._native.supervisor import Control, SupervisorState
 from containerlib.runtime.cgroup import EngineCgroup
 from containerlib.runtime.cgroup_host import CgroupHost
+from containerlib.runtime.cgroup_v1 import DEFAULT_NAME
 from containerlib.runtime.identity import ProcessIdentity, is_readable
 
 if TYPE_CHECKING:
@@ -191,7 +192,10 @@ class DetachedProcess:
         """
         for path in self._cgroup_paths:
             how = _freezing(path)
-            if how is not None and _is_frozen(f"{path}/{self._container_id}/{how[0]}", how[1]):
+            if how is None:
+                continue
+            file, word, parents = how
+            if any(_is_frozen(f"{path}/{parent}{self._container_id}/{file}", word) for parent in parents):
                 return True
         return False
 
@@ -257,21 +261,26 @@ class DetachedProcess:
             self._close()
 
 
-def _freezing(path: str) -> tuple[str, bytes] | None:
-    """By which file a control group below `path` is stopped, and what it says then; None if by none."""
+_Freezing = tuple[str, bytes, tuple[str, ...]]
+
+
+def _freezing(path: str) -> _Freezing | None:
+    """By which file a control group below `path` is stopped, what it says then, and where the group is."""
     tree = path.rpartition("/")[0]
     if tree not in _freezing_of:
         found = None
-        for file, word in (("cgroup.freeze", b"1"), ("freezer.state", b"FR")):
+        for file, word, parents in _FREEZERS:
             if os.path.exists(f"{path}/{file}"):
-                found = file, word
+                found = file, word, parents
         if found is None and not os.path.isdir(path):
             return None  # gone, so it says nothing about the others of its tree
         _freezing_of[tree] = found
     return _freezing_of[tree]
 
 
-_freezing_of: dict[str, tuple[str, bytes] | None] = {}
+# Where a program decides on devices, the containers with the default rules are one level deeper.
+_FREEZERS: Final = (("cgroup.freeze", b"1", (f"{DEFAULT_NAME}/", "")), ("freezer.state", b"FR", ("",)))
+_freezing_of: dict[str, _Freezing | None] = {}
 
 
 def _is_frozen(path: str, word: bytes) -> bool:

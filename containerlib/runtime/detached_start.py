@@ -79,6 +79,7 @@ def start_detached(
                 # From the inside out, as they can be removed.
                 cgroups=(
                     *(f"{path}/{container_id}" for path in paths),
+                    *(f"{path}/{DEFAULT_NAME}/{container_id}" for path in paths),
                     *(f"{path}/{DEFAULT_NAME}" for path in paths),
                     *paths,
                 ),

@@ -388,6 +388,8 @@ def test_freeze(
 
 def test_no_freezer(host: CgroupHost, make_engine: Callable[[CgroupHost], EngineCgroup]) -> None:
     """Without any way to freeze, pausing is refused."""
+    if host.mode == "v2":
+        pytest.skip("all that there is is version 2, which freezes without a controller")
     cgroup = make_engine(without(host, "freezer", unified=False)).make("c1", Resources())
     with pytest.raises(UnsupportedHost, match="freezer"):
         cgroup.freeze()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 from typing import TYPE_CHECKING
 
 import attrs
 import pytest
-from support.engine import new_engine
+from support.archives import archive, directory, file
+from support.engine import BUSYBOX, busybox_tree, new_engine
+from support.oci_layout import OciLayout
 from support.session import temporary_directory, tracked_root
 
 import containerlib as cl
@@ -125,3 +129,31 @@ def test_engines_with_other_run_roots_leave_it(small: Image) -> None:
         ):
             other.images.get(small.id).call(["true"])
         assert run(container) == "more\n"
+
+
+def deep_image(engine: Engine, count: int) -> Image:
+    """Load an image of busybox and `count` layers above it, each with a file of its own."""
+    with temporary_directory("deep") as base:
+        busybox_tree(base / "tree")
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            tar.add(base / "tree", arcname=".")
+        layout = OciLayout(base / "layout")
+        above = [archive(directory(b"many"), file(b"many/%d" % number, b"x")) for number in range(count)]
+        layout.name(layout.add_image([packed.getvalue(), *above], compress=False), "deep:1")
+        return engine.images.load(base / "layout")[0]
+
+
+@pytest.mark.parametrize("count", [3, 60, 126])
+def test_deep_images(engine: Engine, count: int) -> None:
+    """As many layers as builders make, each with a long path, are all seen, and the root is no copy."""
+    if not BUSYBOX.exists():
+        pytest.skip("busybox is not installed")
+    image = deep_image(engine, count)
+    for layer in ("memory", "disk"):
+        script = "ls /many | wc -l; grep -c ' / overlay ' /proc/mounts"
+        assert image.call(["sh", "-c", script], layer=layer).text.split() == [str(count), "1"]  # type: ignore[arg-type]
+    with make(image, "true") as container:
+        container.put(b"new", f"/many/{count}")
+        assert (container.fs / f"many/{count}").read_bytes() == b"new"
+        assert len(list((container.fs / "many").iterdir())) == count + 1

@@ -22,10 +22,12 @@ from support.cgroups import hierarchies, try_write
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["MARKS", "PEERS", "missing", "need", "skip_or_fail"]
+__all__ = ["GUEST_PROGRAMS", "MARKS", "PEERS", "missing", "need", "skip_or_fail"]
 
 CAP_NET_ADMIN = 12
 CAP_SYS_ADMIN = 21
+GUEST_PROGRAMS = ("qemu-system-x86_64", "mmdebstrap", "mke2fs", "setpriv")
+"""Programs from Debian's packages qemu-system-x86, mmdebstrap, e2fsprogs and util-linux."""
 PEERS = ("bwrap", "busybox", "crun", "runc")
 """Programs from Debian's packages bubblewrap, busybox-static, crun and runc."""
 
@@ -115,6 +117,13 @@ def _probe_peers(programs: Iterable[str]) -> str | None:
     return f"not installed: {', '.join(absent)}" if absent else None
 
 
+def _probe_vm() -> str | None:
+    """Look for what makes and boots the guest, which is of one architecture."""
+    if os.uname().machine != "x86_64":
+        return f"the guest is for x86_64, and this is {os.uname().machine}"
+    return _probe_peers(GUEST_PROGRAMS)
+
+
 _PROBES: dict[str, Callable[[], str | None]] = {
     "root": _probe_root,
     "userns": _probe_userns,
@@ -122,6 +131,7 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "cgroup2": _probe_cgroup2,
     "netadmin": _probe_netadmin,
     "peers": functools.partial(_probe_peers, PEERS),
+    "vm": _probe_vm,
 }
 MARKS = tuple(_PROBES)
 

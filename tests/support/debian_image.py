@@ -22,7 +22,7 @@ from support.capabilities import need, skip_or_fail
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["DebianArchiveError", "cached", "debian_root"]
+__all__ = ["DebianArchiveError", "apt_sources", "cached", "debian_root"]
 
 _EPOCH = "1700000000"
 _SOURCES = ["apt-get", "indextargets", "--format", "deb $(REPO_URI) $(CODENAME) $(COMPONENT)"]
@@ -71,7 +71,7 @@ def debian_root(packages: Sequence[str] = ("python3",)) -> Path:
     Cost: half a minute for the first time.
     """
     suite = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
-    sources = _sources(suite)
+    sources = apt_sources(suite)
     # Images have no device nodes: engines make those themselves.
     options = ["--quiet", "--variant=minbase", "--skip=output/dev", f"--include={','.join(packages)}"]
     command = ["mmdebstrap", *options, suite]
@@ -92,7 +92,7 @@ def debian_root(packages: Sequence[str] = ("python3",)) -> Path:
     return cached("debian.tar", [command, sources, os.uname().machine], make)
 
 
-def _sources(suite: str) -> list[str]:
+def apt_sources(suite: str) -> list[str]:
     """Return the archives of apt's configuration that belong to `suite`, as lines of a sources.list."""
     try:
         listed = subprocess.run(
