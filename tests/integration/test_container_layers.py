@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from containerlib import Container, Engine, Image
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.guest]
 
 KINDS = ["overlay", "copy"]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from containerlib import Container, Engine, Image
 
-pytestmark = [pytest.mark.root, pytest.mark.cgroup]
+pytestmark = [pytest.mark.root, pytest.mark.cgroup, pytest.mark.guest]
 
 SCRIPT = (
     "echo first >/data/file; mkdir /data/sub; ln /data/file /data/hard; ln -s file /data/link; "

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from containerlib import Container, Engine, Image
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.guest]
 
 IDS = ["abcd1230" + 56 * "0", "abcd2341" + 56 * "0"]
 FOREVER = ["sh", "-c", "echo ready; exec sleep 1000"]

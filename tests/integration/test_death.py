@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from containerlib import Container, Engine
 
-pytestmark = [pytest.mark.root, pytest.mark.cgroup]
+pytestmark = [pytest.mark.root, pytest.mark.cgroup, pytest.mark.guest]
 
 # In memory and on disk, with and without init, as root and as another user.
 FIVE = """

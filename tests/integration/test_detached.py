@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from containerlib import Container, Engine
 
-pytestmark = [pytest.mark.root, pytest.mark.cgroup]
+pytestmark = [pytest.mark.root, pytest.mark.cgroup, pytest.mark.guest]
 
 MAKER = """
     import os, signal, sys

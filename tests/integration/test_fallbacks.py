@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from containerlib import Engine, Image
 
-pytestmark = [pytest.mark.root, pytest.mark.cgroup, pytest.mark.enosys]
+pytestmark = [pytest.mark.root, pytest.mark.cgroup, pytest.mark.guest, pytest.mark.enosys]
 
 FEATURES = {"mount-api": "mount_api"}
 

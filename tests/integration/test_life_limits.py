@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,11 +19,15 @@ import containerlib as cl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from containerlib import Container, Engine, Image
 
-pytestmark = [pytest.mark.root, pytest.mark.cgroup, pytest.mark.usefixtures("host_untouched")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.cgroup,
+    pytest.mark.guest,
+    pytest.mark.usefixtures("host_untouched"),
+]
 
 MIB = 1 << 20
 
@@ -60,9 +65,8 @@ def test_a_control_group_that_is_busy(box: Image, engine: Engine) -> None:
     with subprocess.Popen(["sleep", "60"]) as foreign:
         joined = 0
         for path in paths:
-            if os.path.isdir(f"{path}/{container.id}"):
-                with open(f"{path}/{container.id}/cgroup.procs", "w", encoding="ascii") as file:
-                    file.write(str(foreign.pid))
+            for group in Path(path).glob(f"**/{container.id}"):
+                (group / "cgroup.procs").write_text(str(foreign.pid), encoding="ascii")
                 joined += 1
         assert joined
         container.pause()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from containerlib import Container, Image
 
-pytestmark = [pytest.mark.root, pytest.mark.cgroup]
+pytestmark = [pytest.mark.root, pytest.mark.cgroup, pytest.mark.guest]
 
 TALK = ["sh", "-c", "setsid sh -c 'while :; do echo child; done' & while :; do echo first; done"]
 

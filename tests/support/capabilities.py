@@ -26,6 +26,7 @@ __all__ = ["GUEST_PROGRAMS", "MARKS", "PEERS", "missing", "need", "skip_or_fail"
 
 CAP_NET_ADMIN = 12
 CAP_SYS_ADMIN = 21
+CAP_SYS_RESOURCE = 24
 GUEST_PROGRAMS = ("qemu-system-x86_64", "mmdebstrap", "mke2fs", "setpriv")
 """Programs from Debian's packages qemu-system-x86, mmdebstrap, e2fsprogs and util-linux."""
 PEERS = ("bwrap", "busybox", "crun", "runc")
@@ -111,6 +112,11 @@ def _probe_netadmin() -> str | None:
     return _run_probe(_NETNS_PROBE)
 
 
+def _probe_resource() -> str | None:
+    """Look for CAP_SYS_RESOURCE."""
+    return None if _has_capability(CAP_SYS_RESOURCE) else "no CAP_SYS_RESOURCE"
+
+
 def _probe_peers(programs: Iterable[str]) -> str | None:
     """Look for the programs on PATH."""
     absent = [program for program in programs if shutil.which(program) is None]
@@ -130,6 +136,7 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "cgroup": _probe_cgroup,
     "cgroup2": _probe_cgroup2,
     "netadmin": _probe_netadmin,
+    "resource": _probe_resource,
     "peers": functools.partial(_probe_peers, PEERS),
     "vm": _probe_vm,
 }

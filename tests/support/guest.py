@@ -37,19 +37,27 @@ class Guest:
         image: What it boots.
         payload: Archive that it unpacks and runs; see `pack`.
         directory: Where its console and what it says go.
+        arguments: Further words for the kernel's command line, which the guest's init understands.
         limit_s: How long it may run.
         silence_s: How long it may say nothing.
     """
 
     def __init__(
-        self, image: GuestImage, payload: Path, directory: Path, *, limit_s: float, silence_s: float
+        self,
+        image: GuestImage,
+        payload: Path,
+        directory: Path,
+        *,
+        arguments: str,
+        limit_s: float,
+        silence_s: float,
     ) -> None:
         self.console, self.said = directory / "console.log", directory / "said.jsonl"
         self._silence_s = silence_s
         self._deadline = time.monotonic() + limit_s
         self.said.touch()
         # It dies with us, even by SIGKILL.
-        command = ["setpriv", "--pdeathsig=KILL", *_command(image, payload, self.console, self.said)]
+        command = ["setpriv", "--pdeathsig=KILL", *_command(image, payload, directory, arguments)]
         environment = {**os.environ, "TMPDIR": str(directory)}  # what it writes to its disk goes there
         with (directory / "qemu.log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -95,8 +103,8 @@ class Guest:
             self._process.wait()
 
 
-def _command(image: GuestImage, payload: Path, console: Path, said: Path) -> list[str]:
-    arguments = "console=ttyS0 root=/dev/vda rw init=/vm-init panic=-1 quiet"
+def _command(image: GuestImage, payload: Path, directory: Path, more: str) -> list[str]:
+    arguments = f"console=ttyS0 root=/dev/vda rw init=/vm-init panic=-1 quiet {more}"
     return [
         *("qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"),
         *("-m", str(_MEMORY_MIB), "-smp", str(_PROCESSORS)),
@@ -104,8 +112,8 @@ def _command(image: GuestImage, payload: Path, console: Path, said: Path) -> lis
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", arguments),
         *("-drive", f"file={image.disk},format=raw,if=virtio,snapshot=on"),
         *("-drive", f"file={payload},format=raw,if=virtio,readonly=on"),
-        *("-serial", f"file:{console}"),
-        *("-device", "virtio-serial", "-chardev", f"file,id=said,path={said}"),
+        *("-serial", f"file:{directory}/console.log"),
+        *("-device", "virtio-serial", "-chardev", f"file,id=said,path={directory}/said.jsonl"),
         *("-device", "virtserialport,chardev=said,name=said"),
     ]
 
@@ -123,7 +131,7 @@ def pack(
         directory: Where.
         package: The package under test, as it is installed here.
         programs: Further files, by the names that they have in the guest.
-        tests: Which tests to run; paths or ids.
+        tests: Ids of the tests to run.
         options: Options of pytest.
     """
     top = directory / "payload"
@@ -135,7 +143,8 @@ def pack(
         (top / name).write_bytes(path.read_bytes())
         (top / name).chmod(0o755)
     (top / "tests.txt").write_text("".join(f"{test}\n" for test in tests), encoding="utf-8")
-    words = ["python3", "-m", "pytest", "-p", "report", "-p", "no:cacheprovider", *options, "@tests.txt"]
+    files = dict.fromkeys(test.partition("::")[0] for test in tests)
+    words = ["python3", "-m", "pytest", "-p", "report", "-p", "no:cacheprovider", *options, *files]
     (top / "command").write_text("\0".join(words), encoding="utf-8")
     archive = directory / "payload.tar"
     subprocess.run(["tar", "-C", str(top), "-cf", str(archive), "."], check=True)

@@ -47,6 +47,7 @@ class GuestRun:
     def __init__(self, settings: Mapping[str, Any], tests: Sequence[str]) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="containerlib-guest-"))
         self._stopped: str | None = None
+        self._present: frozenset[str] | None = None
         try:
             required = ["--require", ",".join(settings["require"])]
             payload = pack(self._directory, _package(), {"probe": probe_program()}, tests, required)
@@ -54,6 +55,7 @@ class GuestRun:
                 guest_image(),
                 payload,
                 self._directory,
+                arguments=settings.get("arguments", ""),
                 limit_s=float(settings["limit_s"]),
                 silence_s=float(settings["silence_s"]),
             )
@@ -68,23 +70,29 @@ class GuestRun:
         Returns:
             How it ended; a guest that stopped before is a failure of each test that it still had.
         """
+        if self._stopped is None:
+            try:
+                return self._follow(test)
+            except GuestStopped as error:
+                first_line = str(error).partition("\n")[0]
+                self._stopped = f"not run: {first_line}"
+                return Outcome(failure=str(error))
+        return Outcome(failure=self._stopped)
+
+    def _follow(self, test: str) -> Outcome:
         outcome = Outcome()
-        if self._stopped is not None:
-            return Outcome(failure=self._stopped)
-        try:
-            for words in self._words:
-                if words["kind"] == "phase" and words["test"] == test:
-                    _note(outcome, words)
-                    if words["when"] == "teardown":
-                        return outcome
-                elif words["kind"] == "over":
-                    self._stopped = f"the guest ended with status {words['status']} before this test"
-                    return Outcome(failure=self._stopped)
-        except GuestStopped as error:
-            first_line = str(error).partition("\n")[0]
-            self._stopped = f"not run: {first_line}"
-            return Outcome(failure=str(error))
-        return Outcome(failure="the guest has nothing more to say")
+        if self._present is None:
+            collected = next(self._words)["tests"]
+            assert isinstance(collected, list)
+            self._present = frozenset(collected)
+        if test not in self._present:
+            return Outcome(failure="the guest has no such test; do its parameters depend on the host?")
+        for words in self._words:
+            if words["kind"] == "phase" and words["test"] == test:
+                _note(outcome, words)
+                if words["when"] == "teardown":
+                    return outcome
+        raise GuestStopped("the guest ended its tests before this one")
 
     def close(self, logs: str = "") -> None:
         """Let it end, or end it; keep what it has written in the directory `logs`, if there is one."""

@@ -55,7 +55,8 @@ class GuestFile(pytest.File):
     def collect(self) -> Iterable[GuestItem]:
         """Ask the tests themselves which there are."""
         self.settings = tomllib.loads(self.path.read_text(encoding="utf-8"))
-        wanted = str(self.config.getoption("--guest-tests")).split() or ["-m", "guest", "tests/integration"]
+        marked = ["-m", "guest", *self.settings["files"]]
+        wanted = str(self.config.getoption("--guest-tests")).split() or marked
         listed = _collected(wanted)
         if not listed:
             raise self.CollectError(f"no test has been chosen by: {' '.join(wanted)}")

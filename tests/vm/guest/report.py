@@ -23,6 +23,12 @@ class Reporter:
         while data:
             data = data[os.write(self._fd, data) :]
 
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Keep what the host wants, in its order; the host learns what is not here."""
+        wanted = (config.rootpath / "tests.txt").read_text(encoding="utf-8").splitlines()
+        known = {item.nodeid: item for item in items}
+        items[:] = [known[test] for test in wanted if test in known]
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Say which tests will run."""
         self._say(kind="collected", tests=[item.nodeid for item in session.items])

@@ -1,0 +1,192 @@
+"""Limits by their effect: what a container cannot do, or gets less of, on either version of cgroups."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from support.engine import BUSYBOX, busybox_tree
+from support.session import temporary_directory
+
+import containerlib as cl
+from containerlib.runtime.cgroup_host import CgroupHost
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from containerlib import Engine, Image
+
+pytestmark = [pytest.mark.root, pytest.mark.cgroup, pytest.mark.guest]
+
+MIB = 1 << 20
+SPIN = "while :; do :; done"
+EAT = "tail /dev/zero"  # busybox keeps what it has read
+EATERS = f"{EAT} & sleep 60"
+
+
+@pytest.fixture
+def box(engine: Engine) -> Iterator[Image]:
+    """Return an image with busybox."""
+    if not BUSYBOX.exists():
+        pytest.skip("busybox is not installed")
+    with temporary_directory("b") as tree:
+        busybox_tree(tree)
+        yield engine.images.from_directory(tree)
+
+
+def need(*names: str, version: int | None = None) -> None:
+    """Skip without these controllers, of any version or of one."""
+    host = CgroupHost.probe()
+    for name in names:
+        found = host.find(name, {"io": "blkio", "cpu": "cpu,cpuacct"}.get(name, name))
+        if found is None or found.problem is not None:
+            pytest.skip(f"no usable cgroup controller: {name}")
+        if version not in {None, found.hierarchy.version}:
+            pytest.skip(f"{name} is not on version {version}")
+
+
+def test_memory(box: Image) -> None:
+    """Who takes more than there is, is killed, and the kill is told from others."""
+    need("memory")
+    ended = box.call(["sh", "-c", EAT], resources=cl.Resources(memory_bytes=16 * MIB))
+    assert ended.exit_code == 137
+    assert ended.oom_killed
+    killed = box.call(["sh", "-c", "kill -9 $$"], resources=cl.Resources(memory_bytes=16 * MIB))
+    assert killed.oom_killed is False
+
+
+def test_memory_of_one_process_or_of_all(box: Image) -> None:
+    """The first process goes on when another is killed, unless all shall go together."""
+    need("memory", version=2)
+    for together in ("0", "1"):
+        limits = cl.Resources(memory_bytes=16 * MIB, unified={"memory.oom.group": together})
+        script = f"{EAT}; echo went on"
+        ended = box.call(["sh", "-c", script], resources=limits, init=True)
+        assert ended.oom_killed
+        assert (ended.text == "went on\n") is (together == "0")
+
+
+def test_memory_is_taken_back(box: Image, engine: Engine) -> None:
+    """Above the high mark a process is slowed and its memory taken back, and it is not killed."""
+    need("memory", version=2)
+    limits = cl.Resources(memory_bytes=64 * MIB, unified={"memory.high": str(8 * MIB)})
+    # The pages of a file are what can be taken back; those of a file system in memory could not.
+    script = "dd if=/dev/zero of=/big bs=1M count=24 2>/dev/null; cat /big > /dev/null; echo done"
+    command = ["sh", "-c", f"{script}; sleep 60"]
+    with engine.containers.create(box, command, resources=limits, layer="disk") as container:
+        container.start(stdout=cl.PIPE)
+        assert container.stdout is not None
+        assert container.stdout.readline() == b"done\n"
+        cgroup = container.entry.process.cgroup  # type: ignore[union-attr]
+        events = cgroup.read("memory", "memory.events") if cgroup is not None else None
+        counts = dict(line.split() for line in (events or "").splitlines())
+        assert int(counts["high"]) > 0
+        assert int(counts["oom_kill"]) == 0
+        container.kill()
+
+
+def test_processes(box: Image) -> None:
+    """The process after the last is refused."""
+    need("pids")
+    script = "for n in 1 2 3 4 5 6 7 8 9; do sleep 60 & done; echo all"
+    ended = box.call(["sh", "-c", script], resources=cl.Resources(pids=5), stderr=cl.PIPE)
+    assert "all" not in ended.text
+    assert box.call(["sh", "-c", script], resources=cl.Resources(pids=20)).text == "all\n"
+
+
+def test_share_of_processors(box: Image, engine: Engine) -> None:
+    """Of two that want one processor, the one of more weight has most of it."""
+    need("cpu", "cpuset")
+    spin = ["sh", "-c", SPIN]
+    with (
+        engine.containers.create(box, spin, resources=cl.Resources(cpu_shares=64, cpuset_cpus="0")) as light,
+        engine.containers.create(
+            box, spin, resources=cl.Resources(cpu_shares=8192, cpuset_cpus="0")
+        ) as heavy,
+    ):
+        for container in (light, heavy):
+            container.start()
+        began = {each.id: each.stats().cpu.total_ns for each in (light, heavy)}
+        # As long as it takes: what is compared is what each has got of it.
+        while (heavy.stats().cpu.total_ns - began[heavy.id]) < 1_000_000_000:
+            time.sleep(0.05)
+        used = {each.id: each.stats().cpu.total_ns - began[each.id] for each in (light, heavy)}
+        light.kill()
+        heavy.kill()
+    assert used[heavy.id] > 4 * used[light.id]
+
+
+def test_part_of_a_processor(box: Image, engine: Engine) -> None:
+    """Who may have a tenth of a processor is held up again and again."""
+    need("cpu")
+    with engine.containers.create(box, ["sh", "-c", SPIN], resources=cl.Resources(cpus=0.1)) as container:
+        container.start()
+        while (container.stats().cpu.throttled_periods or 0) < 3:
+            time.sleep(0.05)
+        container.kill()
+
+
+def test_choice_of_processors(box: Image) -> None:
+    """It runs on those that it may run on."""
+    need("cpuset")
+    script = "grep Cpus_allowed_list /proc/self/status"
+    assert box.call(["sh", "-c", script], resources=cl.Resources(cpuset_cpus="0")).text.split()[1] == "0"
+
+
+@pytest.fixture
+def disk() -> Iterator[str]:
+    """Return a block device of 8 MiB."""
+    with temporary_directory("d") as place:
+        file = place / "file"
+        file.write_bytes(os.urandom(8 * MIB))
+        command = ["losetup", "-f", "--show", str(file)]
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        if made.returncode:
+            pytest.skip(f"no loop device: {made.stderr.strip()}")
+        try:
+            yield made.stdout.strip()
+        finally:
+            subprocess.run(["losetup", "-d", made.stdout.strip()], check=True)
+
+
+@pytest.mark.parametrize(
+    ("option", "rate", "size"),
+    [("device_read_bps", MIB, "64k"), ("device_read_iops", 16, "64k"), ("device_write_bps", MIB, "64k")],
+)
+def test_rate_of_a_disk(box: Image, disk: str, option: str, rate: int, size: str) -> None:
+    """2 MiB in 32 requests take no less than the rate allows."""
+    need("io")
+    limits = cl.Resources(**{option: ((disk, rate),)})
+    way = "if=/dev/disk of=/dev/null iflag=direct"
+    if "write" in option:
+        way = "if=/dev/zero of=/dev/disk oflag=direct"
+    devices = [cl.Device(source=disk, target="/dev/disk")]
+    began = time.monotonic()
+    ended = box.call(["dd", *way.split(), f"bs={size}", "count=32"], resources=limits, devices=devices)
+    # Not how fast it is, which no test asks: the kernel must have held it up for two seconds less one burst.
+    assert time.monotonic() - began > 1.2
+    assert ended.exit_code == 0
+
+
+@pytest.mark.resource
+def test_rights_over_resources(box: Image) -> None:
+    """Limits above the host's own, and a claim to be killed last, for who may give them."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limit = cl.Rlimit(name="nofile", soft=hard + 10, hard=hard + 10)
+    script = "ulimit -Hn; cat /proc/self/oom_score_adj"
+    ended = box.call(["sh", "-c", script], rlimits=[limit], resources=cl.Resources(oom_score_adj=-500))
+    assert ended.text.split() == [str(hard + 10), "-500"]
+
+
+def test_unified_key_of_another_version(box: Image) -> None:
+    """Files of version 2 are refused where their controller is on version 1, by name."""
+    host = CgroupHost.probe()
+    pids = host.find("pids")
+    if pids is None or pids.hierarchy.version != 1:
+        pytest.skip("pids is not on version 1")
+    with pytest.raises(cl.UnsupportedHost, match=r"pids\.max.*v2.*v1"):
+        box.call(["true"], resources=cl.Resources(unified={"pids.max": "5"}))
