@@ -8,12 +8,13 @@ that it needs. What a set of limits means on this host is worked out once and re
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import threading
 from typing import TYPE_CHECKING, Final, Literal
 
-from containerlib.errors import InvalidOption, UnsupportedHost
+from containerlib.errors import CgroupError, InvalidOption, UnsupportedHost
 from containerlib.runtime.cgroup_container import CgroupUsage, ContainerCgroup, Place, Step
 from containerlib.runtime.cgroup_files import read_at, remove_below, translated
 from containerlib.runtime.cgroup_limits import asked_controllers, check_against_host, translate
@@ -63,6 +64,7 @@ class EngineCgroup:
         self._bpf_syscall = bpf_syscall
         self._lock = threading.RLock()
         self._branches: dict[Hierarchy, BranchV1 | BranchV2] = {}
+        self._former: list[BranchV1 | BranchV2] = []
         self._problems: dict[str, str | None] = {}
         self._files: dict[tuple[str, str], bool] = {}
         self._plans: dict[Resources, tuple[Step, ...]] = {}
@@ -121,6 +123,17 @@ class EngineCgroup:
         Cost: with default resources, three directories and eight further system calls on a hybrid host.
         """
         _check_name("container_id", container_id)
+        try:
+            return self._make(container_id, resources, devices)
+        except CgroupError as error:
+            if error.errno != errno.ENOENT or not self._forget_removed():
+                raise
+        # Somebody has removed our directories: nothing was in them, so they are made anew.
+        return self._make(container_id, resources, devices)
+
+    def _make(
+        self, container_id: str, resources: Resources, devices: Sequence[DeviceRule]
+    ) -> ContainerCgroup:
         steps = self._plans.get(resources) or self.plan(resources)
         is_special = devices is not DEFAULT_RULES and tuple(devices) != DEFAULT_RULES
         if self._devices == "unknown":
@@ -169,6 +182,20 @@ class EngineCgroup:
                 cgroup.find(Place(branch, branch.default_fd, branch.default_prefix))
         return cgroup if cgroup.is_any else None
 
+    def _forget_removed(self) -> bool:
+        """Forget the directories that somebody else has removed; say whether there were any."""
+        with self._lock:
+            gone = [each for each in self._branches.values() if each.is_removed]
+            for branch in gone:
+                del self._branches[branch.hierarchy]
+            self._former += gone  # containers that were there still name its descriptor
+            if gone:
+                self._plans.clear()
+                self._problems.clear()
+                if any(branch.version != 1 for branch in gone) and self._devices == "program":
+                    self._devices = "unknown"
+            return bool(gone)
+
     def retry_removals(self) -> int:
         """Try again to remove what was busy. Returns how many directories are still left."""
         with self._lock:
@@ -186,6 +213,7 @@ class EngineCgroup:
             `collect_orphans` of a later engine.
         """
         with self._lock:
+            self._release_former()
             branches, self._branches = self._branches, {}
             self._plans.clear()
             self._problems.clear()
@@ -196,10 +224,16 @@ class EngineCgroup:
     def release(self) -> None:
         """Close all descriptors and leave everything as it is: somebody else's containers may be in it."""
         with self._lock:
+            self._release_former()
             branches, self._branches = self._branches, {}
             self._plans.clear()
             for branch in branches.values():
                 branch.release()
+
+    def _release_former(self) -> None:
+        former, self._former = self._former, []
+        for branch in former:
+            branch.release()
 
     def directories(self) -> tuple[str, ...]:
         """Return the absolute paths of the engine's directories that exist so far."""

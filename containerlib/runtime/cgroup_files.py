@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "is_replaced",
     "kill_below",
     "make_directory",
     "open_directory",
@@ -55,6 +56,14 @@ def make_directory(dir_fd: int, name: str) -> None:
 def open_directory(path: str, *, dir_fd: int | None = None) -> int:
     """Open a directory for reading; the caller closes it."""
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+
+
+def is_replaced(fd: int, parent_fd: int, name: str) -> bool:
+    """Whether an open directory is no longer what `name` is in its parent."""
+    try:
+        return os.stat(name, dir_fd=parent_fd).st_ino != os.fstat(fd).st_ino
+    except FileNotFoundError:
+        return True
 
 
 def write_at(dir_fd: int, path: str, text: str) -> None:

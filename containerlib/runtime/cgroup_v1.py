@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from containerlib._util.failpoint import reach
 from containerlib.runtime.cgroup_files import (
+    is_replaced,
     make_directory,
     open_directory,
     read_at,
@@ -77,6 +78,11 @@ class BranchV1:
         """Open the file by which a process joins the default devices."""
         assert self._default_fd is not None  # noqa: S101 (prepare_default_devices came first)
         return os.open("tasks", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._default_fd)
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether somebody else has removed the directory."""
+        return is_replaced(self.fd, self._own_fd, self.name)
 
     def release(self) -> None:
         """Close the descriptors and leave everything as it is."""

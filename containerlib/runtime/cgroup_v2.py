@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from containerlib._util.failpoint import reach
 from containerlib.runtime.cgroup_files import (
+    is_replaced,
     make_directory,
     open_directory,
     read_at,
@@ -99,6 +100,11 @@ class BranchV2:
             self.default_fd = open_directory(DEFAULT_NAME, dir_fd=self.fd)
             self.default_prefix = f"{DEFAULT_NAME}/"
         return self.default_fd != self.fd
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether somebody else has removed the directory."""
+        return is_replaced(self.fd, self._own_fd, self.name)
 
     def release(self) -> None:
         """Close the descriptors and leave everything as it is."""

@@ -450,6 +450,17 @@ def test_nested_cgroups_are_removed(engine: EngineCgroup, host: CgroupHost) -> N
     finish(cgroup)
 
 
+def test_directories_that_somebody_removed(host: CgroupHost, engine: EngineCgroup) -> None:
+    """An engine whose empty directories were taken away makes them anew, as often as that happens."""
+    for number in range(3):
+        cgroup = engine.make(f"c{number}", Resources(pids=9))
+        assert cgroup.read("pids", "pids.max") == "9\n" or "pids" not in host.controllers
+        finish(cgroup)
+        for path in map(Path, engine.directories()):
+            for each in (*(each for each in path.iterdir() if each.is_dir()), path):
+                each.rmdir()
+
+
 def test_ids_are_unique(engine: EngineCgroup) -> None:
     """A second container of the same id is refused and leaves the first alone."""
     cgroup = engine.make("c1", Resources())
