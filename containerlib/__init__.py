@@ -115,6 +115,7 @@ if TYPE_CHECKING:
         MemoryStats,
         NetworkStats,
         PidsStats,
+        PressureStats,
     )
     from containerlib.runtime.usage import ExitStatus, Usage
     from containerlib.store.damage import Damage
@@ -177,7 +178,15 @@ _MODULES = {
     ),
     "containerlib.runtime.process_table": ("ProcessInfo",),
     "containerlib.runtime.stats": (
-        *("ContainerStats", "CpuStats", "IoStats", "MemoryStats", "NetworkStats", "PidsStats"),
+        *(
+            "ContainerStats",
+            "CpuStats",
+            "IoStats",
+            "MemoryStats",
+            "NetworkStats",
+            "PidsStats",
+            "PressureStats",
+        ),
     ),
     "containerlib.runtime.usage": ("ExitStatus", "Usage"),
     "containerlib.container.inspection": ("ContainerInspection",),
@@ -266,6 +275,7 @@ __all__ = [
     "PidsStats",
     "PlatformNotFound",
     "Popen",
+    "PressureStats",
     "Process",
     "ProcessInfo",
     "PruneReport",

@@ -96,6 +96,25 @@ class PidsStats:
 
 
 @frozen(kw_only=True)
+class PressureStats:
+    """How much of the time something was wanted and not to be had.
+
+    Attributes:
+        some_percent: Share of the last 10 seconds in which at least one process waited for it.
+        full_percent: Share in which all waited; None where the kernel does not say.
+        some_ns: Time in which at least one waited, since the start.
+        full_ns: Time in which all did; None where the kernel does not say.
+
+    Source: Documentation/accounting/psi.rst of the kernel.
+    """
+
+    some_percent: float
+    full_percent: float | None = None
+    some_ns: int
+    full_ns: int | None = None
+
+
+@frozen(kw_only=True)
 class NetworkStats:
     """What has gone through one network interface, as the container sees it."""
 
@@ -120,6 +139,8 @@ class ContainerStats:
         io: Block devices; None where no control group of the container counts them.
         pids: Processes and threads.
         networks: Its interfaces by name, the loopback interface left out; none with the host's network.
+        pressure: Waiting for ``"cpu"``, ``"memory"`` and ``"io"``, where the host has version 2 of control
+            groups and a kernel that measures it.
         cpu_percent: Share of one processor that it used since the stats before; None for the first.
     """
 
@@ -129,6 +150,7 @@ class ContainerStats:
     io: IoStats | None = None
     pids: PidsStats
     networks: Mapping[str, NetworkStats] = field(factory=dict)
+    pressure: Mapping[str, PressureStats] = field(factory=dict)
     cpu_percent: float | None = None
 
     def since(self, before: ContainerStats) -> ContainerStats:
@@ -155,6 +177,7 @@ def read_stats(
         io=_io(cgroup),
         pids=_pids(cgroup, processes),
         networks={} if network_pid is None else _networks(network_pid),
+        pressure=_pressure(cgroup),
     )
 
 
@@ -216,10 +239,7 @@ def _io(cgroup: ContainerCgroup | None) -> IoStats | None:
     if cgroup is None:
         return None
     if cgroup.version_of("io") is not None:
-        counted = [
-            dict(word.split("=", 1) for word in line.split()[1:] if "=" in word)
-            for line in (cgroup.read("io", "io.stat") or "").splitlines()
-        ]
+        counted = [_assignments(line) for line in (cgroup.read("io", "io.stat") or "").splitlines()]
         return IoStats(
             read_bytes=sum(int(device.get("rbytes", 0)) for device in counted),
             write_bytes=sum(int(device.get("wbytes", 0)) for device in counted),
@@ -247,6 +267,32 @@ def _pids(cgroup: ContainerCgroup | None, processes: Sequence[ProcessInfo]) -> P
         peak=_number(cgroup.read("pids", "pids.peak")),
         limit=_limit(cgroup.read("pids", "pids.max")),
     )
+
+
+def _pressure(cgroup: ContainerCgroup | None) -> dict[str, PressureStats]:
+    """What lines such as "some avg10=1.00 avg60=0.50 avg300=0.10 total=9" of each file say."""
+    found: dict[str, PressureStats] = {}
+    if cgroup is None:
+        return found
+    for what in ("cpu", "memory", "io"):
+        try:
+            text = cgroup.read("", f"{what}.pressure")
+        except OSError:  # the kernel was started with psi=0
+            continue
+        lines = {line.partition(" ")[0]: _assignments(line) for line in (text or "").splitlines()}
+        some, full = lines.get("some"), lines.get("full")
+        if some is not None:
+            found[what] = PressureStats(
+                some_percent=float(some["avg10"]),
+                full_percent=None if full is None else float(full["avg10"]),
+                some_ns=int(some["total"]) * 1000,
+                full_ns=None if full is None else int(full["total"]) * 1000,
+            )
+    return found
+
+
+def _assignments(line: str) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in line.split() if "=" in word)
 
 
 def _networks(pid: int) -> dict[str, NetworkStats]:

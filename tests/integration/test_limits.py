@@ -115,9 +115,13 @@ def test_share_of_processors(box: Image, engine: Engine) -> None:
         while (heavy.stats().cpu.total_ns - began[heavy.id]) < 1_000_000_000:
             time.sleep(0.05)
         used = {each.id: each.stats().cpu.total_ns - began[each.id] for each in (light, heavy)}
+        waited = {each.id: each.stats().pressure.get("cpu") for each in (light, heavy)}
         light.kill()
         heavy.kill()
     assert used[heavy.id] > 4 * used[light.id]
+    had_to_wait, had_not = waited[light.id], waited[heavy.id]
+    if had_to_wait is not None and had_not is not None:  # where the kernel measures it
+        assert had_to_wait.some_ns > had_not.some_ns
 
 
 def test_part_of_a_processor(box: Image, engine: Engine) -> None:

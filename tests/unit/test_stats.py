@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from containerlib.runtime.process_table import ProcessInfo
-from containerlib.runtime.stats import CpuStats, IoStats, MemoryStats, PidsStats, read_stats
+from containerlib.runtime.stats import CpuStats, IoStats, MemoryStats, PidsStats, PressureStats, read_stats
 
 if TYPE_CHECKING:
     from containerlib.runtime.cgroup_container import ContainerCgroup
@@ -49,6 +49,9 @@ def test_version_2() -> None:
         {
             ("", "cpu.stat"): "usage_usec 50\nuser_usec 30\nsystem_usec 20\n",
             ("cpu", "cpu.stat"): "usage_usec 50\nnr_periods 4\nnr_throttled 2\nthrottled_usec 9\n",
+            ("", "cpu.pressure"): "some avg10=1.50 avg60=0.00 avg300=0.00 total=7\n",
+            ("", "io.pressure"): "some avg10=2.00 avg60=0.00 avg300=0.00 total=8\n"
+            "full avg10=1.00 avg60=0.00 avg300=0.00 total=4\n",
             ("memory", "memory.current"): "1000\n",
             ("memory", "memory.stat"): "anon 1\ninactive_file 300\n",
             ("memory", "memory.peak"): "2000\n",
@@ -80,6 +83,10 @@ def test_version_2() -> None:
     assert found.io == IoStats(read_bytes=11, write_bytes=20, reads=1, writes=3)
     assert found.pids == PidsStats(current=3, peak=5, limit=9)
     assert found.networks == {}
+    assert found.pressure == {
+        "cpu": PressureStats(some_percent=1.5, some_ns=7000),
+        "io": PressureStats(some_percent=2.0, full_percent=1.0, some_ns=8000, full_ns=4000),
+    }
 
 
 def test_version_1() -> None:
