@@ -122,8 +122,8 @@ class CgroupHost:
         """Find out which control groups the caller can use.
 
         On version 2, a cgroup with processes cannot pass controllers on, and the caller's own always has one:
-        the caller. So the nearest ancestor is used that passes ``memory`` and ``pids`` on already, provided
-        that no limit on memory or processors is left behind by that.
+        the caller. So the root is used where the caller may write there, or the nearest ancestor that passes
+        ``memory`` and ``pids`` on already, provided that no limit on memory or processors is left behind.
 
         Args:
             mountinfo: Text in the format of /proc/self/mountinfo, which is read if this is `None`.
@@ -278,6 +278,8 @@ def _find_unified_controllers(unified: Hierarchy, disk: Disk) -> tuple[Hierarchy
         unified = _climb(unified, disk)
         # Only the root may be changed: it is exempt. A slice belongs to whoever made it.
         is_blocked = not _is_root(disk, unified)
+        available = _words(disk, unified, "cgroup.controllers")
+        unified = evolve(unified, names=available)
     passed_on = _words(disk, unified, _PASSED_ON)
     controllers = {}
     for name in available:
@@ -313,15 +315,22 @@ def _has_processes(disk: Disk, unified: Hierarchy) -> bool:
 
 
 def _climb(unified: Hierarchy, disk: Disk) -> Hierarchy:
-    """Return the tree with the nearest ancestor as own cgroup that passes controllers on, else as it is."""
-    here = unified
+    """Return the tree with an ancestor as own cgroup that passes controllers on, else as it is.
+
+    That is the root, which has all controllers and may be told to pass on any; where it is not to be had, the
+    nearest one. No limit is left behind on the way.
+    """
+    here, nearest = unified, unified
     while here.own_path != here.mount_point and here.own_cgroup != "/" and not _is_limited(disk, here):
         above = os.path.dirname(here.own_path)
         here = evolve(here, own_path=above, own_cgroup=os.path.dirname(here.own_cgroup))
-        is_fit = _is_root(disk, here) or _words(disk, here, _PASSED_ON) >= _EXPECTED
-        if is_fit and disk.is_writable(above) and disk.is_writable(f"{above}/cgroup.procs"):
+        if not (disk.is_writable(above) and disk.is_writable(f"{above}/cgroup.procs")):
+            continue
+        if _is_root(disk, here):
             return here
-    return unified
+        if nearest is unified and _words(disk, here, _PASSED_ON) >= _EXPECTED:
+            nearest = here
+    return nearest
 
 
 def _is_limited(disk: Disk, unified: Hierarchy) -> bool:

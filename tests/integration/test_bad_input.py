@@ -319,7 +319,7 @@ def test_capability_that_the_host_lacks(image: Image) -> None:
 
 
 @pytest.mark.skipif("CAP_SYS_RESOURCE" not in missing_capabilities(), reason="every limit can be raised")
-@pytest.mark.parametrize("hard", [HARD_FILES + 1, -1])
+@pytest.mark.parametrize("hard", [HARD_FILES + 1, -1], ids=["above", "unlimited"])
 def test_limit_above_the_hosts(image: Image, hard: int) -> None:
     """A hard limit above the host's own is refused where it cannot be raised."""
     limit = Rlimit(name="nofile", soft=1, hard=hard)

@@ -88,7 +88,8 @@ def test_stats_without_limits(box: Image, engine: Engine, lifetime: str) -> None
     assert found.memory.is_exact
     assert found.memory.usage_bytes > 0
     assert found.memory.limit_bytes is None
-    assert found.pids == cl.PidsStats(current=2)
+    # Where every group counts its processes, it also knows the most there were.
+    assert found.pids in {cl.PidsStats(current=2), cl.PidsStats(current=2, peak=2)}
     assert found.cpu.total_ns > 0
 
 

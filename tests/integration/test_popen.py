@@ -255,7 +255,11 @@ def test_closed_descriptors_are_refused(image: Image, stream: str) -> None:
         start(image, "exit 0", **{stream: writing})
 
 
-@pytest.mark.parametrize("value", ["text", True, 1.5, io.BytesIO(b"x"), -7, 2**70], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    ["text", True, 1.5, io.BytesIO(b"x"), -7, 2**70],
+    ids=["text", "bool", "float", "object", "negative", "huge"],
+)
 @pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
 def test_what_is_no_stream_is_refused(image: Image, stream: str, value: object) -> None:
     """Only pipes, descriptors and files that have one can be streams."""

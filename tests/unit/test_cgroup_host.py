@@ -193,9 +193,18 @@ def systemd_tree(**session: str) -> dict[str, str]:
     )
 
 
-def test_v2_session_climbs_to_the_slice() -> None:
-    """A populated scope cannot pass controllers on, so directories are made beside it."""
+def test_v2_session_climbs_to_the_root() -> None:
+    """A populated scope cannot pass controllers on; the root has all of them, if it may be written."""
     host = CgroupHost.probe(mountinfo=V2_MOUNTS, own_cgroups=f"0::{SESSION}\n", disk=FakeDisk(systemd_tree()))
+    assert host.unified is not None
+    assert (host.unified.own_path, host.unified.own_cgroup) == ("/sys/fs/cgroup", "/")
+    assert {name for name, found in host.controllers.items() if not found.problem} == set(AVAILABLE.split())
+
+
+def test_v2_session_climbs_to_the_slice() -> None:
+    """Where the root is not to be had, directories are made beside the scope."""
+    disk = FakeDisk(systemd_tree(), {"/sys/fs/cgroup": "not yours", "/sys/fs/cgroup/user.slice": "not yours"})
+    host = CgroupHost.probe(mountinfo=V2_MOUNTS, own_cgroups=f"0::{SESSION}\n", disk=disk)
     assert host.unified is not None
     assert host.unified.own_path == "/sys/fs/cgroup/user.slice/user-0.slice"
     assert host.unified.own_cgroup == "/user.slice/user-0.slice"
