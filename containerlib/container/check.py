@@ -6,6 +6,7 @@ Nothing of a container is ever mended or removed; only what engines that are gon
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING
 
 import attrs
@@ -55,9 +56,12 @@ def _containers(stores: Stores) -> Iterator[Damage]:
         path = f"{stores.layout.containers}/{name}"
         if name.startswith(MOVED_PREFIX) or is_abandoned(path, stores.leases):
             yield leftover(path, "layer of a container whose engine is gone")
-        elif not os.path.lexists(path):
+            continue
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
             continue  # removed since the directory was listed
-        elif not name.isalnum() or not os.path.isdir(path):
+        if not name.isalnum() or not stat.S_ISDIR(mode):
             yield Damage("unknown", path, "not a part of the store", "look")
         else:
             yield from _detached(stores, path, name)
@@ -69,7 +73,8 @@ def _standing(stores: Stores, path: str) -> Iterator[Damage]:
     try:
         FrozenLayers(stores.layout).uppers(read_base(path))
     except (StoreCorrupted, OSError) as error:
-        yield Damage("container-layer", path, f"stands on layers that are not there: {error}", "look")
+        if os.path.isdir(path):  # else it was removed with what it stood on
+            yield Damage("container-layer", path, f"stands on layers that are not there: {error}", "look")
 
 
 def _detached(stores: Stores, path: str, name: str) -> Iterator[Damage]:

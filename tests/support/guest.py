@@ -94,6 +94,11 @@ class Guest:
         lines = self.console.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
         return "\n".join([f"{what}; the end of its console:", *lines])
 
+    @property
+    def is_running(self) -> bool:
+        """Whether qemu has not ended."""
+        return self._process.poll() is None
+
     def close(self, timeout_s: float = 30) -> None:
         """Let it power off, or end it."""
         try:
