@@ -84,6 +84,7 @@ def test_it_survives_its_maker(made: Engine, how: str) -> None:
     container = made.containers.get("kept")
     assert container.id == identity
     assert container.state == "running"
+    assert next(iter(container.logs(follow=True))).text == "begun"  # so that it has come so far
     container.kill()
     status = container.wait(timeout_s=10)
     assert (status.exit_code, status.signal) == (137, 9)
