@@ -178,15 +178,8 @@ _MODULES = {
     ),
     "containerlib.runtime.process_table": ("ProcessInfo",),
     "containerlib.runtime.stats": (
-        *(
-            "ContainerStats",
-            "CpuStats",
-            "IoStats",
-            "MemoryStats",
-            "NetworkStats",
-            "PidsStats",
-            "PressureStats",
-        ),
+        *("ContainerStats", "CpuStats", "IoStats", "MemoryStats"),
+        *("NetworkStats", "PidsStats", "PressureStats"),
     ),
     "containerlib.runtime.usage": ("ExitStatus", "Usage"),
     "containerlib.container.inspection": ("ContainerInspection",),

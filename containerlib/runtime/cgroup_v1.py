@@ -58,7 +58,8 @@ class BranchV1:
             if create and "cpuset" in hierarchy.names:
                 self._inherit_cpuset()
         except BaseException:
-            remove_unused(self._own_fd, name)
+            if create:
+                remove_unused(self._own_fd, name)
             self.release()
             raise
 

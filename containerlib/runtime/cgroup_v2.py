@@ -59,7 +59,8 @@ class BranchV2:
                 make_directory(self._own_fd, name)
             self.fd = self.default_fd = open_directory(name, dir_fd=self._own_fd)
         except BaseException:
-            remove_unused(self._own_fd, name)
+            if create:
+                remove_unused(self._own_fd, name)
             self.release()
             raise
 

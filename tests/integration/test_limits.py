@@ -25,7 +25,6 @@ pytestmark = [pytest.mark.root, pytest.mark.cgroup, pytest.mark.guest]
 MIB = 1 << 20
 SPIN = "while :; do :; done"
 EAT = "tail /dev/zero"  # busybox keeps what it has read
-EATERS = f"{EAT} & sleep 60"
 
 
 @pytest.fixture
@@ -42,7 +41,7 @@ def need(*names: str, version: int | None = None) -> None:
     """Skip without these controllers, of any version or of one."""
     host = CgroupHost.probe()
     for name in names:
-        found = host.find(name, {"io": "blkio", "cpu": "cpu,cpuacct"}.get(name, name))
+        found = host.find(name, {"io": "blkio"}.get(name, name))
         if found is None or found.problem is not None:
             pytest.skip(f"no usable cgroup controller: {name}")
         if version not in {None, found.hierarchy.version}:
@@ -158,10 +157,10 @@ def disk() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("option", "rate", "size"),
-    [("device_read_bps", MIB, "64k"), ("device_read_iops", 16, "64k"), ("device_write_bps", MIB, "64k")],
+    ("option", "rate"),
+    [("device_read_bps", MIB), ("device_read_iops", 16), ("device_write_bps", MIB)],
 )
-def test_rate_of_a_disk(box: Image, disk: str, option: str, rate: int, size: str) -> None:
+def test_rate_of_a_disk(box: Image, disk: str, option: str, rate: int) -> None:
     """2 MiB in 32 requests take no less than the rate allows."""
     need("io")
     limits = cl.Resources(**{option: ((disk, rate),)})
@@ -170,7 +169,7 @@ def test_rate_of_a_disk(box: Image, disk: str, option: str, rate: int, size: str
         way = "if=/dev/zero of=/dev/disk oflag=direct"
     devices = [cl.Device(source=disk, target="/dev/disk")]
     began = time.monotonic()
-    ended = box.call(["dd", *way.split(), f"bs={size}", "count=32"], resources=limits, devices=devices)
+    ended = box.call(["dd", *way.split(), "bs=64k", "count=32"], resources=limits, devices=devices)
     # Not how fast it is, which no test asks: the kernel must have held it up for two seconds less one burst.
     assert time.monotonic() - began > 1.2
     assert ended.exit_code == 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pytest
 
-PORT = os.environ.get("CONTAINERLIB_GUEST_PORT", "/dev/vport0p1")
+PORT = "/dev/vport0p1"
 
 
 class Reporter:
