@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,17 +40,24 @@ def base_directory() -> Path:
     """Return the directory of this session; made at the first call, gone after `close_session`."""
     path = _state.get("base")
     if path is None:
-        path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir="/tmp"))
+        path = _make_directory(f"{_PREFIX}{os.getpid()}-", Path("/tmp"))
         # Processes with mapped user ids have to pass through, and need not list.
         path.chmod(0o711)
         _state["base"] = path
     return path
 
 
+def _make_directory(prefix: str, parent: Path) -> Path:
+    # Hexadecimal: podman makes the name of an image out of a path, and refuses a trailing underscore in it.
+    path = parent / f"{prefix}{secrets.token_hex(4)}"
+    path.mkdir(mode=0o700)
+    return path
+
+
 @contextlib.contextmanager
 def temporary_directory(prefix: str) -> Iterator[Path]:
     """Make a short directory below the base, and remove it with everything in it."""
-    path = Path(tempfile.mkdtemp(prefix=prefix, dir=base_directory()))
+    path = _make_directory(prefix, base_directory())
     path.chmod(0o711)
     try:
         yield path
