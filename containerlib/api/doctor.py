@@ -19,6 +19,7 @@ from containerlib.runtime import seccomp
 from containerlib.runtime.capability import CAPABILITIES, DEFAULT_CAPABILITIES
 from containerlib.runtime.cgroup import EngineCgroup
 from containerlib.runtime.cgroup_host import CgroupHost
+from containerlib.runtime.cgroup_manager import CgroupManager
 from containerlib.runtime.host import HostFacts
 
 if TYPE_CHECKING:
@@ -329,7 +330,7 @@ def _control_groups() -> Iterator[Finding]:
     yield Finding(
         name="control groups",
         state="missing" if host.mode == "none" else "present",
-        found=problem if host.mode == "none" else f"mode {host.mode}",
+        found=problem if host.mode == "none" else f"mode {host.mode}, {_maker(host)}",
         needed="limits, and counting what a container uses",
         cost="containers run without limits, and asking for one is an error",
         remedy="mount a cgroup hierarchy that this process may write",
@@ -338,6 +339,13 @@ def _control_groups() -> Iterator[Finding]:
         if not (host.mode == "v2" and names[0] in _ONLY_V1):
             yield _controller(host, names, needed)
     yield _device_rules(host)
+
+
+def _maker(host: CgroupHost) -> str:
+    manager = CgroupManager.choose(host, "auto")
+    if manager.slice_name is not None:
+        return f"made by systemd in {manager.slice_name}"
+    return f"made by this process ({manager.problem})"
 
 
 def _controller(host: CgroupHost, names: tuple[str, ...], needed: str) -> Finding:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from containerlib.container.prune import SystemPruneReport
     from containerlib.container.restore import RecoveryReport
     from containerlib.image.repair import RepairReport
+    from containerlib.runtime.cgroup_manager import ManagerKind
     from containerlib.runtime.runner import RootKind
     from containerlib.store.damage import Damage
 
@@ -52,6 +53,10 @@ class EngineConfig:
         locked: Whether names that `lock_file` does not have are refused.
         image_devices: Whether images may hold device nodes. Opening one stays subject to the device rules
             of the container; a host without such rules (see `Engine.doctor`) has nothing else in the way.
+        cgroup_manager: Who makes the directory below which control groups are made: ``"systemd"``, which is
+            asked for a scope with ``Delegate=yes`` for the engine and for each detached container;
+            ``"cgroupfs"`` for this process; or ``"auto"`` for systemd where it is the first process, runs
+            on cgroup v2 alone, and no limit on this process would be left behind. See `Engine.doctor`.
     """
 
     root_kind: RootKind = "auto"
@@ -62,13 +67,14 @@ class EngineConfig:
     lock_file: str | os.PathLike[str] | None = None
     locked: bool = False
     image_devices: bool = False
+    cgroup_manager: ManagerKind = "auto"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
         """Settings as the environment has them, and the defaults for the rest.
 
         ``CONTAINERLIB_OFFLINE``, ``CONTAINERLIB_LOCKED`` and ``CONTAINERLIB_IMAGE_DEVICES`` are ``1`` or
-        ``0``; ``CONTAINERLIB_LOCK_FILE`` is a path.
+        ``0``; ``CONTAINERLIB_LOCK_FILE`` is a path; ``CONTAINERLIB_CGROUP_MANAGER`` is a name.
 
         Args:
             environ: Instead of the environment of this process.
@@ -82,11 +88,14 @@ class EngineConfig:
             lock_file=environ.get("CONTAINERLIB_LOCK_FILE") or None,
             locked=_flag(environ, "CONTAINERLIB_LOCKED"),
             image_devices=_flag(environ, "CONTAINERLIB_IMAGE_DEVICES"),
+            cgroup_manager=environ.get("CONTAINERLIB_CGROUP_MANAGER") or "auto",  # type: ignore[arg-type]
         )
 
     def __attrs_post_init__(self) -> None:
         if self.root_kind not in {"auto", "overlay", "copy"}:
             raise InvalidOption("root_kind", self.root_kind, "give 'auto', 'overlay' or 'copy'")
+        if self.cgroup_manager not in {"auto", "systemd", "cgroupfs"}:
+            raise InvalidOption("cgroup_manager", self.cgroup_manager, "give 'auto', 'systemd' or 'cgroupfs'")
         for option in ("offline", "locked", "image_devices"):
             value = getattr(self, option)
             if not isinstance(value, bool):
@@ -154,6 +163,7 @@ class Engine:
             root_kind=self._config.root_kind,
             start_timeout_s=self._config.start_timeout_s,
             image_devices=self._config.image_devices,
+            cgroup_manager=self._config.cgroup_manager,
         )
         lock_file = self._config.lock_file
         self._remote = Remote(

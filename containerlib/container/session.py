@@ -31,6 +31,7 @@ from containerlib.store.stores import Stores
 if TYPE_CHECKING:
     from containerlib.container.entry import ContainerEntry
     from containerlib.container.snapshot import SnapshotEntry
+    from containerlib.runtime.cgroup_manager import ManagerKind
     from containerlib.runtime.config import ContainerConfig
     from containerlib.store.lease import Lease
 
@@ -51,6 +52,7 @@ class Session:
         root_kind: RootKind,
         start_timeout_s: float,
         image_devices: bool = False,
+        cgroup_manager: ManagerKind = "auto",
     ) -> None:
         """Prepare.
 
@@ -60,10 +62,12 @@ class Session:
             root_kind: How root file systems are made, see `Runner`.
             start_timeout_s: See `Runner`.
             image_devices: Whether images may hold device nodes.
+            cgroup_manager: See `Runner`.
         """
         self.stores = Stores.open(root, run_root, image_devices=image_devices)
         self._root_kind = root_kind
         self._start_timeout_s = start_timeout_s
+        self._cgroup_manager: ManagerKind = cgroup_manager
         self.names = NameIndex(self.stores.layout)
         self.frozen = FrozenLayers(self.stores.layout)
         self._lock = threading.RLock()
@@ -79,6 +83,7 @@ class Session:
             self.directory,
             root_kind=self._root_kind,
             start_timeout_s=self._start_timeout_s,
+            cgroup_manager=self._cgroup_manager,
         )
         self._entries: dict[str, ContainerEntry] = {}
         self._recovered = Recovered()

@@ -205,6 +205,12 @@ class EngineCgroup:
             ]
             return len(self._deferred)
 
+    def kill(self) -> None:
+        """Kill everything in the engine's directories."""
+        with self._lock:
+            for branch in self._branches.values():
+                branch.kill()
+
     def close(self) -> list[str]:
         """Remove the engine's directories and close all descriptors. Containers must be removed before.
 

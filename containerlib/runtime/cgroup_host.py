@@ -15,7 +15,7 @@ from attrs import evolve, field, frozen
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["CgroupHost", "Controller", "Disk", "Hierarchy", "Mode"]
+__all__ = ["CgroupHost", "Controller", "Disk", "Hierarchy", "Mode", "is_limited"]
 
 Mode = Literal["v1", "hybrid", "v2", "none"]
 
@@ -104,11 +104,14 @@ class CgroupHost:
         mode: ``"v1"``, ``"v2"``, ``"hybrid"`` (both), or ``"none"`` if nothing is usable.
         controllers: By kernel name (``"blkio"`` on version 1, ``"io"`` on version 2), usable or not.
         unified: The tree of version 2, with or without controllers.
+        caller: The calling process's place in the tree of version 2, as the kernel names it; empty if it has
+            none. Ours need not be made below it.
     """
 
     mode: Mode
     controllers: Mapping[str, Controller] = field(factory=dict)
     unified: Hierarchy | None = None
+    caller: str = ""
 
     @classmethod
     def probe(
@@ -141,6 +144,7 @@ class CgroupHost:
         disk = disk or Disk()
         mounts = _parse_mounts(_read_proc("mountinfo") if mountinfo is None else mountinfo)
         own = _parse_own(_read_proc("cgroup") if own_cgroups is None else own_cgroups)
+        caller = own.get("", "")
         if unified_parent is not None and "" in own:
             own[""] = unified_parent
         controllers: dict[str, Controller] = {}
@@ -154,7 +158,7 @@ class CgroupHost:
             hierarchy = _find_hierarchy(1, frozenset(joined.split(",")), path, mounts, disk)
             if hierarchy is not None:
                 controllers |= {n: Controller(n, hierarchy, hierarchy.problem) for n in hierarchy.names}
-        return cls(_choose_mode(controllers, unified), controllers, unified)
+        return cls(_choose_mode(controllers, unified), controllers, unified, caller)
 
     def moved(self, paths: Sequence[str]) -> CgroupHost:
         """Return the same host as a process sees it that has made these directories below its own cgroups.
@@ -175,6 +179,7 @@ class CgroupHost:
                 if found.hierarchy in places
             },
             None if self.unified is None else places.get(self.unified),
+            self.caller,
         )
 
     def _all(self) -> list[Hierarchy]:
@@ -271,19 +276,22 @@ def _locate(mount: _Mount, path: str) -> tuple[str, str | None]:
 def _find_unified_controllers(unified: Hierarchy, disk: Disk) -> tuple[Hierarchy, dict[str, Controller]]:
     """Say for each controller of version 2 whether directories of ours can have it."""
     available = _words(disk, unified, "cgroup.controllers")
-    unified = evolve(unified, names=available)
     is_blocked = unified.problem is None and _has_processes(disk, unified)
     has_passed = _words(disk, unified, _PASSED_ON) >= _EXPECTED
-    if is_blocked and available >= _EXPECTED and not has_passed:
+    is_threaded = unified.problem is None and _is_threaded(disk, unified)
+    if is_threaded or (is_blocked and available >= _EXPECTED and not has_passed):
         unified = _climb(unified, disk)
         # Only the root may be changed: it is exempt. A slice belongs to whoever made it.
         is_blocked = not _is_root(disk, unified)
         available = _words(disk, unified, "cgroup.controllers")
-        unified = evolve(unified, names=available)
+    unified = evolve(unified, names=available)
+    if is_threaded and _is_threaded(disk, unified):
+        reason = f"{unified.own_path} is threaded: no group below it can hold processes"
+        unified = evolve(unified, problem=reason)
     passed_on = _words(disk, unified, _PASSED_ON)
     controllers = {}
     for name in available:
-        problem = unified.problem
+        problem: str | None = unified.problem
         if problem is None and is_blocked and name not in passed_on:
             problem = (
                 f"{unified.own_path} does not pass {name!r} on to its children"
@@ -305,6 +313,11 @@ def _is_root(disk: Disk, unified: Hierarchy) -> bool:
     return disk.read(f"{unified.own_path}/cgroup.type") is None
 
 
+def _is_threaded(disk: Disk, unified: Hierarchy) -> bool:
+    """Whether groups below this one can hold threads only. Source: cgroup-v2.rst of the kernel, Threads."""
+    return (disk.read(f"{unified.own_path}/cgroup.type") or "domain").strip() != "domain"
+
+
 def _has_processes(disk: Disk, unified: Hierarchy) -> bool:
     """Whether the rule against processes in inner cgroups forbids to pass controllers on.
 
@@ -321,21 +334,24 @@ def _climb(unified: Hierarchy, disk: Disk) -> Hierarchy:
     nearest one. No limit is left behind on the way.
     """
     here, nearest = unified, unified
-    while here.own_path != here.mount_point and here.own_cgroup != "/" and not _is_limited(disk, here):
+    while (
+        here.own_path != here.mount_point and here.own_cgroup != "/" and not is_limited(disk, here.own_path)
+    ):
         above = os.path.dirname(here.own_path)
         here = evolve(here, own_path=above, own_cgroup=os.path.dirname(here.own_cgroup))
         if not (disk.is_writable(above) and disk.is_writable(f"{above}/cgroup.procs")):
             continue
         if _is_root(disk, here):
             return here
-        if nearest is unified and _words(disk, here, _PASSED_ON) >= _EXPECTED:
+        can_hold = not _is_threaded(disk, here) and _words(disk, here, _PASSED_ON) >= _EXPECTED
+        if nearest is unified and can_hold:
             nearest = here
     return nearest
 
 
-def _is_limited(disk: Disk, unified: Hierarchy) -> bool:
-    """Whether this very cgroup limits memory or processors."""
+def is_limited(disk: Disk, directory: str) -> bool:
+    """Whether this very cgroup of version 2 limits memory or processors."""
     return any(
-        (disk.read(f"{unified.own_path}/{file}") or free).split()[:1] != free.split()
+        (disk.read(f"{directory}/{file}") or free).split()[:1] != free.split()
         for file, free in (("memory.max", "max"), ("memory.high", "max"), ("cpu.max", "max"))
-    ) or bool((disk.read(f"{unified.own_path}/cpuset.cpus") or "").strip())
+    ) or bool((disk.read(f"{directory}/cpuset.cpus") or "").strip())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from containerlib._util.failpoint import reach
 from containerlib.runtime.cgroup_files import (
     is_replaced,
+    kill_below,
     make_directory,
     open_directory,
     read_at,
@@ -84,6 +85,10 @@ class BranchV1:
     def is_removed(self) -> bool:
         """Whether somebody else has removed the directory."""
         return is_replaced(self.fd, self._own_fd, self.name)
+
+    def kill(self) -> None:
+        """Kill everything in the directory."""
+        kill_below(self._own_fd, self.name)
 
     def release(self) -> None:
         """Close the descriptors and leave everything as it is."""

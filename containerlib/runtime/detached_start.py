@@ -12,8 +12,9 @@ from containerlib._native.channel import close_all
 from containerlib._native.supervisor import Supervisor
 from containerlib._util.atomic_file import make_directory
 from containerlib._util.failpoint import reach
-from containerlib.runtime.cgroup import EngineCgroup
+from containerlib.runtime.cgroup import ENGINE_PREFIX, EngineCgroup
 from containerlib.runtime.cgroup_host import CgroupHost
+from containerlib.runtime.cgroup_manager import CgroupManager
 from containerlib.runtime.cgroup_v1 import DEFAULT_NAME
 from containerlib.runtime.detached import cgroup_name
 from containerlib.runtime.detached_order import health_order
@@ -21,13 +22,15 @@ from containerlib.runtime.lower import lower_exec
 from containerlib.runtime.runner import Prepared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Sequence
+    from typing import Self
 
     from containerlib._native.channel import Channel
     from containerlib._native.spawn import SpawnRequest
     from containerlib._native.spec import NativeSpec
     from containerlib._native.supervisor import HealthOrder, Order
     from containerlib.oci.runtime_spec import Spec
+    from containerlib.runtime.cgroup_manager import ManagerKind
     from containerlib.runtime.config import ContainerConfig
     from containerlib.runtime.runner import Layers, Runner
 
@@ -68,11 +71,10 @@ def start_detached(
     staging = f"{directory}/staging"
     make_directory(staging)
     with contextlib.ExitStack() as undo:
-        engine_cgroup = EngineCgroup.create(CgroupHost.probe(), cgroup_name(container_id))
-        undo.callback(engine_cgroup.close)
+        attempt = undo.enter_context(_Attempt(runner.cgroup_manager, cgroup_name(container_id)))
 
         def spawn(request: SpawnRequest, native: NativeSpec, built: Spec) -> Channel:
-            paths = engine_cgroup.directories()
+            paths = attempt.cgroup.directories()
             full = evolve(
                 order,
                 container_id=container_id,
@@ -85,34 +87,80 @@ def start_detached(
                 ),
                 health=_health(runner, config, built),
             )
-            with _supervisor(engine_cgroup) as supervisor:
-                begin(supervisor.pid, paths)
-                return runner.finish(_supervise(supervisor, request, full, directory, open_journal), native)
+            supervisor = attempt.supervisor()
+            begin(supervisor.pid, paths)
+            return runner.finish(_supervise(supervisor, request, full, directory, open_journal), native)
 
-        prepared = Prepared(container_id, config, layers, stdio, engine_cgroup, staging, spawn)
+        prepared = Prepared(container_id, config, layers, stdio, attempt.begin, staging, spawn)
         channel, _ = runner.start_prepared(prepared)
         channel.close()
         undo.pop_all()
-        engine_cgroup.release()
+        attempt.leave()
 
 
-@contextlib.contextmanager
-def _supervisor(engine_cgroup: EngineCgroup) -> Iterator[Supervisor]:
-    """A supervisor for the length of a block; if that fails, it has ended afterwards, else it goes on."""
-    fds = engine_cgroup.spawner_join_fds()
-    try:
-        reach("start supervisor", "")
-        supervisor = Supervisor(fds)
-    finally:
-        for fd in fds:
-            os.close(fd)
-    try:
-        yield supervisor
-    except BaseException:
-        supervisor.wait()
-        raise
-    finally:
-        supervisor.close()
+class _Attempt:
+    """Control groups and supervisor, of one attempt after the other; gone at the end of the block."""
+
+    def __init__(self, kind: ManagerKind, name: str) -> None:
+        self._kind: ManagerKind = kind
+        self._name = name
+        self._cgroup: EngineCgroup | None = None
+        self._supervisor: Supervisor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._end()
+
+    def begin(self) -> EngineCgroup:
+        """Say where the control groups are made; systemd makes them around the supervisor."""
+        self._end()
+        host = CgroupHost.probe()
+        manager = CgroupManager.choose(host, self._kind)
+        if manager.slice_name is not None:
+            self._supervisor = _launch([])
+            host = manager.enter(host, f"{ENGINE_PREFIX}{self._name}", self._supervisor.pidfd)
+        self._cgroup = EngineCgroup.create(host, self._name)
+        return self._cgroup
+
+    @property
+    def cgroup(self) -> EngineCgroup:
+        """What `begin` has returned."""
+        assert self._cgroup is not None  # noqa: S101 (only between `begin` and the end)
+        return self._cgroup
+
+    def supervisor(self) -> Supervisor:
+        """The supervisor, launched now unless it had to be before."""
+        if self._supervisor is None:
+            fds = self.cgroup.spawner_join_fds()
+            try:
+                self._supervisor = _launch(fds)
+            finally:
+                close_all(fds)
+        return self._supervisor
+
+    def leave(self) -> None:
+        """Let both go on without us."""
+        assert self._supervisor is not None  # noqa: S101 (it has started the container)
+        self._supervisor.close()
+        self.cgroup.release()
+
+    def _end(self) -> None:
+        supervisor, self._supervisor = self._supervisor, None
+        cgroup, self._cgroup = self._cgroup, None
+        try:
+            if supervisor is not None:
+                supervisor.wait()
+                supervisor.close()
+        finally:
+            if cgroup is not None:
+                cgroup.close()
+
+
+def _launch(join_fds: Sequence[int]) -> Supervisor:
+    reach("start supervisor", "")
+    return Supervisor(join_fds)
 
 
 def _supervise(

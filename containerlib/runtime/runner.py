@@ -20,6 +20,7 @@ from containerlib._util.failpoint import reach
 from containerlib._util.remove_tree import remove_tree
 from containerlib.errors import (
     ContainerlibError,
+    EngineClosed,
     InvalidInputError,
     InvalidOption,
     InvalidState,
@@ -27,8 +28,9 @@ from containerlib.errors import (
 )
 from containerlib.runtime import seccomp, spec
 from containerlib.runtime.bind import Binds, open_binds, open_devices
-from containerlib.runtime.cgroup import EngineCgroup
+from containerlib.runtime.cgroup import ENGINE_PREFIX, EngineCgroup
 from containerlib.runtime.cgroup_host import CgroupHost
+from containerlib.runtime.cgroup_manager import CgroupManager
 from containerlib.runtime.copy_root import copy_root
 from containerlib.runtime.device_rules import DEFAULT_RULES
 from containerlib.runtime.files import small_files
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from containerlib.oci.runtime_spec import Spec
     from containerlib.runtime.cgroup_container import ContainerCgroup
     from containerlib.runtime.cgroup_exec import ExecCgroup
+    from containerlib.runtime.cgroup_manager import ManagerKind
     from containerlib.runtime.config import ContainerConfig
     from containerlib.runtime.detached import DetachedProcess
     from containerlib.runtime.usage import ExitStatus
@@ -85,7 +88,7 @@ class Prepared:
         config: What it shall be.
         layers: Its root file system.
         stdio: Descriptors of its standard streams.
-        engine_cgroup: Where its control groups are made.
+        open_cgroup: Says where its control groups are made; called once for each attempt.
         staging: Directory over which its root is assembled.
         spawn: Has the process made, and waits until its command was executed.
     """
@@ -94,7 +97,7 @@ class Prepared:
     config: ContainerConfig
     layers: Layers
     stdio: tuple[int, int, int]
-    engine_cgroup: EngineCgroup
+    open_cgroup: Callable[[], EngineCgroup]
     staging: str
     spawn: Callable[[SpawnRequest, NativeSpec, Spec], Channel]
 
@@ -103,7 +106,13 @@ class Runner:
     """The part of an engine that runs processes. Nothing is started or made before the first container."""
 
     def __init__(
-        self, engine_id: str, directory: str, *, root_kind: RootKind = "auto", start_timeout_s: float = 60.0
+        self,
+        engine_id: str,
+        directory: str,
+        *,
+        root_kind: RootKind = "auto",
+        start_timeout_s: float = 60.0,
+        cgroup_manager: ManagerKind = "auto",
     ) -> None:
         """Prepare, without touching the disk.
 
@@ -112,7 +121,9 @@ class Runner:
             directory: The engine's run-time directory; exists when the first container starts.
             root_kind: ``"overlay"``, ``"copy"``, or ``"auto"`` for overlay with copying as the fallback.
             start_timeout_s: How long the kernel may take for all steps of a start.
+            cgroup_manager: Who makes the directory for control groups, see `CgroupManager`.
         """
+        self.cgroup_manager: ManagerKind = cgroup_manager
         self._engine_id = engine_id
         self._staging = f"{directory}/staging"
         self._copies = f"{directory}/copies"
@@ -121,6 +132,8 @@ class Runner:
         self._lock = threading.Lock()
         self._spawner: Spawner | None = None
         self._cgroup: EngineCgroup | None = None
+        self._is_scoped = False
+        self._is_stopped = False
         self._host: HostFacts | None = None
         self._accounts: dict[tuple[str, ...], tuple[bytes | None, bytes | None]] = {}
 
@@ -138,18 +151,30 @@ class Runner:
 
     def _ensure_spawner(self) -> tuple[Spawner, EngineCgroup]:
         with self._lock:
-            if self._cgroup is None:
-                self._cgroup = EngineCgroup.create(CgroupHost.probe(), self._engine_id)
-            if self._spawner is None:
+            if self._is_stopped:
+                raise EngineClosed("this engine is closed; open a new one")
+            if self._spawner is None or self._cgroup is None:
                 make_directory(self._staging)
                 reach("start spawner", "")
-                fds = self._cgroup.spawner_join_fds()
-                try:
-                    self._spawner = Spawner(fds)
-                finally:
-                    for fd in fds:
-                        os.close(fd)
+                host = CgroupHost.probe()
+                manager = CgroupManager.choose(host, self.cgroup_manager)
+                if manager.slice_name is None:
+                    self._cgroup = self._cgroup or EngineCgroup.create(host, self._engine_id)
+                    self._spawner = _launch_spawner(self._cgroup)
+                else:
+                    self._spawner, self._cgroup = self._launch_in_scope(manager, host)
+                    self._is_scoped = True
             return self._spawner, self._cgroup
+
+    def _launch_in_scope(self, manager: CgroupManager, host: CgroupHost) -> tuple[Spawner, EngineCgroup]:
+        """A spawner in a scope of systemd, which ends with it."""
+        spawner = Spawner()
+        try:
+            host = manager.enter(host, f"{ENGINE_PREFIX}{self._engine_id}", spawner.pidfd)
+            return spawner, EngineCgroup.create(host, self._engine_id)
+        except BaseException:
+            spawner.close()
+            raise
 
     def _resolve_user(self, config: ContainerConfig, layers: Layers) -> ResolvedUser:
         stack = layers.lowers
@@ -234,7 +259,7 @@ class Runner:
             reach("spawn", container_id)
             return self.finish(spawner.spawn(request), native)
 
-        prepared = Prepared(container_id, config, layers, stdio, engine_cgroup, self._staging, spawn)
+        prepared = Prepared(container_id, config, layers, stdio, lambda: engine_cgroup, self._staging, spawn)
         channel, cgroup = self.start_prepared(prepared)
         return RunningProcess(channel, cgroup, on_exit)
 
@@ -273,7 +298,7 @@ class Runner:
                 init=config.init,
                 fault=config.fault,
             )
-            cgroup = prepared.engine_cgroup.make(
+            cgroup = prepared.open_cgroup().make(
                 container_id, config.resources, devices=(*DEFAULT_RULES, *rules) if rules else DEFAULT_RULES
             )
             try:
@@ -362,7 +387,11 @@ class Runner:
     def stop(self) -> None:
         """End every container at once. Their ends can still be read; nothing can be started any more."""
         with self._lock:
-            if self._spawner is not None:
+            if self._is_scoped and self._cgroup is not None:
+                # What keeps the scope goes last, or systemd would remove directories while we do.
+                self._is_stopped = True
+                self._cgroup.kill()
+            elif self._spawner is not None:
                 self._spawner.close()
 
     def close(self) -> bool:
@@ -374,10 +403,23 @@ class Runner:
         self.stop()
         with self._lock:
             cgroup, self._cgroup = self._cgroup, None
+        is_gone = True
         if cgroup is not None:
             cgroup.retry_removals()
-            return not cgroup.close()
-        return True
+            is_gone = not cgroup.close()
+        if self._is_scoped and self._spawner is not None:
+            self._spawner.close()
+            is_gone = True  # systemd removes what is left
+        return is_gone
+
+
+def _launch_spawner(cgroup: EngineCgroup) -> Spawner:
+    fds = cgroup.spawner_join_fds()
+    try:
+        return Spawner(fds)
+    finally:
+        for fd in fds:
+            os.close(fd)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ __all__ = ["Guest", "GuestStopped", "Words", "pack"]
 Words = dict[str, object]
 """What the guest says: see tests/vm/guest/report.py."""
 
-_MEMORY_MIB, _PROCESSORS = 3072, 2
+_NODES, _MEMORY_OF_NODE_MIB = 2, 1536  # each with one processor
 _TAIL_LINES = 40
 _PAUSE_S = 0.05
 
@@ -112,7 +112,8 @@ def _command(image: GuestImage, payload: Path, directory: Path, more: str) -> li
     arguments = f"console=ttyS0 root=/dev/vda rw init=/vm-init panic=-1 quiet {more}"
     return [
         *("qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"),
-        *("-m", str(_MEMORY_MIB), "-smp", str(_PROCESSORS)),
+        *("-m", str(_NODES * _MEMORY_OF_NODE_MIB), "-smp", str(_NODES)),
+        *(word for node in range(_NODES) for word in _node(node)),
         *("-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", arguments),
         *("-drive", f"file={image.disk},format=raw,if=virtio,snapshot=on"),
@@ -121,6 +122,11 @@ def _command(image: GuestImage, payload: Path, directory: Path, more: str) -> li
         *("-device", "virtio-serial", "-chardev", f"file,id=said,path={directory}/said.jsonl"),
         *("-device", "virtserialport,chardev=said,name=said"),
     ]
+
+
+def _node(number: int) -> tuple[str, ...]:
+    memory = f"memory-backend-ram,id=m{number},size={_MEMORY_OF_NODE_MIB}M"
+    return ("-object", memory, "-numa", f"node,nodeid={number},cpus={number},memdev=m{number}")
 
 
 def pack(

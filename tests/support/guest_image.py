@@ -1,5 +1,7 @@
 """The virtual machine of the test guest: Debian's own kernel and userland, made once and kept.
 
+Whether systemd is its first process or our own is chosen when it boots.
+
 What is made depends on nothing but the archive that apt of this host is set up for, the requirements in
 pyproject.toml, and what stands here and in tests/vm/guest/init; all that is in the name it is kept under.
 """
@@ -23,6 +25,7 @@ __all__ = ["GuestImage", "guest_image"]
 _PACKAGES = (
     *("python3", "kmod", "iproute2", "nftables", "uidmap", "procps", "linux-image-cloud-amd64"),
     *("busybox-static", "strace", "attr", "libcap2-bin", "e2fsprogs", "fdisk"),
+    *("systemd", "dbus", "libpam-systemd"),
 )
 _INIT = CHECKOUT / "tests/vm/guest/init"
 _DISK_SIZE = "4G"  # sparse

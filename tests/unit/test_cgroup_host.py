@@ -245,6 +245,24 @@ def test_v2_does_not_climb_to_what_is_not_writable() -> None:
     assert host.unified.own_path == f"/sys/fs/cgroup{SESSION}"
 
 
+@pytest.mark.parametrize("kind", ["threaded", "domain threaded", "domain invalid"])
+def test_v2_threaded(kind: str) -> None:
+    """Below a threaded cgroup none can hold processes: an ancestor is used, or the reason is that."""
+    files = systemd_tree(**{"cgroup.type": f"{kind}\n", "cgroup.controllers": "pids\n"})
+    host = CgroupHost.probe(mountinfo=V2_MOUNTS, own_cgroups=f"0::{SESSION}\n", disk=FakeDisk(files))
+    assert host.unified is not None
+    assert (host.unified.own_path, host.unified.problem) == ("/sys/fs/cgroup", None)
+    assert host.controllers["memory"].problem is None
+    alone = {
+        f"/sys/fs/cgroup{above}": "not yours" for above in ("", "/user.slice", "/user.slice/user-0.slice")
+    }
+    host = CgroupHost.probe(mountinfo=V2_MOUNTS, own_cgroups=f"0::{SESSION}\n", disk=FakeDisk(files, alone))
+    assert host.mode == "none"
+    assert host.unified is not None
+    assert f"/sys/fs/cgroup{SESSION} is threaded" in (host.unified.problem or "")
+    assert "is threaded" in (host.controllers["pids"].problem or "")
+
+
 def test_v2_parent_by_name() -> None:
     """An empty cgroup named by the caller replaces its own, and may be told to pass controllers on."""
     files = systemd_tree() | v2_files(

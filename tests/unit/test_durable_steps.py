@@ -144,7 +144,7 @@ QUIET = {
 
 STARTS = {
     "containerlib.runtime.runner": ("start", "_join", "_ensure_spawner"),
-    "containerlib.runtime.detached_start": ("_supervisor", "_supervise"),
+    "containerlib.runtime.detached_start": ("_launch", "_supervise"),
     "containerlib.container.entry": ("signal", "write_record"),
     "containerlib.container.kill": ("_tell_to_stop",),
     "containerlib.container.pause": ("_tell", "_set_restart"),

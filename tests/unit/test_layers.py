@@ -56,6 +56,7 @@ DOORS: dict[str, frozenset[str]] = {
     "cffi": frozenset({"_native"}),
     "click": frozenset({"cli", "oci_cli"}),
     "isal": frozenset({"layer"}),
+    "jeepney": frozenset({"runtime"}),
     "pyroute2": frozenset({"_native", "network"}),
     "rich": frozenset({"cli", "oci_cli"}),
     "socks": frozenset({"registry"}),

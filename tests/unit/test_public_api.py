@@ -18,6 +18,7 @@ HEAVY = (
     "attrs",
     "cffi",
     "cryptography",
+    "jeepney",
     "json",
     "logging",
     "pyroute2",

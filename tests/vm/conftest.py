@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RUN = pytest.StashKey[GuestRun]()
+COMMON_SKIPS: list[str] = tomllib.loads((CHECKOUT / "tests/vm/skips.toml").read_text(encoding="utf-8"))[
+    "skips"
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -88,7 +91,7 @@ class GuestItem(pytest.Item):
         if outcome.failure:
             raise GuestTestFailed(outcome.failure)
         if outcome.skip is not None:
-            allowed: list[str] = list(self.parent.settings["skips"])
+            allowed = [*COMMON_SKIPS, *self.parent.settings["skips"]]
             if not any(re.search(pattern, outcome.skip) for pattern in allowed):
                 raise GuestTestFailed(f"skipped in the guest for a reason that is not listed: {outcome.skip}")
             pytest.skip(outcome.skip)
