@@ -21,6 +21,7 @@ PROGRAM_SOURCES = [
     "spawner.c",
     "starter.c",
     "supervisor.c",
+    "creator.c",
     "streams.c",
     "health.c",
     "event.c",

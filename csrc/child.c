@@ -20,8 +20,7 @@
 #include "path.h"
 #include "sys.h"
 
-/* Stands still until a byte comes, so that a test can look at the process in exactly this place. */
-static int hold(const struct child *c)
+int child_hold(const struct child *c)
 {
     char byte;
 
@@ -39,9 +38,14 @@ int child_at(struct child *c, int32_t step, int32_t index)
     if (s->fault_action == CTR_FAULT_NONE || s->fault_step != step || (s->fault_index >= 0 && s->fault_index != index))
         return 0;
     if (s->fault_action == CTR_FAULT_HOLD)
-        return hold(c);
+        return child_hold(c);
     errno = s->fault_errno;
     return -1;
+}
+
+uint32_t child_first_kept(const struct child *c)
+{
+    return c->fd_count - c->spec->kept_count - (c->spec->flags & CTR_SPEC_GATE ? 1 : 0);
 }
 
 int child_walk(struct child *c, const struct step *steps)
@@ -56,6 +60,8 @@ void child_fail(struct child *c)
 {
     struct ctr_error error = {c->step, errno, c->index};
 
+    /* Whoever was told of the gate need not be there any more. */
+    (void)signal(SIGPIPE, SIG_IGN);
     /* Shorter than PIPE_BUF: written whole or not at all. */
     (void)!write(c->fds[CTR_FD_ERROR], &error, sizeof(error));
     _exit(127);
@@ -133,7 +139,7 @@ static int step_cgroup_namespace(struct child *c)
 /* The mount namespace comes last, because from there on names are the container's. */
 static int step_join_namespaces(struct child *c)
 {
-    uint32_t first = c->fd_count - c->spec->namespace_count;
+    uint32_t first = child_first_kept(c) - c->spec->namespace_count;
 
     for (uint32_t i = 0; i < c->spec->namespace_count; i++)
         if (child_at(c, CTR_STEP_JOIN_NAMESPACE, (int32_t)i) < 0 || setns(c->fds[first + i], 0) < 0)
@@ -157,7 +163,8 @@ static int step_join_oom_score(struct child *c)
 
 static int step_keyring(struct child *c)
 {
-    (void)c;
+    if (c->spec->flags & CTR_SPEC_NO_KEYRING)
+        return 0;
     if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0)
         return errno == ENOSYS ? 0 : -1;
     return 0;
@@ -263,12 +270,77 @@ static int step_workdir(struct child *c)
     return -1;
 }
 
+/* Whether one of the programs can be executed, as far as that can be told without trying. */
+static int find_program(struct child *c)
+{
+    const struct ctr_spec *s = c->spec;
+    int denied = 0;
+
+    c->step = CTR_STEP_EXEC;
+    for (uint32_t i = 0; i < s->programs.count; i++) {
+        if (faccessat(AT_FDCWD, message_item(s, s->programs, i), X_OK, AT_EACCESS) == 0) {
+            c->step = CTR_STEP_GATE;
+            return 0;
+        }
+        denied |= errno == EACCES;
+    }
+    errno = denied ? EACCES : ENOENT;
+    return -1;
+}
+
+/* Says that all is prepared, and stands still until somebody wants the command; by then nobody may listen. A filter that
+ * is in force lets write and read through, or the command could do nothing. */
+static int step_gate(struct child *c)
+{
+    struct ctr_status held = {.kind = CTR_STATUS_HELD, .code = CTR_STEP_GATE};
+    char byte;
+    ssize_t n;
+
+    if (!(c->spec->flags & CTR_SPEC_GATE))
+        return 0;
+    if (find_program(c) < 0 || write(c->fds[CTR_FD_STATUS], &held, sizeof(held)) != sizeof(held))
+        return -1;
+    close_fd(&c->fds[CTR_FD_STATUS]);
+    do
+        n = read(c->fds[c->fd_count - 1], &byte, 1);
+    while (n < 0 && errno == EINTR);
+    return n == 1 ? 0 : -1;
+}
+
+/* From 3 up, in their order; what is there meanwhile is moved out of the way. */
+static int place_kept(struct child *c, int *error)
+{
+    int *kept = &c->fds[child_first_kept(c)];
+    int first_free = 3 + (int)c->spec->kept_count;
+
+    *error = fcntl(*error, F_DUPFD_CLOEXEC, first_free);
+    for (uint32_t i = 0; i < c->spec->kept_count; i++) {
+        kept[i] = fcntl(kept[i], F_DUPFD_CLOEXEC, first_free);
+        if (kept[i] < 0)
+            return -1;
+    }
+    for (uint32_t i = 0; i < c->spec->kept_count; i++)
+        if (dup2(kept[i], 3 + (int)i) < 0)
+            return -1;
+    return *error < 0 ? -1 : 0;
+}
+
 static int step_close_fds(struct child *c)
 {
     /* Whoever is to stand still in a later step needs the socket for that; exec closes it. */
-    int keep[] = {c->fds[CTR_FD_ERROR], c->spec->fault_action == CTR_FAULT_HOLD ? c->fds[CTR_FD_STATUS] : -1};
+    int keep[CTR_MAX_FDS + 2] = {c->fds[CTR_FD_ERROR],
+                                 c->spec->fault_action == CTR_FAULT_HOLD ? c->fds[CTR_FD_STATUS] : -1};
+    uint32_t count = 2;
 
-    close_all_but(keep, 2);
+    if (c->spec->kept_count > 0) {
+        if (place_kept(c, &c->fds[CTR_FD_ERROR]) < 0)
+            return -1;
+        keep[0] = c->fds[CTR_FD_ERROR];
+        keep[1] = -1;
+        for (uint32_t i = 0; i < c->spec->kept_count; i++)
+            keep[count++] = 3 + (int)i;
+    }
+    close_all_but(keep, count);
     return 0;
 }
 
@@ -316,6 +388,7 @@ static const struct step isolate_steps[] = {
     {CTR_STEP_CLOSE_INHERITED, step_close_inherited},
     {CTR_STEP_CGROUP_JOIN, step_cgroup_join},
     {CTR_STEP_CGROUP_NAMESPACE, step_cgroup_namespace},
+    {CTR_STEP_JOIN_NAMESPACE, step_join_namespaces},
     {CTR_STEP_NETWORK, step_network},
     {CTR_STEP_KEYRING, step_keyring},
     {CTR_STEP_MOUNT_PRIVATE, step_mount_private},
@@ -360,6 +433,7 @@ const struct step enter_steps[] = {
     {CTR_STEP_UID, step_uid},
     {CTR_STEP_CAPABILITIES, step_capabilities},
     {CTR_STEP_NO_NEW_PRIVS, step_no_new_privs},
+    {CTR_STEP_GATE, step_gate},
     {CTR_STEP_CLOSE_FDS, step_close_fds},
     {CTR_STEP_SECCOMP, step_seccomp},
     {CTR_STEP_EXEC, step_exec},

@@ -37,6 +37,12 @@ struct step {
 /* Notes where we are, and plays the fault that a test asked for here. 0, or -1 with errno. */
 int child_at(struct child *c, int32_t step, int32_t index);
 
+/* Says where this process is, and stands still until a byte comes: for a test, or while hooks run. 0, or -1. */
+int child_hold(const struct child *c);
+
+/* Where in its descriptors those begin that stay open after the switch of the root. */
+uint32_t child_first_kept(const struct child *c);
+
 /* Walks a list of steps that ends with a row of CTR_STEP_NONE. 0, or -1 with errno, c->step and c->index. */
 int child_walk(struct child *c, const struct step *steps);
 

@@ -35,7 +35,7 @@ int step_seccomp(struct child *c)
 int step_bounding(struct child *c)
 {
     for (int cap = 0; cap < 64; cap++) {
-        if (c->spec->capabilities >> cap & 1)
+        if (c->spec->bounding >> cap & 1)
             continue;
         if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0) {
             /* The first number that the kernel does not know ends the list. */
@@ -58,35 +58,35 @@ int step_gid(struct child *c)
     return (int)syscall(SYS_setresgid, c->spec->gid, c->spec->gid, c->spec->gid);
 }
 
-/* Ambient capabilities need them permitted across the change of the user. */
+/* What another user shall have has to stay permitted across the change. */
 int step_uid(struct child *c)
 {
-    if (c->spec->ambient && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
+    if (c->spec->permitted && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
         return -1;
     return (int)syscall(SYS_setresuid, c->spec->uid, c->spec->uid, c->spec->uid);
 }
 
-static int set_capabilities(uint64_t permitted, uint64_t inheritable)
+static int set_capabilities(const struct ctr_spec *s)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2] = {0};
 
     for (int i = 0; i < 2; i++) {
-        data[i].permitted = data[i].effective = (uint32_t)(permitted >> (32 * i));
-        data[i].inheritable = (uint32_t)(inheritable >> (32 * i));
+        data[i].permitted = (uint32_t)(s->permitted >> (32 * i));
+        data[i].effective = (uint32_t)(s->effective >> (32 * i));
+        data[i].inheritable = (uint32_t)(s->inheritable >> (32 * i));
     }
     return (int)syscall(SYS_capset, &header, data);
 }
 
-/* Root keeps what the bounding set allows and nothing inheritable; another user keeps what was asked to be
- * ambient, which the kernel ties to the inheritable set. */
+/* The sets are as they were decided; the kernel ties the ambient one to the inheritable one. */
 int step_capabilities(struct child *c)
 {
     uint64_t ambient = c->spec->ambient;
 
     if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
         return -1;
-    if (set_capabilities(c->spec->uid == 0 ? c->spec->capabilities : ambient, ambient) < 0)
+    if (set_capabilities(c->spec) < 0)
         return -1;
     for (int cap = 0; cap < 64; cap++)
         if (ambient >> cap & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) < 0)

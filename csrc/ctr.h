@@ -70,6 +70,7 @@ enum ctr_step {
     CTR_STEP_UID,
     CTR_STEP_CAPABILITIES,
     CTR_STEP_NO_NEW_PRIVS,
+    CTR_STEP_GATE,
     CTR_STEP_CLOSE_FDS,
     CTR_STEP_SECCOMP,
     CTR_STEP_EXEC,
@@ -87,7 +88,11 @@ enum ctr_spec_flag {
     CTR_SPEC_ROOT_MEMORY = 128,
     CTR_SPEC_OOM_SCORE = 256,
     CTR_SPEC_CGROUP_FD = 512,
-    CTR_SPEC_JOIN = 1024
+    CTR_SPEC_JOIN = 1024,
+    CTR_SPEC_GATE = 2048,      /* stands before the command until a byte comes through the last descriptor */
+    CTR_SPEC_HOOKS = 4096,     /* stands before the switch of the root until told to go on */
+    CTR_SPEC_NO_KEYRING = 8192, /* keeps the session keyring of its parent */
+    CTR_SPEC_NO_PIVOT = 16384  /* moves the root instead, for roots that pivot_root refuses */
 };
 
 enum ctr_mount_kind {
@@ -100,7 +105,8 @@ enum ctr_mount_flag {
     CTR_MOUNT_DEVICES = 2,
     CTR_MOUNT_RECURSIVE = 4,
     CTR_MOUNT_SOURCE_IS_DIR = 8,
-    CTR_MOUNT_PROC = 16
+    CTR_MOUNT_PROC = 16,
+    CTR_MOUNT_TOP_ATTRIBUTES = 32 /* attributes are for the mount itself, not for those below it */
 };
 
 enum ctr_node_kind {
@@ -109,8 +115,9 @@ enum ctr_node_kind {
     CTR_NODE_SYMLINK = 3
 };
 
-/* Where the fixed descriptors stand in the SCM_RIGHTS array; join fds follow, then mount fds, or in a request to
- * join a container (CTR_SPEC_JOIN) its namespaces, the mount namespace last. */
+/* Where the fixed descriptors stand in the SCM_RIGHTS array. Behind them: join fds, the cgroup 2 directory, mount fds,
+ * namespaces to join (of a container to join, CTR_SPEC_JOIN, the mount namespace last), descriptors for the command,
+ * the gate. */
 enum ctr_fd {
     CTR_FD_SPEC = 0,
     CTR_FD_STATUS = 1,
@@ -172,6 +179,7 @@ struct ctr_mount {
     uint32_t type;
     struct ctr_array options;
     uint32_t attributes;
+    uint32_t propagation; /* MS_SHARED and the like, with MS_REC; 0 for private */
     int32_t fd;
     uint64_t device;
     uint64_t inode;
@@ -235,7 +243,10 @@ struct ctr_spec {
     uint32_t hostname;
     uint32_t domainname;
     uint32_t workdir;
-    uint64_t capabilities;
+    uint64_t bounding;
+    uint64_t permitted;
+    uint64_t effective;
+    uint64_t inheritable;
     uint64_t ambient;
     uint32_t uid;
     uint32_t gid;
@@ -249,6 +260,8 @@ struct ctr_spec {
     int32_t fault_errno;
     int32_t fault_index;
     uint32_t namespace_count;
+    uint32_t kept_count;       /* descriptors for the command, from 3 up */
+    uint32_t root_propagation; /* of the root at the end; 0 for private */
 };
 
 /* What a supervisor shall do with its container besides starting it once. */

@@ -83,7 +83,7 @@ static int bind_console(struct child *c)
         errno = ENOTTY;
         return -1;
     }
-    return mount_bind(c->tty_fd, target, 0, 0);
+    return mount_bind(c->tty_fd, target, &(struct bind_options){0});
 }
 
 /* Opens a pair of a devpts instance: the master is returned, the slave becomes the terminal. -1 with errno. */

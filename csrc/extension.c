@@ -177,6 +177,11 @@ int ctr_check_message(const void *data, uint64_t size, uint32_t fd_count)
     return message_check(data, (size_t)size, fd_count) < 0 ? -errno : 0;
 }
 
+int ctr_setns(int fd)
+{
+    return setns(fd, 0) < 0 ? -errno : 0;
+}
+
 uint32_t ctr_features(void)
 {
     if (!features)

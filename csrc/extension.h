@@ -16,8 +16,8 @@ enum ctr_launch_step {
 };
 
 /* Starts our program from `program_fd` in the role `role`, without copying this process and without a SIGCHLD
- * to it: "ctr-spawner" as process 1 of a new PID namespace, with `second_fd` its owner; "ctr-supervisor" in this
- * namespace, with no `second_fd` (-1); "ctr-unpacker" in this namespace, with `second_fd` the
+ * to it: "ctr-spawner" as process 1 of a new PID namespace, with `second_fd` its owner; "ctr-supervisor" and "ctr-creator"
+ * in this namespace, with no `second_fd` (-1); "ctr-unpacker" in this namespace, with `second_fd` the
  * directory to unpack into, and the archive and the owner as `join_fds`. ret_pidfd: its pidfd. reterr: which step failed. */
 int ctr_launch(const char *role, int program_fd, int control_fd, int second_fd, int owner_is_pidfd,
                int new_pid_namespace, const int *join_fds, uint32_t join_count, int *ret_pidfd,
@@ -43,6 +43,8 @@ int ctr_mount_overlay(const char *const *lowers, uint32_t count, const char *upp
 /* The type of the file system that `fd` lies on, as statfs(2) says it. */
 int64_t ctr_filesystem_type(int fd);
 int ctr_sync_filesystem(int fd);
+/* Puts this thread into the namespace `fd`. */
+int ctr_setns(int fd);
 uint32_t ctr_features(void);
 
 /* CDEF END */

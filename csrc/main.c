@@ -12,6 +12,8 @@ int main(int argc, char **argv)
         spawner_role(argc, argv);
     if (argc > 0 && strcmp(argv[0], "ctr-supervisor") == 0)
         supervisor_role(argc, argv);
+    if (argc > 0 && strcmp(argv[0], "ctr-creator") == 0)
+        creator_role(argc, argv);
     if (argc > 0 && strcmp(argv[0], "ctr-unpacker") == 0)
         unpacker_role(argc, argv);
     if (argc > 0 && strcmp(argv[0], "ctr-init") == 0)

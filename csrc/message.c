@@ -98,23 +98,27 @@ static void check_sysctls(struct checker *c)
     }
 }
 
-/* A new container has namespaces of its own; what joins one brings nothing but its namespaces. */
+/* A new container has namespaces of its own, or joins some; what joins a container brings nothing but its namespaces. */
 static void check_kind(struct checker *c)
 {
     const struct ctr_spec *s = c->spec;
     int joins = (s->flags & CTR_SPEC_JOIN) != 0;
+    int gated = (s->flags & CTR_SPEC_GATE) != 0;
     const uint32_t alien = CTR_SPEC_LOOPBACK | CTR_SPEC_CGROUP_NAMESPACE | CTR_SPEC_INIT | CTR_SPEC_ROOT_READONLY;
 
     check_text(c, s->staging, !joins);
     check_text(c, s->root_source, s->flags & CTR_SPEC_ROOT_BIND);
     check_text(c, s->root_upper, !joins && !(s->flags & (CTR_SPEC_ROOT_BIND | CTR_SPEC_ROOT_MEMORY)));
     check_text(c, s->root_work, s->root_upper != 0);
-    if (joins ? s->namespaces != 0 || s->namespace_count == 0 || s->namespace_count > 16 || s->flags & alien
-              : s->namespace_count != 0 || s->namespaces & ~allowed_namespaces ||
-                    !(s->namespaces & 0x00020000) || !(s->namespaces & 0x20000000))
+    /* Who stands at a gate was described by somebody else, who may want the caller's processes to be seen. */
+    if (joins ? s->namespaces != 0 || s->namespace_count == 0 || s->flags & alien
+              : s->namespaces & ~allowed_namespaces || !(s->namespaces & 0x00020000) ||
+                    (!gated && (s->namespace_count != 0 || !(s->namespaces & 0x20000000))))
         c->bad = 1;
-    if (s->namespace_count > c->fd_count ||
-        (uint64_t)CTR_FD_FIRST_FREE + s->join_count + s->namespace_count > c->fd_count)
+    if (gated && (joins || s->flags & CTR_SPEC_INIT))
+        c->bad = 1;
+    if (s->namespace_count > 16 || s->kept_count > CTR_MAX_FDS || s->join_count > CTR_MAX_FDS ||
+        CTR_FD_FIRST_FREE + s->join_count + s->namespace_count + s->kept_count + (uint32_t)gated > c->fd_count)
         c->bad = 1;
 }
 

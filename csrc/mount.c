@@ -111,13 +111,28 @@ int mount_filesystem(const struct filesystem *fs, int target_fd)
     return take_fd(&fd);
 }
 
-int mount_set_attributes(int mount_fd, uint32_t attributes, int recursive)
+/* What a copy of a tree propagates when nobody said: nothing. */
+static uint32_t propagation_of(const struct bind_options *how)
 {
-    struct mount_attr attr = {.attr_set = attributes, .propagation = MS_PRIVATE};
+    if (how->propagation)
+        return how->propagation;
+    return how->tree ? MS_PRIVATE | MS_REC : MS_PRIVATE;
+}
 
-    if (attributes & MOUNT_ATTR__ATIME)
+int mount_set_attributes(int mount_fd, const struct bind_options *how)
+{
+    uint32_t propagation = propagation_of(how);
+    struct mount_attr attr = {.attr_set = how->attributes};
+    struct mount_attr spread = {.propagation = propagation & ~(uint32_t)MS_REC};
+    int everywhere = !!(propagation & MS_REC);
+
+    if (how->attributes & MOUNT_ATTR__ATIME)
         attr.attr_clr = MOUNT_ATTR__ATIME;
-    return sys_mount_setattr(mount_fd, recursive ? AT_RECURSIVE : 0, &attr);
+    if (everywhere == !!how->attributes_below)
+        attr.propagation = spread.propagation;
+    else if (sys_mount_setattr(mount_fd, everywhere ? AT_RECURSIVE : 0, &spread) < 0)
+        return -1;
+    return sys_mount_setattr(mount_fd, how->attributes_below ? AT_RECURSIVE : 0, &attr);
 }
 
 /* A bind remount replaces all flags of a mount, so the ones it has are read first and kept. */
@@ -150,7 +165,7 @@ static int check_same(int a, int b)
 
 /* Binding by mount(2): the new mount lies over the target, so its root has to be found through the target's
  * own path once more before flags can be set. */
-static int bind_legacy(int source_fd, int target_fd, uint32_t attributes, int recursive)
+static int bind_legacy(int source_fd, int target_fd, const struct bind_options *how)
 {
     char source[PROC_PATH_SIZE];
     char target[PROC_PATH_SIZE];
@@ -160,7 +175,7 @@ static int bind_legacy(int source_fd, int target_fd, uint32_t attributes, int re
 
     fd_path(source, source_fd);
     fd_path(target, target_fd);
-    if (mount(source, target, NULL, recursive ? MS_BIND | MS_REC : MS_BIND, NULL) < 0)
+    if (mount(source, target, NULL, how->tree ? MS_BIND | MS_REC : MS_BIND, NULL) < 0)
         return -1;
     n = readlink(target, place, sizeof(place) - 1);
     if (n < 0)
@@ -170,52 +185,56 @@ static int bind_legacy(int source_fd, int target_fd, uint32_t attributes, int re
     if (fd < 0 || check_same(fd, source_fd) < 0)
         return -1;
     fd_path(place, fd);
-    if (mount(NULL, place, NULL, recursive ? MS_PRIVATE | MS_REC : MS_PRIVATE, NULL) < 0)
+    if (mount(NULL, place, NULL, propagation_of(how), NULL) < 0)
         return -1;
-    if (!attributes)
+    if (!how->attributes)
         return 0;
     /* Where a filter has left us this call without the others, it still reaches the mounts below. */
     if (features & CTR_FEATURE_MOUNT_SETATTR)
-        return mount_set_attributes(fd, attributes, recursive);
-    return remount_legacy(fd, attributes);
+        return mount_set_attributes(fd, how);
+    return remount_legacy(fd, how->attributes);
 }
 
-int mount_bind(int source_fd, int target_fd, uint32_t attributes, int recursive)
+int mount_bind(int source_fd, int target_fd, const struct bind_options *wanted)
 {
+    struct bind_options how = *wanted;
     _cleanup_close_ int fd = -1;
 
     /* Without mount_setattr the mounts below could not be made read-only with it: they stay out. */
-    if (attributes & MOUNT_ATTR_RDONLY && !(features & CTR_FEATURE_MOUNT_SETATTR))
-        recursive = 0;
+    if (how.attributes & MOUNT_ATTR_RDONLY && how.attributes_below && !(features & CTR_FEATURE_MOUNT_SETATTR))
+        how.tree = how.attributes_below = 0;
     if (!(features & CTR_FEATURE_MOUNT_API))
-        return bind_legacy(source_fd, target_fd, attributes, recursive);
+        return bind_legacy(source_fd, target_fd, &how);
     fd = sys_open_tree(source_fd, "",
-                       (unsigned)(AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (recursive ? AT_RECURSIVE : 0)));
+                       (unsigned)(AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (how.tree ? AT_RECURSIVE : 0)));
     if (fd < 0)
         return -1;
-    /* Everything in this namespace is private, so a copy without attributes is as it shall be. */
-    if (!attributes)
+    /* Unless somebody said otherwise, everything in this namespace is private, and so is a copy. */
+    if (!how.attributes && !how.propagation)
         return mount_attach(fd, target_fd);
-    if (features & CTR_FEATURE_MOUNT_SETATTR) {
-        if (mount_set_attributes(fd, attributes, recursive) < 0)
-            return -1;
-        return mount_attach(fd, target_fd);
-    }
-    return mount_attach(fd, target_fd) < 0 ? -1 : remount_legacy(fd, attributes);
+    return mount_attach_received(fd, target_fd, &how);
 }
 
-int mount_attach_received(int mount_fd, int target_fd, uint32_t attributes, int recursive)
+int mount_attach_received(int mount_fd, int target_fd, const struct bind_options *how)
 {
     char path[PROC_PATH_SIZE];
 
     if (features & CTR_FEATURE_MOUNT_SETATTR)
-        return mount_set_attributes(mount_fd, attributes, recursive) < 0 ? -1 : mount_attach(mount_fd, target_fd);
+        return mount_set_attributes(mount_fd, how) < 0 ? -1 : mount_attach(mount_fd, target_fd);
     if (mount_attach(mount_fd, target_fd) < 0)
         return -1;
     fd_path(path, mount_fd);
-    if (mount(NULL, path, NULL, recursive ? MS_PRIVATE | MS_REC : MS_PRIVATE, NULL) < 0)
+    if (mount(NULL, path, NULL, propagation_of(how), NULL) < 0)
         return -1;
-    return attributes ? remount_legacy(mount_fd, attributes) : 0;
+    return how->attributes ? remount_legacy(mount_fd, how->attributes) : 0;
+}
+
+int mount_propagate(int fd, uint32_t propagation)
+{
+    char path[PROC_PATH_SIZE];
+
+    fd_path(path, fd);
+    return mount(NULL, path, NULL, propagation, NULL);
 }
 
 int mount_make_readonly(int fd, uint32_t attributes)

@@ -22,14 +22,27 @@ int mount_attach(int mount_fd, int target_fd);
  * when the newer calls exist, and -2 when the mount was made by mount(2) and has to be opened by path. */
 int mount_filesystem(const struct filesystem *fs, int target_fd);
 
-/* Binds the file or tree `source_fd` on `target_fd` with `attributes`, never propagating. */
-int mount_bind(int source_fd, int target_fd, uint32_t attributes, int recursive);
+/* How a file or tree is bound.
+ * tree: with the mounts below it. attributes_below: the attributes are for those, too.
+ * propagation: MS_SHARED and the like, with MS_REC; 0 for none, to and from nowhere. */
+struct bind_options {
+    uint32_t attributes;
+    uint32_t propagation;
+    int tree;
+    int attributes_below;
+};
 
-/* Attaches an unattached tree that another process made, with `attributes`, never propagating. */
-int mount_attach_received(int mount_fd, int target_fd, uint32_t attributes, int recursive);
+/* Binds the file or tree `source_fd` on `target_fd`. */
+int mount_bind(int source_fd, int target_fd, const struct bind_options *how);
 
-/* Sets `attributes` on the unattached mount `mount_fd` and makes it private. */
-int mount_set_attributes(int mount_fd, uint32_t attributes, int recursive);
+/* Attaches an unattached tree that another process made. */
+int mount_attach_received(int mount_fd, int target_fd, const struct bind_options *how);
+
+/* Sets attributes and propagation of the unattached mount `mount_fd`. */
+int mount_set_attributes(int mount_fd, const struct bind_options *how);
+
+/* Sets the propagation of the mount whose root is `fd`, in place. */
+int mount_propagate(int fd, uint32_t propagation);
 
 /* Adds MOUNT_ATTR_RDONLY to the mount whose root is `fd`, in place. */
 int mount_make_readonly(int fd, uint32_t attributes);

@@ -114,7 +114,8 @@ static int bind_root(struct child *c)
 
     if (source < 0 || staging < 0)
         return -1;
-    return mount_bind(source, staging, 0, 0);
+    /* Of a root that somebody else made, the mounts below it are part. */
+    return mount_bind(source, staging, &(struct bind_options){.tree = 1, .propagation = MS_PRIVATE | MS_REC});
 }
 
 /* Makes the root and attaches it over the scratch file system; opening the staging path then gives the root. */
@@ -200,11 +201,31 @@ static int mount_new(struct child *c, const struct ctr_mount *m, int target, int
     return 0;
 }
 
+static struct bind_options options_of(const struct ctr_mount *m)
+{
+    int tree = !!(m->flags & CTR_MOUNT_RECURSIVE);
+
+    return (struct bind_options){
+        .attributes = m->attributes,
+        .propagation = m->propagation,
+        .tree = tree,
+        .attributes_below = tree && !(m->flags & CTR_MOUNT_TOP_ATTRIBUTES),
+    };
+}
+
+/* What lies on the target now is what was mounted there a moment ago. */
+static int propagate(struct child *c, const struct ctr_mount *m)
+{
+    _cleanup_close_ int fd = path_open(c->root_fd, message_text(c->spec, m->target), O_PATH, 0);
+
+    return fd < 0 ? -1 : mount_propagate(fd, m->propagation);
+}
+
 static int mount_one(struct child *c, const struct ctr_mount *m, int32_t i)
 {
     const char *target_path = message_text(c->spec, m->target);
     int directory = m->kind == CTR_MOUNT_FILESYSTEM || m->flags & CTR_MOUNT_SOURCE_IS_DIR;
-    int recursive = !!(m->flags & CTR_MOUNT_RECURSIVE);
+    struct bind_options how = options_of(m);
     /* A container that is started again has no tree that was made for it, and goes by the path. */
     int received = m->fd >= 0 ? c->fds[m->fd] : -1;
     _cleanup_close_ int source = -1;
@@ -225,12 +246,12 @@ static int mount_one(struct child *c, const struct ctr_mount *m, int32_t i)
     if (child_at(c, CTR_STEP_MOUNT_CREATE, i) < 0)
         return -1;
     if (m->kind == CTR_MOUNT_FILESYSTEM)
-        return mount_new(c, m, target, i);
+        return mount_new(c, m, target, i) < 0 ? -1 : m->propagation ? propagate(c, m) : 0;
     if (child_at(c, CTR_STEP_MOUNT_ATTACH, i) < 0)
         return -1;
     if (received >= 0)
-        return mount_attach_received(received, target, m->attributes, recursive);
-    return mount_bind(source, target, m->attributes, recursive);
+        return mount_attach_received(received, target, &how);
+    return mount_bind(source, target, &how);
 }
 
 int step_mounts(struct child *c)
@@ -250,11 +271,24 @@ int step_root_readonly(struct child *c)
 }
 
 /* pivot_root(".", ".") puts the old root over the new one, so that no directory for it is needed (man page). */
+static int switch_root(struct child *c)
+{
+    if (fchdir(c->root_fd) < 0)
+        return -1;
+    if (c->spec->flags & CTR_SPEC_NO_PIVOT)
+        return mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ? -1 : chdir("/");
+    if (syscall(SYS_pivot_root, ".", ".") < 0)
+        return -1;
+    return umount2(".", MNT_DETACH) < 0 ? -1 : chdir("/");
+}
+
 int step_pivot(struct child *c)
 {
-    if (fchdir(c->root_fd) < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
+    if (c->spec->flags & CTR_SPEC_HOOKS && child_hold(c) < 0)
         return -1;
-    if (umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+    if (switch_root(c) < 0)
+        return -1;
+    if (c->spec->root_propagation && mount(NULL, "/", NULL, c->spec->root_propagation, NULL) < 0)
         return -1;
     close_fd(&c->root_fd);
     close_fd(&c->scratch_fd);
@@ -262,7 +296,7 @@ int step_pivot(struct child *c)
     close_fd(&c->dev_fd);
     close_fd(&c->network_fd);
     /* Control groups and sources of mounts: from here on no descriptor leads to a directory of the host. */
-    for (uint32_t i = CTR_FD_FIRST_FREE; i < c->fd_count; i++)
+    for (uint32_t i = CTR_FD_FIRST_FREE; i < child_first_kept(c); i++)
         close_fd(&c->fds[i]);
     return 0;
 }

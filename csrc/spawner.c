@@ -75,7 +75,7 @@ static int start(struct spawner *s, struct child *c)
         c->network_fd = s->spare_network;
         s->wants_spare = 1;
     }
-    pid = starter_clone(c, &pidfd);
+    pid = starter_clone(c, 0, &pidfd);
     if (pid < 0)
         return CTR_STEP_CLONE;
     if (pid == 0)

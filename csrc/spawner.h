@@ -10,4 +10,7 @@ _Noreturn void spawner_role(int argc, char **argv);
  * Nobody's death ends it. */
 _Noreturn void supervisor_role(int argc, char **argv);
 
+/* argv: the same, without an owner. Starts one process, as a child of who launched this one, and ends. */
+_Noreturn void creator_role(int argc, char **argv);
+
 #endif

@@ -1,4 +1,4 @@
-/* Cloning and reaping, for both roles that start processes. No allocation, no logging. */
+/* Cloning and reaping, for the roles that start processes. No allocation, no logging. */
 #define _GNU_SOURCE
 #include "starter.h"
 
@@ -95,13 +95,14 @@ pid_t starter_reap(struct ctr_status *ret_record)
 }
 
 /* clone(2) puts no process into a cgroup; then the child has to be in it by a join descriptor. */
-pid_t starter_clone(struct child *c, int *ret_pidfd)
+pid_t starter_clone(struct child *c, uint64_t flags, int *ret_pidfd)
 {
     uint64_t namespaces = c->network_fd < 0 ? c->spec->namespaces : c->spec->namespaces & ~(uint64_t)CLONE_NEWNET;
     struct clone_args args = {
-        .flags = namespaces | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
+        .flags = namespaces | flags | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
         .pidfd = (uint64_t)(uintptr_t)ret_pidfd,
-        .exit_signal = SIGCHLD,
+        /* A sibling tells its parent as this process does. */
+        .exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD,
     };
 
     if (c->spec->flags & CTR_SPEC_CGROUP_FD) {
@@ -115,7 +116,7 @@ pid_t starter_clone(struct child *c, int *ret_pidfd)
         return -1;
     }
     /* x86-64 and arm64 agree on the place of the third argument, which receives the pidfd. */
-    return (pid_t)syscall(SYS_clone, namespaces | CLONE_PIDFD | SIGCHLD, NULL, ret_pidfd, NULL, NULL);
+    return (pid_t)syscall(SYS_clone, namespaces | flags | CLONE_PIDFD | args.exit_signal, NULL, ret_pidfd, NULL, NULL);
 }
 
 /* A helper enters the container's namespaces and makes the process there. It says which one that is, or what
@@ -131,7 +132,7 @@ int starter_join(struct child *c)
         return CTR_STEP_CLONE;
     answer = pair[0];
     c->answer_fd = pair[1];
-    pid = starter_clone(c, &ignored);
+    pid = starter_clone(c, 0, &ignored);
     if (pid == 0)
         join_main(c);
     close_fd(&c->answer_fd);
@@ -206,17 +207,17 @@ static int report_ready(const struct starter *s)
     return channel_send(s->control, &ready, self);
 }
 
-struct starter starter_begin(int argc, char **argv, int is_supervisor)
+struct starter starter_begin(int argc, char **argv, int is_detached)
 {
     struct starter s = {.own_network = -1};
     unsigned join_count;
 
     (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     /* A supervisor is nobody's child: its starter may live for months and need not wait for it. */
-    if (is_supervisor && fork() != 0)
+    if (is_detached && fork() != 0)
         _exit(0);
     /* What runs from a descriptor is called after its number or its memory file. */
-    (void)prctl(PR_SET_NAME, is_supervisor ? "ctr-supervisor" : "ctr-spawner", 0, 0, 0);
+    (void)prctl(PR_SET_NAME, argv[0], 0, 0, 0);
     if (argc < 6)
         _exit(125);
     s.control = (int)strtol(argv[1], NULL, 10);

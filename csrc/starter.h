@@ -1,4 +1,4 @@
-/* What the spawner and a supervisor have in common: they clone processes, reap them, and tell how they ended. */
+/* What spawner, supervisor and creator have in common: they clone processes, reap them, and tell how they ended. */
 #ifndef CTR_STARTER_H
 #define CTR_STARTER_H
 
@@ -16,11 +16,11 @@ struct starter {
     int own_network; /* the network namespace that this process belongs in */
 };
 
-/* What both roles begin with. argv: see spawner.h. */
-struct starter starter_begin(int argc, char **argv, int is_supervisor);
+/* What all roles begin with. argv: see spawner.h. is_detached: to be nobody's child. */
+struct starter starter_begin(int argc, char **argv, int is_detached);
 
-/* Clones the first process of a container, which goes on in child_main. Its pid, or -1. */
-pid_t starter_clone(struct child *c, int *ret_pidfd);
+/* Clones the first process of a container, which goes on in child_main. flags: CLONE_PARENT, or 0. Its pid, or -1. */
+pid_t starter_clone(struct child *c, uint64_t flags, int *ret_pidfd);
 
 /* Lets a process join a container and enters it in the table. 0, or the step that failed. */
 int starter_join(struct child *c);

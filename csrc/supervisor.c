@@ -152,7 +152,7 @@ static int launch(struct supervisor *s)
     close_fd(&s->console);
     s->console = pair[0];
     streams_enter(&s->streams, &c);
-    s->state.pid = starter_clone(&c, &s->pidfd);
+    s->state.pid = starter_clone(&c, 0, &s->pidfd);
     if (s->state.pid == 0)
         child_main(&c);
     (void)close(errors[1]);

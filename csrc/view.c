@@ -12,7 +12,10 @@
 #include "path.h"
 #include "sys.h"
 
-static const uint32_t locked_down = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+enum { LOCKED = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC };
+
+static const struct bind_options locked_down = {.attributes = LOCKED};
+static const struct bind_options locked_tree = {.attributes = LOCKED, .tree = 1, .attributes_below = 1};
 
 static int write_all(int fd, const char *data, size_t size)
 {
@@ -44,7 +47,7 @@ static int place_file(struct child *c, const struct ctr_file *f, uint32_t i)
     target = path_make(c->root_fd, message_text(c->spec, f->target), 0, 0);
     if (target < 0)
         return -1;
-    return mount_bind(file, target, 0, 0);
+    return mount_bind(file, target, &(struct bind_options){0});
 }
 
 int step_files(struct child *c)
@@ -126,7 +129,7 @@ int step_readonly_paths(struct child *c)
         if (fd < 0 && errno == ENOENT)
             continue;
         /* The flags of /proc itself are kept: the bind is of the same mount. */
-        if (fd < 0 || mount_bind(fd, fd, locked_down, 1) < 0)
+        if (fd < 0 || mount_bind(fd, fd, &locked_tree) < 0)
             return -1;
     }
     return 0;
@@ -135,7 +138,9 @@ int step_readonly_paths(struct child *c)
 /* A null device that really is one, whatever the image has put at its place. */
 static int open_null(const struct child *c)
 {
-    _cleanup_close_ int fd = openat(c->dev_fd, "null", O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    /* A /dev that is not ours is the business of who wrote the spec. */
+    _cleanup_close_ int fd = c->dev_fd < 0 ? path_open(c->root_fd, "dev/null", O_PATH, 1)
+                                           : openat(c->dev_fd, "null", O_PATH | O_NOFOLLOW | O_CLOEXEC);
     struct stat st;
 
     if (fd < 0 || fstat(fd, &st) < 0)
@@ -157,8 +162,8 @@ static int mask_one(struct child *c, const char *path, int null_fd, int empty_fd
     if (fstat(fd, &st) < 0)
         return -1;
     if (S_ISDIR(st.st_mode))
-        return mount_bind(empty_fd, fd, locked_down, 0);
-    return mount_bind(null_fd, fd, 0, 0);
+        return mount_bind(empty_fd, fd, &locked_down);
+    return mount_bind(null_fd, fd, &(struct bind_options){0});
 }
 
 int step_masked_paths(struct child *c)

@@ -11,11 +11,12 @@ import os
 import select
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
-from containerlib._native.explain import explain
+from containerlib._native.explain import explain, step_name
 from containerlib._native.ffi import check, ffi, lib
 from containerlib.errors import EngineClosed, OperationTimeout
 
@@ -201,6 +202,37 @@ class Channel:
             raise EngineClosed("the spawner ended while the container was being started; open a new engine")
         os.close(self._error_fd)
         self._error_fd = -1
+
+    def wait_held(self, spec: NativeSpec, timeout_s: float) -> str:
+        """Wait until the process stands still, or has executed its command.
+
+        Returns:
+            The step before which it stands; empty if the command was executed.
+
+        Raises:
+            SpawnError: A step failed; its subclasses for a command that is missing or not executable.
+            OperationTimeout: It took longer than `timeout_s`.
+            EngineClosed: Who should have started it is gone.
+        """
+        deadline = time.monotonic() + timeout_s
+        poller = select.poll()
+        poller.register(self._error_fd, select.POLLIN)
+        poller.register(self._status_fd, select.POLLIN)
+        self.held_step = 0
+        while not self.held_step:
+            ready = dict(poller.poll(max(0.0, deadline - time.monotonic()) * 1000))
+            if not ready:
+                raise OperationTimeout(
+                    f"the container did not start within {timeout_s} s", timeout_s=timeout_s
+                )
+            if self._status_fd in ready:
+                self.receive()
+                if self.exit is not None:  # the last of them has closed its side
+                    poller.unregister(self._status_fd)
+            elif self._error_fd in ready:
+                self.finish_start(spec, 0)
+                return ""
+        return step_name(self.held_step)
 
     def abort(self) -> None:
         """Kill what was started, wait until it is gone, and close. A start that failed is over already."""

@@ -71,6 +71,7 @@ def _mounts(writer: _Writer, spec: NativeFixed, first_fd: int) -> tuple[int, int
         row.type = writer.text(mount.type)
         row.options = writer.texts(mount.options)
         row.attributes = mount.attributes
+        row.propagation = mount.propagation
         row.fd = first_fd + mount.fd if mount.fd >= 0 else -1
         row.device = mount.device
         row.inode = mount.inode
@@ -161,7 +162,10 @@ def _fill_scalars(writer: _Writer, head: Any, spec: NativeSpec) -> None:
     head.hostname = writer.text(spec.hostname)
     head.domainname = writer.text(spec.domainname)
     head.workdir = writer.text(spec.workdir)
-    head.capabilities = spec.capabilities
+    head.bounding = spec.bounding
+    head.permitted = spec.permitted
+    head.effective = spec.effective
+    head.inheritable = spec.inheritable
     head.ambient = spec.ambient
     head.uid = spec.uid
     head.gid = spec.gid
@@ -169,17 +173,21 @@ def _fill_scalars(writer: _Writer, head: Any, spec: NativeSpec) -> None:
     head.oom_score_adj = spec.oom_score_adj
     head.console_rows = spec.console_rows
     head.console_columns = spec.console_columns
+    head.root_propagation = spec.root_propagation
     head.fault_action, head.fault_step, head.fault_errno, head.fault_index = spec.fault
 
 
-def encode(spec: NativeSpec, *, join_count: int, cgroup_fd: bool, namespace_count: int = 0) -> bytes:
+def encode(
+    spec: NativeSpec, *, join_count: int, cgroup_fd: bool, namespace_count: int = 0, kept_count: int = 0
+) -> bytes:
     """The message for `spec`.
 
     Args:
         spec: What to start. Texts must hold no NUL; the makers of a spec have checked that.
         join_count: Number of cgroup descriptors that follow the fixed ones.
-        cgroup_fd: Whether a cgroup2 directory descriptor follows those. Mount descriptors come last.
-        namespace_count: Number of namespaces to join, whose descriptors come in the place of those of mounts.
+        cgroup_fd: Whether a cgroup2 directory descriptor follows those. Those of mounts come then.
+        namespace_count: Number of namespaces to join, whose descriptors come behind those of mounts.
+        kept_count: Number of descriptors for the command, which come behind those.
 
     Raises:
         ValueError: A text holds a NUL.
@@ -191,6 +199,7 @@ def encode(spec: NativeSpec, *, join_count: int, cgroup_fd: bool, namespace_coun
     _fill_arrays(writer, head, spec, fixed)
     head.join_count = join_count
     head.namespace_count = namespace_count
+    head.kept_count = kept_count
     head.cgroup_fd = lib.CTR_FD_FIRST_FREE + join_count if cgroup_fd else -1
     if cgroup_fd:
         head.flags |= lib.CTR_SPEC_CGROUP_FD

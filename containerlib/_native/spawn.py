@@ -42,6 +42,8 @@ class SpawnRequest:
         cgroup_fd: Directory of a cgroup2 group to be born in.
         mount_fds: Unattached mounts that the spec's mounts refer to by index.
         namespace_fds: Namespaces to join instead of making new ones, the mount namespace last.
+        kept_fds: What the command has open beside the three streams, from 3 up.
+        gate_fd: What a byte comes through when the command shall be executed; None to go on at once.
     """
 
     spec: NativeSpec
@@ -50,6 +52,8 @@ class SpawnRequest:
     cgroup_fd: int | None = None
     mount_fds: Sequence[int] = ()
     namespace_fds: Sequence[int] = ()
+    kept_fds: Sequence[int] = ()
+    gate_fd: int | None = None
 
 
 class Starter:
@@ -57,7 +61,7 @@ class Starter:
 
     def __init__(
         self,
-        role: Literal["ctr-spawner", "ctr-supervisor"],
+        role: Literal["ctr-spawner", "ctr-supervisor", "ctr-creator"],
         second_fd: int,
         join_fds: Sequence[int],
         *,
@@ -171,6 +175,7 @@ def send_request(
         join_count=len(request.join_fds),
         cgroup_fd=request.cgroup_fd is not None,
         namespace_count=len(request.namespace_fds),
+        kept_count=len(request.kept_fds),
     )
     ours: list[int] = []
     theirs: list[int] = []
@@ -186,7 +191,10 @@ def send_request(
         fds = [spec_fd, status_theirs, error_theirs, *request.stdio, *request.join_fds]
         if request.cgroup_fd is not None:
             fds.append(request.cgroup_fd)
-        fds += [*request.mount_fds, *request.namespace_fds, *extra_fds]
+        fds += [*request.mount_fds, *request.namespace_fds, *request.kept_fds]
+        if request.gate_fd is not None:
+            fds.append(request.gate_fd)
+        fds += extra_fds
         result = lib.ctr_send(control, head, len(head), fds, len(fds))
     except BaseException:
         close_all(ours)

@@ -22,6 +22,7 @@ class NativeMount:
     type: str | None = None
     options: tuple[str, ...] = ()
     attributes: int = 0
+    propagation: int = 0
     fd: int = -1
     device: int = 0
     inode: int = 0
@@ -97,7 +98,10 @@ class NativeSpec:
     hostname: str | None = None
     domainname: str | None = None
     workdir: str
-    capabilities: int
+    bounding: int
+    permitted: int = 0
+    effective: int = 0
+    inheritable: int = 0
     ambient: int = 0
     uid: int
     gid: int
@@ -105,4 +109,5 @@ class NativeSpec:
     oom_score_adj: int = 0
     console_rows: int = 0
     console_columns: int = 0
+    root_propagation: int = 0
     fault: tuple[int, int, int, int] = field(default=(0, 0, 0, 0))

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "HOOK_KINDS",
     "OCI_VERSION",
     "Capabilities",
     "DeviceNode",
+    "Hook",
     "Linux",
     "PosixRlimit",
     "Process",
@@ -29,6 +31,12 @@ __all__ = [
 ]
 
 OCI_VERSION = "1.2.0"
+
+HOOK_KINDS = (
+    *("prestart", "createRuntime", "createContainer"),
+    *("startContainer", "poststart", "poststop"),
+)
+"""All kinds of hooks, in the order in which they run."""
 
 
 @frozen(kw_only=True)
@@ -75,6 +83,7 @@ class Process:
     rlimits: tuple[PosixRlimit, ...] = ()
     no_new_privileges: bool = False
     oom_score_adj: int | None = None
+    apparmor_profile: str = ""
 
 
 @frozen(kw_only=True)
@@ -110,13 +119,29 @@ class DeviceNode:
 
 @frozen(kw_only=True, cache_hash=True)
 class Linux:
-    """``linux``, with ``sysctl`` as pairs. Control groups and the filter come from their own modules."""
+    """``linux``, with ``sysctl`` as pairs. The filter comes from its own module.
+
+    `namespaces` are those to be made, `namespace_paths` those to be joined.
+    """
 
     namespaces: frozenset[str] = frozenset()
+    namespace_paths: tuple[tuple[str, str], ...] = ()
     devices: tuple[DeviceNode, ...] = ()
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
     sysctl: tuple[tuple[str, str], ...] = ()
+    rootfs_propagation: str = ""
+    cgroups_path: str = ""
+
+
+@frozen(kw_only=True)
+class Hook:
+    """One of ``hooks``. `timeout_s` is None for none."""
+
+    path: str
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    timeout_s: int | None = None
 
 
 @frozen(kw_only=True)
@@ -130,3 +155,6 @@ class Spec:
     mounts: tuple[SpecMount, ...] = ()
     linux: Linux = Linux()
     annotations: Mapping[str, Any] = field(factory=dict)
+    hooks: Mapping[str, tuple[Hook, ...]] = field(factory=dict)
+    resources: Mapping[str, Any] = field(factory=dict)
+    seccomp: Mapping[str, Any] | None = None

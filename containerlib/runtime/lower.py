@@ -21,10 +21,10 @@ from containerlib._native.spec import (
     NativeRlimit,
     NativeSpec,
 )
-from containerlib.errors import InvalidOption
 from containerlib.runtime import capability
 from containerlib.runtime.defaults import DEVICE_LINKS
 from containerlib.runtime.host import RLIMIT_NUMBERS
+from containerlib.runtime.mount_options import propagation_flags, read_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,22 +41,15 @@ _NAMESPACE_FLAGS = {
     "network": 0x40000000,
 }
 
-# MOUNT_ATTR_* of linux/mount.h.
-_ATTRIBUTES = {
-    "ro": 0x1,
-    "nosuid": 0x2,
-    "nodev": 0x4,
-    "noexec": 0x8,
-    "noatime": 0x10,
-    "strictatime": 0x20,
-    "nodiratime": 0x80,
-}
-_NO_ATTRIBUTES = frozenset({"rw", "suid", "dev", "exec", "relatime", "bind", "rprivate", "private"})
-
 # Only these are mounted where an image could have put a symbolic link that leads out of the way.
 _KERNEL_TYPES = frozenset({"proc", "sysfs", "devpts", "mqueue", "cgroup2"})
 
+_KERNEL_PATHS = ("/proc/", "/sys/")
+
 _RLIM_INFINITY = 2**64 - 1
+
+# While these run, the container's process stands before the switch of its root.
+_HELD_HOOKS = frozenset({"prestart", "createRuntime", "createContainer"})
 
 
 @frozen(kw_only=True)
@@ -88,37 +81,28 @@ class RootPlan:
     copied: str | None = None
 
 
-def _split_options(mount: SpecMount) -> tuple[int, tuple[str, ...], int]:
-    """Attribute bits, options of the file system, and flags, from the texts of one mount."""
-    attributes = 0
-    flags = 0
-    rest: list[str] = []
-    for option in mount.options:
-        if option in _ATTRIBUTES:
-            attributes |= _ATTRIBUTES[option]
-        elif option == "rbind":
-            flags |= lib.CTR_MOUNT_RECURSIVE
-        elif option not in _NO_ATTRIBUTES:
-            rest.append(option)
-    if mount.type == "bind" and rest:
-        raise InvalidOption("mounts", rest[0], f"is not an option of a bind mount (on {mount.destination})")
-    return attributes, tuple(rest), flags
-
-
-def _lower_mount(mount: SpecMount, source: BindSource | None) -> NativeMount:
-    attributes, options, flags = _split_options(mount)
+def _lower_mount(mount: SpecMount, source: BindSource | None, *, into_kernel: bool) -> NativeMount:
+    options = read_options(mount)
+    target = posixpath.normpath(mount.destination)
+    # What is to lie there by the spec's own word does; no symbolic link of the image's leads there.
+    flags = lib.CTR_MOUNT_NO_SYMLINKS if into_kernel and target.startswith(_KERNEL_PATHS) else 0
     if source is not None:
+        chosen = (
+            (options.is_tree, lib.CTR_MOUNT_RECURSIVE),
+            (options.is_tree and not options.is_below, lib.CTR_MOUNT_TOP_ATTRIBUTES),
+            (source.is_directory, lib.CTR_MOUNT_SOURCE_IS_DIR),
+        )
         return NativeMount(
             kind=lib.CTR_MOUNT_BIND,
             target=mount.destination,
             source=mount.source,
-            attributes=attributes,
-            flags=flags | (lib.CTR_MOUNT_SOURCE_IS_DIR if source.is_directory else 0),
+            attributes=options.attributes,
+            propagation=options.propagation,
+            flags=flags | sum(flag for wanted, flag in chosen if wanted),
             fd=source.fd_index,
             device=source.device,
             inode=source.inode,
         )
-    target = posixpath.normpath(mount.destination)
     if mount.type in _KERNEL_TYPES or target == "/dev" or target.startswith("/dev/"):
         flags |= lib.CTR_MOUNT_NO_SYMLINKS
     if target == "/proc":
@@ -129,8 +113,9 @@ def _lower_mount(mount: SpecMount, source: BindSource | None) -> NativeMount:
         kind=lib.CTR_MOUNT_FILESYSTEM,
         target=mount.destination,
         type=mount.type,
-        options=options,
-        attributes=attributes,
+        options=options.rest,
+        attributes=options.attributes,
+        propagation=options.propagation,
         flags=flags,
     )
 
@@ -176,7 +161,7 @@ def _programs(args: Sequence[str], env: Sequence[str]) -> tuple[str, ...]:
     return found or (f"/{command}",)
 
 
-def _flags(spec: Spec, root: RootPlan, *, init: bool) -> int:
+def _flags(spec: Spec, root: RootPlan, *, init: bool, gate: bool) -> int:
     chosen = (
         ("network" in spec.linux.namespaces, lib.CTR_SPEC_LOOPBACK),
         ("cgroup" in spec.linux.namespaces, lib.CTR_SPEC_CGROUP_NAMESPACE),
@@ -187,6 +172,8 @@ def _flags(spec: Spec, root: RootPlan, *, init: bool) -> int:
         (root.copied is not None, lib.CTR_SPEC_ROOT_BIND),
         (root.copied is None and root.upper is None, lib.CTR_SPEC_ROOT_MEMORY),
         (spec.process.oom_score_adj is not None, lib.CTR_SPEC_OOM_SCORE),
+        (gate, lib.CTR_SPEC_GATE),
+        (gate and not _HELD_HOOKS.isdisjoint(spec.hooks), lib.CTR_SPEC_HOOKS),
     )
     return sum(flag for wanted, flag in chosen if wanted)
 
@@ -200,13 +187,16 @@ def _lower_fixed(
     seccomp: bytes,
     *,
     overlay: bool,
+    into_kernel: bool,
 ) -> NativeFixed:
     """What containers started alike have in common; the same arguments give the same object."""
     opened = dict(sources)
     return NativeFixed(
         root_options=("volatile",) if overlay else (),
         scratch_options=("mode=0755",),
-        mounts=tuple(_lower_mount(mount, opened.get(mount.destination)) for mount in mounts),
+        mounts=tuple(
+            _lower_mount(mount, opened.get(mount.destination), into_kernel=into_kernel) for mount in mounts
+        ),
         nodes=(*(_lower_device(device) for device in linux.devices), *_LINKS),
         sysctls=tuple((name.replace(".", "/"), value) for name, value in linux.sysctl),
         readonly_paths=tuple(path.lstrip("/") for path in linux.readonly_paths),
@@ -224,6 +214,8 @@ def lower(
     files: Mapping[str, bytes],
     seccomp: bytes,
     init: bool,
+    gate: bool = False,
+    flags: int = 0,
     fault: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> NativeSpec:
     """The native spec for `spec`.
@@ -235,6 +227,9 @@ def lower(
         files: Small files to bind, content by path in the container.
         seccomp: Compiled filter; empty for none.
         init: Whether process 1 is our reaper.
+        gate: Whether it stands still for hooks, and before the command; such a spec is somebody else's, who
+            may mount into /proc and /sys.
+        flags: Further CTR_SPEC_* flags.
         fault: For tests: action, step, errno, index.
 
     Raises:
@@ -249,8 +244,9 @@ def lower(
             tuple(sources.items()),
             seccomp,
             overlay=root.copied is None,
+            into_kernel=gate,
         ),
-        flags=_flags(spec, root, init=init),
+        flags=_flags(spec, root, init=init, gate=gate) | flags,
         namespaces=sum(flag for name, flag in _NAMESPACE_FLAGS.items() if name in linux.namespaces),
         staging=root.staging,
         root_source=root.copied,
@@ -260,6 +256,7 @@ def lower(
         files=tuple(NativeFile(target=target, content=content) for target, content in files.items()),
         hostname=spec.hostname or None,
         domainname=spec.domainname or None,
+        root_propagation=propagation_flags(linux.rootfs_propagation) or 0,
         **_lower_process(process),
         fault=fault,
     )
@@ -304,7 +301,10 @@ class _NativeProcess(TypedDict):
     env: tuple[str, ...]
     programs: tuple[str, ...]
     workdir: str
-    capabilities: int
+    bounding: int
+    permitted: int
+    effective: int
+    inheritable: int
     ambient: int
     uid: int
     gid: int
@@ -321,7 +321,10 @@ def _lower_process(process: Process) -> _NativeProcess:
         env=process.env,
         programs=_programs(process.args, process.env),
         workdir=process.cwd,
-        capabilities=_mask(process.capabilities.bounding),
+        bounding=_mask(process.capabilities.bounding),
+        permitted=_mask(process.capabilities.permitted),
+        effective=_mask(process.capabilities.effective),
+        inheritable=_mask(process.capabilities.inheritable),
         ambient=_mask(process.capabilities.ambient),
         uid=process.user.uid,
         gid=process.user.gid,

@@ -36,7 +36,9 @@ _DEFAULT_PATH = os.path.join(os.path.dirname(__file__), "seccomp_default.json")
 _Range = tuple[int, tuple[Rule, ...]]
 
 
-def compile_profile(profile: Mapping[str, Any], *, capabilities: frozenset[str], arch: str) -> bytes:
+def compile_profile(
+    profile: Mapping[str, Any], *, capabilities: frozenset[str], arch: str, skip_unknown: bool = False
+) -> bytes:
     """Compile `profile` for a container with these capabilities.
 
     Only calls of the native ABI are judged by the profile. Those of another one (i386, x32, 32-bit arm)
@@ -51,6 +53,7 @@ def compile_profile(profile: Mapping[str, Any], *, capabilities: frozenset[str],
         profile: Decoded JSON of the shape that `containerlib.runtime.seccomp_profile` describes.
         capabilities: Names such as ``CAP_NET_RAW``; `includes` and `excludes` are about these.
         arch: ``"x86_64"`` or ``"aarch64"``.
+        skip_unknown: Whether names of system calls that nobody here knows are left out.
 
     Returns:
         An array of `struct sock_filter`, 8 bytes each, for PR_SET_SECCOMP.
@@ -61,7 +64,13 @@ def compile_profile(profile: Mapping[str, Any], *, capabilities: frozenset[str],
 
     Cost: about a millisecond for a profile of the size of the default one.
     """
-    policy = read_policy(profile, capabilities=capabilities, arch=arch, kernel=_kernel_version())
+    policy = read_policy(
+        profile,
+        capabilities=capabilities,
+        arch=arch,
+        kernel=_kernel_version(),
+        skip_unknown=skip_unknown,
+    )
     return bpf.pack(
         [
             *bpf.load(bpf.ARCH),

@@ -20,7 +20,7 @@ from containerlib.runtime.syscalls import is_foreign, numbers
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["ENOSYS_VERDICT", "Condition", "Policy", "Rule", "read_policy"]
+__all__ = ["ACTION_NAMES", "ENOSYS_VERDICT", "OPERATORS", "Condition", "Policy", "Rule", "read_policy"]
 
 _ACTION = 0xFFFF0000
 _ERRNO = 0x00050000
@@ -37,12 +37,13 @@ _ACTIONS = {
     "SCMP_ACT_LOG": 0x7FFC0000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
 }
+ACTION_NAMES = tuple(_ACTIONS)
 _PERMISSIVE = (_ACTIONS["SCMP_ACT_LOG"], _ACTIONS["SCMP_ACT_ALLOW"])
 _MAX_ERRNO = 4095  # the kernel caps larger ones
 
 ENOSYS_VERDICT = _ERRNO | errno.ENOSYS
 
-_OPERATORS = frozenset(f"SCMP_CMP_{name}" for name in ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"))
+OPERATORS = frozenset(f"SCMP_CMP_{name}" for name in ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"))
 _PREFIX = len("SCMP_CMP_")
 
 _ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
@@ -101,7 +102,12 @@ class _Host:
 
 
 def read_policy(
-    profile: Mapping[str, Any], *, capabilities: frozenset[str], arch: str, kernel: tuple[int, int]
+    profile: Mapping[str, Any],
+    *,
+    capabilities: frozenset[str],
+    arch: str,
+    kernel: tuple[int, int],
+    skip_unknown: bool = False,
 ) -> Policy:
     """Check `profile` and pick what holds on this host with these capabilities.
 
@@ -117,6 +123,7 @@ def read_policy(
         capabilities: Names with prefix that the container has.
         arch: The only architecture whose calls are let through.
         kernel: Version of the running kernel, for `minKernel`.
+        skip_unknown: Whether unknown names of system calls are left out, as other runtimes do it.
 
     Raises:
         InvalidOption: The profile is malformed, names an unknown system call, or is for other
@@ -137,7 +144,7 @@ def read_policy(
         applies = _applies(entry, host)
         verdict = _verdict(entry, "action", "errnoRet", "errno")
         rule = (verdict, tuple(_conditions(entry)))
-        for number in _numbers(entry, arch):
+        for number in _numbers(entry, arch, skip_unknown=skip_unknown):
             if applies and verdict != default:
                 found.setdefault(number, []).append(rule)
     permissive = default in _PERMISSIVE or default & _ACTION == _TRACE
@@ -153,13 +160,13 @@ def _in_order(rules: list[Rule], default: int) -> tuple[Rule, ...]:
     return (*sorted(rules, key=lambda rule: (rule[0] & _ACTION) ^ 0x80000000), (default, ()))
 
 
-def _numbers(entry: Mapping[str, Any], arch: str) -> Iterator[int]:
+def _numbers(entry: Mapping[str, Any], arch: str, *, skip_unknown: bool) -> Iterator[int]:
     table = numbers(arch)
     for name in _names(entry):
         number = table.get(name)
         if number is not None:
             yield number
-        elif not is_foreign(name, arch=arch):
+        elif not skip_unknown and not is_foreign(name, arch=arch):
             _refuse_name(name, table)
 
 
@@ -217,8 +224,8 @@ def _conditions(entry: Mapping[str, Any]) -> Iterator[Condition]:
         value = _integer(arg.get("value"), "value", _WORD_64)
         two = _integer(arg.get("valueTwo") or 0, "valueTwo", _WORD_64)
         operator = arg.get("op")
-        if not isinstance(operator, str) or operator not in _OPERATORS:
-            _refuse(operator, f"op must be one of {', '.join(sorted(_OPERATORS))}")
+        if not isinstance(operator, str) or operator not in OPERATORS:
+            _refuse(operator, f"op must be one of {', '.join(sorted(OPERATORS))}")
         masked = operator == "SCMP_CMP_MASKED_EQ"
         if two & ~value if masked else two:
             _refuse(

@@ -115,7 +115,7 @@ def _sysctls(asked: tuple[tuple[str, str], ...], *, own_network: bool) -> tuple[
 
 def _user_mount(mount: Mount) -> SpecMount:
     if mount.kind == "bind":
-        options = ["rbind", "rprivate", *(["ro"] if mount.read_only else [])]
+        options = ["rbind", "rprivate", *(["rro"] if mount.read_only else [])]
         return SpecMount(
             destination=mount.target, type="bind", source=mount.source or "", options=tuple(options)
         )

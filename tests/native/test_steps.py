@@ -93,6 +93,7 @@ CASES: dict[str, Case] = {
     "uid": Case("1000", options={"user": "1000:1001"}),
     "capabilities": Case(),
     "no_new_privs": Case(),
+    "gate": Case(),
     "close_fds": Case(),
     "seccomp": Case(),
     "exec": Case("'/bin/true'"),

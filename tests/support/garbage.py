@@ -70,7 +70,9 @@ def full_spec() -> NativeSpec:
         hostname="h",
         domainname="d",
         workdir="/",
-        capabilities=1,
+        bounding=1,
+        permitted=1,
+        effective=1,
         uid=0,
         gid=0,
     )

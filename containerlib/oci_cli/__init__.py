@@ -1,0 +1,3 @@
+"""The OCI runtime's command line, which podman, containerd and dockerd drive."""
+
+__all__: list[str] = []

@@ -1,0 +1,280 @@
+"""``create``: everything up to the command itself; and ``start``, which lets it go."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import json
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from attrs import evolve, frozen
+
+from containerlib._native.ffi import lib
+from containerlib._util import strict_json
+from containerlib._util.remove_tree import remove_tree
+from containerlib.oci.runtime_config import parse_config
+from containerlib.oci_cli.errors import OciError
+from containerlib.oci_cli.store import Container, now
+from containerlib.runtime.cgroup_host import CgroupHost
+from containerlib.runtime.cgroup_path import PathCgroup
+from containerlib.runtime.cgroup_resources import device_rules, settings_of
+from containerlib.runtime.foreign import Creation
+from containerlib.runtime.foreign import create as create_process
+from containerlib.runtime.foreign_spec import fit
+from containerlib.runtime.hooks import HookFailed, run_hooks
+from containerlib.runtime.host import HostFacts
+from containerlib.runtime.identity import ProcessIdentity
+
+if TYPE_CHECKING:
+    from containerlib._native.channel import Channel
+    from containerlib.errors import ContainerlibError
+    from containerlib.oci.runtime_spec import Spec
+    from containerlib.oci_cli.log import Log
+    from containerlib.oci_cli.store import Store
+
+__all__ = ["CreateOptions", "create", "kept_fds", "send_console", "start", "write_pid_file"]
+
+_CONFIG_LIMIT = 16 << 20
+_FIRST_KEPT = 3
+
+
+@frozen(kw_only=True)
+class CreateOptions:
+    """What ``create`` and ``run`` are told beside the bundle.
+
+    Attributes:
+        console_socket: Path of the socket that takes the terminal; empty for none.
+        pid_file: Where the process id is written; empty for nowhere.
+        no_pivot: Whether the root is moved rather than pivoted to.
+        no_new_keyring: Whether the session keyring is kept.
+        preserve_fds: How many descriptors from 3 up the command has.
+        takes_terminal: Whether the caller relays the terminal itself.
+    """
+
+    console_socket: str = ""
+    pid_file: str = ""
+    no_pivot: bool = False
+    no_new_keyring: bool = False
+    preserve_fds: int = 0
+    takes_terminal: bool = False
+
+
+def read_config(bundle: str) -> tuple[bytes, Spec]:
+    """The configuration of a bundle, and what it means.
+
+    Raises:
+        OciError: There is none.
+        InvalidConfig: It is invalid.
+    """
+    path = f"{bundle}/config.json"
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_CONFIG_LIMIT)
+    except OSError as error:
+        raise OciError(f"open {path}: {(error.strerror or '').lower()}") from None
+    return data, parse_config(strict_json.loads(data, limit=_CONFIG_LIMIT, what=path))
+
+
+def create(
+    store: Store, container_id: str, bundle: str, options: CreateOptions, log: Log
+) -> tuple[Container, Channel]:
+    """Create a container. After a failure nothing of it is left.
+
+    Returns:
+        The container, and what connects this process to its first one.
+
+    Raises:
+        ContainerlibError: What is wrong, or what the host refused.
+    """
+    bundle = os.path.abspath(bundle)
+    data, spec = read_config(bundle)
+    root = os.path.realpath(os.path.join(bundle, spec.root.path))
+    if not os.path.isdir(root):
+        raise OciError(f"config.json: root.path = {spec.root.path!r}: {root} is not a directory")
+    _check_terminal(spec, options)
+    with store.locked(container_id), contextlib.ExitStack() as undo:
+        directory = store.begin(container_id)
+        undo.callback(store.remove, container_id)
+        cgroup = PathCgroup.locate(CgroupHost.probe(), spec.linux.cgroups_path, container_id)
+        cgroup.make()
+        undo.callback(cgroup.remove)
+        undo.callback(cgroup.kill)
+        cgroup.apply(settings_of(spec.resources, cgroup))
+        rules = device_rules(spec.resources)
+        if rules is not None:
+            cgroup.set_devices(rules)
+        host = HostFacts.probe()
+        fitted = fit(spec, host, cgroup, root=root, warn=log.warning)
+        blank = Container(
+            id=container_id,
+            directory=directory,
+            bundle=bundle,
+            rootfs=root,
+            created=now(),
+            process=ProcessIdentity(0, 0, ""),
+            cgroup=cgroup,
+            annotations=spec.annotations,
+        )
+        container, channel = _create(blank, fitted, host, options, data)
+        undo.pop_all()
+        return container, channel
+
+
+def _check_terminal(spec: Spec, options: CreateOptions) -> None:
+    is_taken = options.takes_terminal or bool(options.console_socket)
+    if spec.process.terminal and not is_taken:
+        raise OciError("cannot allocate tty if runc will detach without setting console socket")
+    if not spec.process.terminal and options.console_socket:
+        raise OciError("cannot use console socket if runc will not detach or allocate tty")
+
+
+def _create(
+    blank: Container, spec: Spec, host: HostFacts, options: CreateOptions, config: bytes
+) -> tuple[Container, Channel]:
+    flags = (lib.CTR_SPEC_NO_PIVOT if options.no_pivot else 0) | (
+        lib.CTR_SPEC_NO_KEYRING if options.no_new_keyring else 0
+    )
+    with contextlib.ExitStack() as undo:
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        undo.callback(os.close, null)
+        # Open both ways, so that the other end can be opened as long as the process waits.
+        gate = os.open(blank.gate, os.O_RDWR | os.O_CLOEXEC)
+        undo.callback(os.close, gate)
+        channel = create_process(
+            spec,
+            host,
+            Creation(
+                bundle=blank.bundle,
+                root=blank.rootfs,
+                staging=f"{blank.directory}/staging",
+                cgroup=blank.cgroup,
+                stdio=(null, null, null) if spec.process.terminal else (0, 1, 2),
+                kept_fds=kept_fds(options.preserve_fds),
+                gate_fd=gate,
+                flags=flags,
+                on_hold=lambda pid: _run_hooks(blank, spec, pid),
+            ),
+        )
+    try:
+        pid = _pid_of(channel)
+        container = evolve(blank, process=ProcessIdentity.of(pid))
+        if options.console_socket:
+            send_console(options.console_socket, channel.console_fd)
+        container.save(config)
+        write_pid_file(options.pid_file, pid)
+    except BaseException:
+        channel.exit = None
+        channel.kill()
+        raise
+    return container, channel
+
+
+def _pid_of(channel: Channel) -> int:
+    with open(f"/proc/self/fdinfo/{channel.pidfd}", encoding="ascii") as info:
+        return next(int(line.split()[1]) for line in info if line.startswith("Pid:"))
+
+
+def _run_hooks(blank: Container, spec: Spec, pid: int) -> None:
+    """The hooks that run while the namespaces are there and the root is not yet."""
+    container = evolve(blank, process=ProcessIdentity.of(pid))
+    state = json.dumps({**container.state("creating"), "pid": pid}).encode()
+    for kind in ("prestart", "createRuntime"):
+        run_hooks(kind, spec.hooks.get(kind, ()), state)
+    run_hooks("createContainer", spec.hooks.get("createContainer", ()), state, inside=pid)
+
+
+def kept_fds(count: int) -> list[int]:
+    """The descriptors that ``--preserve-fds`` hands on.
+
+    Raises:
+        OciError: One of them is not open.
+    """
+    fds = list(range(_FIRST_KEPT, _FIRST_KEPT + count))
+    for fd in fds:
+        try:
+            os.fstat(fd)
+        except OSError:
+            raise OciError(f"--preserve-fds {count}: descriptor {fd} is not open") from None
+    return fds
+
+
+def send_console(path: str, console_fd: int) -> None:
+    """Hand a terminal's master over to who waits at a socket.
+
+    Raises:
+        OciError: There is no terminal, or nobody waits.
+    """
+    if console_fd < 0:
+        raise OciError("the process has no terminal")
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(path)
+            rights = array.array("i", [console_fd])
+            connection.sendmsg([b"/dev/ptmx"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+    except OSError as error:
+        raise OciError(f"console socket {path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Write a process id where the caller looks for it: whole, or not at all."""
+    if path:
+        directory, name = os.path.split(os.path.abspath(path))
+        temporary = f"{directory}/.{name}"
+        with open(temporary, "w", encoding="ascii") as file:
+            file.write(str(pid))
+        os.rename(temporary, path)
+
+
+def start(store: Store, container_id: str) -> Container:
+    """Let a created container execute its command, and run the hooks of that moment.
+
+    Raises:
+        OciError: It is not created, or not only that.
+        HookFailed: A hook failed; the container was killed.
+    """
+    with store.locked(container_id):
+        container = store.get(container_id)
+        status = container.status
+        if status != "created":
+            what = (
+                "cannot start a container that has stopped"
+                if status == "stopped"
+                else (f"cannot start a container in the {status} state")
+            )
+            raise OciError(what)
+        spec = parse_config(container.config())
+        state = json.dumps(container.state()).encode()
+        try:
+            run_hooks(
+                "startContainer", spec.hooks.get("startContainer", ()), state, inside=container.process.pid
+            )
+            _open_gate(container)
+            running = json.dumps(container.state("running")).encode()
+            run_hooks("poststart", spec.hooks.get("poststart", ()), running)
+        except (HookFailed, OSError) as error:
+            container.cgroup.kill()
+            raise _as_oci(error) from None
+        return container
+
+
+def _as_oci(error: ContainerlibError | OSError) -> ContainerlibError | OSError:
+    return error
+
+
+def _open_gate(container: Container) -> None:
+    try:
+        fd = os.open(container.gate, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OciError("cannot start a container that has stopped") from None
+        raise
+    try:
+        os.write(fd, b"\0")
+    finally:
+        os.close(fd)
+    os.unlink(container.gate)
+    with contextlib.suppress(OSError):
+        remove_tree(f"{container.directory}/staging")

@@ -1,0 +1,147 @@
+"""``run`` and ``exec`` that stay: pass signals on, relay the terminal, end with the process's status."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import sys
+import termios
+import tty
+from typing import TYPE_CHECKING
+
+from containerlib._native.creator import reap
+from containerlib.oci_cli.create import create, start
+from containerlib.oci_cli.execute import execute
+from containerlib.oci_cli.life import delete
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from containerlib._native.channel import Channel
+    from containerlib.oci_cli.create import CreateOptions
+    from containerlib.oci_cli.execute import ExecOptions
+    from containerlib.oci_cli.log import Log
+    from containerlib.oci_cli.store import Store
+
+__all__ = ["run_container", "run_process"]
+
+_CHUNK = 65536
+# Those that the kernel sends for what happens here, or that cannot be caught.
+_OWN = frozenset(
+    {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGURG, signal.SIGWINCH}
+)
+
+
+def run_container(
+    store: Store,
+    container_id: str,
+    bundle: str,
+    options: CreateOptions,
+    log: Log,
+    *,
+    detach: bool,
+    keep: bool,
+) -> int:
+    """Create and start a container; unless it is detached, wait for its end and remove it."""
+    _, channel = create(store, container_id, bundle, options, log)
+    try:
+        start(store, container_id)
+        if detach:
+            return 0
+        return _follow(channel)
+    except BaseException:
+        keep = False
+        raise
+    finally:
+        if not detach and not keep:
+            delete(store, container_id, log, force=True)
+
+
+def run_process(store: Store, container_id: str, options: ExecOptions, log: Log, *, detach: bool) -> int:
+    """Start a further process; unless it is detached, wait for its end."""
+    channel = execute(store, container_id, options, log)
+    return 0 if detach else _follow(channel)
+
+
+def _follow(channel: Channel) -> int:
+    with _forwarded(channel):
+        if channel.console_fd >= 0:
+            _relay(channel)
+        status = reap(channel)
+    return 255 if status is None else status
+
+
+@contextlib.contextmanager
+def _forwarded(channel: Channel) -> Iterator[None]:
+    """Hand the signals that come for this command on to the process."""
+    channel.exit = None  # nobody tells us of its end: it is our child
+
+    def forward(number: int, _frame: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(channel.pidfd, number)
+
+    before = {}
+    for number in set(signal.Signals) - _OWN:
+        with contextlib.suppress(OSError, ValueError):
+            before[number] = signal.signal(number, forward)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            with contextlib.suppress(TypeError):
+                signal.signal(number, handler)
+
+
+def _relay(channel: Channel) -> None:
+    """Between our terminal, or what stands in for it, and the process's, until that is closed."""
+    console = channel.console_fd
+    with _raw(console):
+        os.set_blocking(console, True)
+        poller = select.poll()
+        poller.register(console, select.POLLIN)
+        poller.register(0, select.POLLIN)
+        while True:
+            for fd, _ in poller.poll():
+                if fd == console:
+                    try:
+                        data = os.read(console, _CHUNK)
+                    except OSError:
+                        return
+                    if not data:
+                        return
+                    _write_all(1, data)
+                else:
+                    data = os.read(0, _CHUNK)
+                    if data:
+                        _write_all(console, data)
+                    else:
+                        poller.unregister(0)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+@contextlib.contextmanager
+def _raw(console: int) -> Iterator[None]:
+    """Our terminal as a mere wire, with its size kept; where there is none, nothing."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(0)
+
+    def resize(*_arguments: object) -> None:
+        fcntl.ioctl(console, termios.TIOCSWINSZ, fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8)))
+
+    former = signal.signal(signal.SIGWINCH, resize)
+    resize()
+    tty.setraw(0)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSANOW, before)
+        signal.signal(signal.SIGWINCH, former)

@@ -1,0 +1,151 @@
+"""``kill``, ``delete``, ``pause``, ``resume``: what ends a container, or holds it up."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from containerlib.errors import ContainerlibError
+from containerlib.oci.runtime_config import parse_config
+from containerlib.oci_cli.errors import OciError
+from containerlib.runtime.hooks import run_hooks
+
+if TYPE_CHECKING:
+    from containerlib.oci_cli.log import Log
+    from containerlib.oci_cli.store import Container, Store
+
+__all__ = ["delete", "kill", "pause", "resume"]
+
+_END_LIMIT_S = 10.0
+
+
+def kill(store: Store, container_id: str, number: int, *, everything: bool) -> None:
+    """Send a signal to a container's first process, or to all of them.
+
+    Raises:
+        OciError: There is none, or it has ended.
+    """
+    container = store.get(container_id)
+    status = container.status
+    if everything or (number == signal.SIGKILL and not _has_own_pids(container)):
+        # Without a PID namespace of its own nothing else ends the rest.
+        container.cgroup.signal(number)
+        if number == signal.SIGKILL and status == "paused":
+            container.cgroup.thaw()
+        if status != "stopped" or everything:
+            return
+    if status == "stopped":
+        raise OciError("container not running")
+    fd = container.process.open()
+    if fd < 0:
+        raise OciError("container not running")
+    try:
+        signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        raise OciError("container not running") from None
+    finally:
+        os.close(fd)
+    if number == signal.SIGKILL and status == "paused":
+        container.cgroup.thaw()
+
+
+def _has_own_pids(container: Container) -> bool:
+    namespaces = container.config().get("linux", {}).get("namespaces", [])
+    return any(each.get("type") == "pid" for each in namespaces)
+
+
+def delete(store: Store, container_id: str, log: Log, *, force: bool) -> None:
+    """Remove what is left of a container; with `force`, end it before.
+
+    Raises:
+        OciError: There is none (unless forced), or it has not ended.
+    """
+    with store.locked(container_id):
+        try:
+            container = store.get(container_id)
+        except OciError:
+            if not force:
+                store.forget_lock(container_id)
+                raise
+            _remove_remains(store, container_id)
+            store.forget_lock(container_id)
+            return
+        status = container.status
+        if status != "stopped" and not force and status != "created":
+            raise OciError(f"cannot delete container {container_id} that is not stopped: {status}")
+        container.cgroup.kill()
+        _end(container)
+        if not container.cgroup.remove():
+            raise OciError(f"cannot remove the control groups of {container_id}: something stays in them")
+        _poststop(container, log)
+        store.remove(container_id)
+        store.forget_lock(container_id)
+
+
+def _remove_remains(store: Store, container_id: str) -> None:
+    """The directory of one whose creation was killed half way."""
+    if os.path.isdir(store.directory(container_id)):
+        store.remove(container_id)
+
+
+def _end(container: Container) -> None:
+    """Kill the first process, and wait until it is gone; who is told of its end is its parent."""
+    fd = container.process.open() if container.process.is_alive else -1
+    if fd < 0:
+        return
+    try:
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+        watch = select.poll()
+        watch.register(fd, select.POLLIN)
+        if not watch.poll(_END_LIMIT_S * 1000):
+            raise OciError(f"process {container.process.pid} does not end")
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(fd)
+
+
+def _poststop(container: Container, log: Log) -> None:
+    """Run the last hooks. What goes wrong in them is logged, and no more. Source: runtime.md, "Lifecycle"."""
+    hooks = parse_config(container.config()).hooks.get("poststop", ())
+    state = json.dumps(container.state("stopped")).encode()
+    for hook in hooks:
+        try:
+            run_hooks("poststop", (hook,), state)
+        except ContainerlibError as error:
+            log.warning(str(error))
+
+
+def pause(store: Store, container_id: str) -> None:
+    """Stop all processes of a container.
+
+    Raises:
+        OciError: It does not run.
+    """
+    with store.locked(container_id):
+        container = store.get(container_id)
+        status = container.status
+        if status not in {"running", "created"}:
+            raise OciError(f"cannot pause a container in the {status} state")
+        container.cgroup.freeze()
+
+
+def resume(store: Store, container_id: str) -> None:
+    """Let all processes of a paused container go on.
+
+    Raises:
+        OciError: It is not paused.
+    """
+    with store.locked(container_id):
+        container = store.get(container_id)
+        status = container.status
+        if status != "paused":
+            raise OciError(f"cannot resume a container in the {status} state")
+        container.cgroup.thaw()
+        deadline = time.monotonic() + _END_LIMIT_S
+        while container.cgroup.is_frozen and time.monotonic() < deadline:
+            time.sleep(0.001)

@@ -1,0 +1,210 @@
+"""The containers of one ``--root``: a directory for each, with what a later command has to know of it.
+
+``state.json`` is written whole. What a container does now is not in it: that is asked of the kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+from attrs import asdict, frozen
+
+from containerlib._util import file_lock
+from containerlib._util.atomic_file import make_directory, write_atomic
+from containerlib._util.remove_tree import remove_tree
+from containerlib.oci.runtime_spec import OCI_VERSION
+from containerlib.oci_cli.errors import OciError
+from containerlib.runtime.cgroup_path import PathCgroup, Tree
+from containerlib.runtime.identity import ProcessIdentity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["Container", "Status", "Store"]
+
+Status = Literal["creating", "created", "running", "paused", "stopped"]
+
+_ID = re.compile(r"[\w+.-]{1,1024}", re.ASCII)
+_STATE, _CONFIG, _GATE = "state.json", "config.json", "gate"
+_MOST = 16 << 20
+
+
+@frozen(kw_only=True)
+class Container:
+    """One container as it was created.
+
+    Attributes:
+        id: Its id.
+        directory: Where its state is.
+        bundle: Its bundle, as an absolute path.
+        rootfs: Its root file system, as an absolute path.
+        created: When it was created.
+        process: Its first process.
+        cgroup: Its control groups.
+        annotations: Of its configuration.
+    """
+
+    id: str
+    directory: str
+    bundle: str
+    rootfs: str
+    created: str
+    process: ProcessIdentity
+    cgroup: PathCgroup
+    annotations: Mapping[str, str]
+
+    @property
+    def gate(self) -> str:
+        """The pipe that its process waits at until it is started."""
+        return f"{self.directory}/{_GATE}"
+
+    @property
+    def status(self) -> Status:
+        """What it does now."""
+        if not self.process.is_alive:
+            return "stopped"
+        if self.cgroup.is_frozen:
+            return "paused"
+        return "created" if os.path.exists(self.gate) else "running"
+
+    def config(self) -> dict[str, Any]:
+        """Its configuration, as it was when it was created."""
+        return read_json(f"{self.directory}/{_CONFIG}")
+
+    def state(self, status: Status | None = None) -> dict[str, Any]:
+        """Its state in the form of the specification. Source: runtime.md, "State"."""
+        status = status or self.status
+        found: dict[str, Any] = {
+            "ociVersion": OCI_VERSION,
+            "id": self.id,
+            "status": status,
+            "pid": 0 if status == "stopped" else self.process.pid,
+            "bundle": self.bundle,
+            "rootfs": self.rootfs,
+            "created": self.created,
+            "owner": "",
+        }
+        if self.annotations:
+            found["annotations"] = dict(self.annotations)
+        return found
+
+    def save(self, config: bytes) -> None:
+        """Write it down, for later commands."""
+        record = {
+            "id": self.id,
+            "bundle": self.bundle,
+            "rootfs": self.rootfs,
+            "created": self.created,
+            "process": asdict(self.process),
+            "trees": [asdict(tree) for tree in self.cgroup.trees],
+            "annotations": dict(self.annotations),
+        }
+        write_atomic(f"{self.directory}/{_CONFIG}", config, durable=False)
+        write_atomic(f"{self.directory}/{_STATE}", json.dumps(record).encode(), durable=False)
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """A JSON object out of a file.
+
+    Raises:
+        OciError: It is none.
+    """
+    try:
+        with open(path, "rb") as file:
+            found = json.loads(file.read(_MOST))
+    except FileNotFoundError:
+        raise OciError(f"open {path}: no such file or directory") from None
+    except (OSError, ValueError) as error:
+        raise OciError(f"{path}: {error}") from None
+    if not isinstance(found, dict):
+        raise OciError(f"{path}: is no JSON object")
+    return found
+
+
+class Store:
+    """The containers below one directory."""
+
+    def __init__(self, root: str) -> None:
+        self.root = os.path.abspath(root)
+
+    def directory(self, container_id: str) -> str:
+        """Where a container's state is, or would be.
+
+        Raises:
+            OciError: The id has characters that it must not have.
+        """
+        if not _ID.fullmatch(container_id) or container_id in {".", ".."}:
+            raise OciError(f"invalid container id format: {container_id!r}; use letters, digits and _+.-")
+        return f"{self.root}/{container_id}"
+
+    @contextlib.contextmanager
+    def locked(self, container_id: str) -> Iterator[None]:
+        """Hold a container's lock for the length of a block, so that no two commands change it at once."""
+        self.directory(container_id)
+        with file_lock.locked(f"{self.root}/.locks/{container_id}"):
+            yield
+
+    def forget_lock(self, container_id: str) -> None:
+        """Remove the lock of a container that is gone, while it is held."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self.root}/.locks/{container_id}")
+
+    def begin(self, container_id: str) -> str:
+        """Make the directory of a new container.
+
+        Raises:
+            OciError: There is one with this id.
+        """
+        directory = self.directory(container_id)
+        make_directory(self.root)
+        try:
+            os.mkdir(directory, 0o711)
+        except FileExistsError:
+            raise OciError(f"container with id exists: {container_id}") from None
+        os.mkdir(f"{directory}/staging", 0o700)
+        os.mkfifo(f"{directory}/{_GATE}", 0o600)
+        return directory
+
+    def remove(self, container_id: str) -> None:
+        """Remove a container's directory."""
+        remove_tree(self.directory(container_id))
+
+    def get(self, container_id: str) -> Container:
+        """A container.
+
+        Raises:
+            OciError: There is none with this id.
+        """
+        directory = self.directory(container_id)
+        if not os.path.exists(f"{directory}/{_STATE}"):
+            raise OciError(f"container does not exist: {container_id}")
+        record = read_json(f"{directory}/{_STATE}")
+        return Container(
+            id=record["id"],
+            directory=directory,
+            bundle=record["bundle"],
+            rootfs=record["rootfs"],
+            created=record["created"],
+            process=ProcessIdentity(**record["process"]),
+            cgroup=PathCgroup(tuple(Tree(**{**t, "names": tuple(t["names"])}) for t in record["trees"])),
+            annotations=record["annotations"],
+        )
+
+    def list(self) -> list[Container]:
+        """All containers, by id."""
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for name in sorted(os.listdir(self.root)):
+                with contextlib.suppress(OciError):
+                    found.append(self.get(name))
+        return found
+
+
+def now() -> str:
+    """This moment as the state has it."""
+    return dt.datetime.now(dt.UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,279 @@
+"""Creates and joins containers that somebody else's configuration describes: `runtime.lower` with a gate.
+
+Knows no ids and no state on disk. In: a fitted `Spec`, a root, control groups. Out: a `Channel` of a process
+that stands before its command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from attrs import evolve, field, frozen
+
+from containerlib._native.channel import close_all
+from containerlib._native.creator import Creator, reap
+from containerlib._native.path import clone_tree
+from containerlib._native.spawn import SpawnRequest
+from containerlib.errors import InvalidOption, UnsupportedHost
+from containerlib.runtime import seccomp
+from containerlib.runtime.bind import Binds
+from containerlib.runtime.lower import BindSource, RootPlan, lower, lower_exec
+from containerlib.runtime.mount_options import is_bind, read_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any
+
+    from containerlib._native.channel import Channel
+    from containerlib._native.spec import NativeSpec
+    from containerlib.oci.runtime_spec import Process, Spec
+    from containerlib.runtime.cgroup_path import PathCgroup
+    from containerlib.runtime.host import HostFacts
+
+__all__ = ["Creation", "create", "join"]
+
+_NAMESPACE_FILES = {
+    "network": "net",
+    "mount": "mnt",
+    "ipc": "ipc",
+    "uts": "uts",
+    "pid": "pid",
+    "cgroup": "cgroup",
+}
+_MAX_MOUNTS = 180
+
+
+@frozen(kw_only=True)
+class Creation:
+    """What a container is created from, beside its configuration.
+
+    Attributes:
+        bundle: Directory that relative sources are in.
+        root: The root file system.
+        staging: An empty directory of ours, over which the root is assembled.
+        cgroup: Its control groups, made.
+        stdio: Standard streams.
+        kept_fds: What the command has open from 3 up.
+        gate_fd: What it waits at for a byte.
+        flags: Further CTR_SPEC_* flags.
+        on_hold: Called while the process stands before the switch of its root, with its pid here.
+        timeout_s: How long the steps between two such places may take.
+    """
+
+    bundle: str
+    root: str
+    staging: str
+    cgroup: PathCgroup
+    stdio: tuple[int, int, int]
+    kept_fds: Sequence[int] = ()
+    gate_fd: int
+    flags: int = 0
+    on_hold: Callable[[int], None] = field(default=lambda _pid: None)
+    timeout_s: float = 60.0
+
+
+def create(spec: Spec, host: HostFacts, creation: Creation) -> Channel:
+    """Create the container's process, and return when it stands before its command.
+
+    After a failure nothing of it runs.
+
+    Raises:
+        InvalidOption, UnsupportedHost: What the configuration asks for cannot be.
+        SpawnError: The kernel refused a step.
+        OperationTimeout: A step took too long.
+    """
+    with contextlib.ExitStack() as undo:
+        binds = _open_binds(spec, creation.bundle)
+        undo.callback(binds.close)
+        native = lower(
+            spec,
+            root=RootPlan(staging=creation.staging, copied=creation.root),
+            sources=binds.sources,
+            files={},
+            seccomp=filter_of(spec.seccomp, spec.process, host),
+            init=False,
+            gate=True,
+            flags=creation.flags,
+        )
+        namespaces = undo.enter_context(_named(spec))
+        group = next((tree.path for tree in creation.cgroup.trees if tree.version != 1), None)
+        request = SpawnRequest(
+            spec=native,
+            stdio=creation.stdio,
+            join_fds=undo.enter_context(_closing(_join_fds(creation.cgroup, all_versions=group is None))),
+            cgroup_fd=None if group is None else undo.enter_context(_directory(group)),
+            mount_fds=binds.fds,
+            namespace_fds=namespaces,
+            kept_fds=creation.kept_fds,
+            gate_fd=creation.gate_fd,
+        )
+        creator = Creator()
+        undo.callback(creator.close)
+        channel = creator.spawn(request)
+        try:
+            while channel.wait_held(native, creation.timeout_s) == "pivot":
+                creation.on_hold(_pid_of(channel))
+                channel.release()
+        except BaseException:
+            _abort(channel)
+            raise
+        return channel
+
+
+def join(
+    process: Process, host: HostFacts, profile: Mapping[str, Any] | None, pid: int, request: SpawnRequest
+) -> tuple[Channel, NativeSpec]:
+    """Start a further process in a container, and return when its command was executed.
+
+    Args:
+        process: What to start.
+        host: Facts.
+        profile: The container's filter.
+        pid: The container's first process.
+        request: Its descriptors; spec and namespaces are filled in here.
+
+    Raises:
+        See `create`.
+    """
+    native = lower_exec(process, seccomp=filter_of(profile, process, host))
+    with contextlib.ExitStack() as undo:
+        fds = undo.enter_context(_closing(_namespaces_of(pid)))
+        creator = Creator()
+        undo.callback(creator.close)
+        channel = creator.spawn(evolve(request, spec=native, namespace_fds=fds))
+        try:
+            channel.finish_start(native, 60.0)
+        except BaseException:
+            _abort(channel)
+            raise
+        return channel, native
+
+
+def filter_of(profile: Mapping[str, Any] | None, process: Process, host: HostFacts) -> bytes:
+    """The compiled filter; empty for none."""
+    if profile is None:
+        return b""
+    return seccomp.compile_profile(
+        profile, capabilities=process.capabilities.bounding, arch=host.architecture, skip_unknown=True
+    )
+
+
+def _abort(channel: Channel) -> None:
+    """End what was started, which is a child of this process."""
+    channel.kill()
+    while channel.pidfd < 0 and channel.exit is None and channel.wait_ready(1.0):
+        channel.receive()
+    if channel.pidfd >= 0:
+        channel.exit = None
+        channel.kill()
+        reap(channel)
+    channel.close()
+
+
+def _pid_of(channel: Channel) -> int:
+    while channel.pidfd < 0:
+        channel.wait_ready(None)
+        channel.receive()
+    with open(f"/proc/self/fdinfo/{channel.pidfd}", encoding="ascii") as info:
+        return next(int(line.split()[1]) for line in info if line.startswith("Pid:"))
+
+
+def _open_binds(spec: Spec, bundle: str) -> Binds:
+    wanted = [mount for mount in spec.mounts if is_bind(mount)]
+    if len(wanted) > _MAX_MOUNTS:
+        raise InvalidOption("mounts", len(wanted), f"one container can have {_MAX_MOUNTS} bind mounts")
+    binds = Binds()
+    try:
+        for mount in wanted:
+            _open_bind(
+                binds, mount.destination, os.path.join(bundle, mount.source), read_options(mount).is_tree
+            )
+    except BaseException:
+        binds.close()
+        raise
+    return binds
+
+
+def _open_bind(binds: Binds, destination: str, source: str, is_tree: bool) -> None:  # noqa: FBT001
+    try:
+        fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        reason = f"cannot be mounted on {destination}: {(error.strerror or '').lower()}"
+        raise InvalidOption("mounts", source, reason) from None
+    try:
+        info = os.fstat(fd)
+        tree = clone_tree(fd, recursive=is_tree)
+    finally:
+        os.close(fd)
+    index = -1
+    if tree is not None:
+        index = len(binds.fds)
+        binds.fds.append(tree)
+    binds.sources[destination] = BindSource(
+        is_directory=stat.S_ISDIR(info.st_mode), fd_index=index, device=info.st_dev, inode=info.st_ino
+    )
+
+
+@contextlib.contextmanager
+def _closing(fds: list[int]) -> Iterator[list[int]]:
+    try:
+        yield fds
+    finally:
+        close_all(fds)
+
+
+@contextlib.contextmanager
+def _directory(path: str) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _join_fds(cgroup: PathCgroup, *, all_versions: bool) -> list[int]:
+    """Of version 2 it is born in its group, where there is one."""
+    if all_versions:
+        return cgroup.open_join_fds()
+    return evolve(cgroup, trees=tuple(tree for tree in cgroup.trees if tree.version == 1)).open_join_fds()
+
+
+@contextlib.contextmanager
+def _named(spec: Spec) -> Iterator[list[int]]:
+    """The namespaces that the configuration names by their paths."""
+    fds: list[int] = []
+    try:
+        for kind, path in spec.linux.namespace_paths:
+            if kind == "mount":
+                raise UnsupportedHost(
+                    "joining a mount namespace",
+                    needed="a runtime that does that",
+                    found="containerlib, which makes one",
+                )
+            try:
+                fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            except OSError as error:
+                reason = f"the namespace of type {kind} cannot be opened: {(error.strerror or '').lower()}"
+                raise InvalidOption("linux.namespaces", path, reason) from None
+        yield fds
+    finally:
+        close_all(fds)
+
+
+def _namespaces_of(pid: int) -> list[int]:
+    """The namespaces of a process that are not those of this one, and its mount namespace last of all."""
+    fds: list[int] = []
+    try:
+        for name in ("pid", "ipc", "uts", "net", "cgroup", "mnt"):
+            own = os.stat(f"/proc/self/ns/{name}").st_ino
+            if name == "mnt" or os.stat(f"/proc/{pid}/ns/{name}").st_ino != own:
+                fds.append(os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        close_all(fds)
+        raise InvalidOption(
+            "container", pid, f"its process is gone: {(error.strerror or '').lower()}"
+        ) from None
+    return fds

@@ -1,0 +1,96 @@
+"""Runs the hooks of an OCI configuration: programs of the host's, with the container's state on their input.
+
+In: `Hook` values, the state, and for hooks of the container the process whose namespaces they run in.
+
+Source: OCI runtime-spec 1.2, config.md, "POSIX-platform Hooks".
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+from containerlib._native.ffi import lib
+from containerlib.errors import ContainerlibError, OperationTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from containerlib.oci.runtime_spec import Hook
+
+__all__ = ["HookFailed", "run_hooks"]
+
+_NAMESPACES = ("mnt", "uts", "ipc", "net", "cgroup")
+_SHOWN = 2000
+
+
+class HookFailed(ContainerlibError):
+    """A hook ended with another status than 0, or could not be executed."""
+
+
+def run_hooks(kind: str, hooks: Sequence[Hook], state: bytes, *, inside: int | None = None) -> None:
+    """Run hooks one after the other.
+
+    Args:
+        kind: What they are called, for messages.
+        hooks: The hooks.
+        state: The container's state, as JSON.
+        inside: A process whose namespaces they run in; None for those of this one.
+
+    Raises:
+        HookFailed: One failed; those after it do not run.
+        OperationTimeout: One took longer than it may; it was killed.
+    """
+    for number, hook in enumerate(hooks):
+        _run(f"hook {kind}[{number}] {hook.path}", hook, state, inside)
+
+
+def _run(name: str, hook: Hook, state: bytes, inside: int | None) -> None:
+    fds = [] if inside is None else _namespaces(inside)
+    try:
+        process = subprocess.Popen(
+            hook.args or (hook.path,),
+            executable=hook.path,
+            env=dict(entry.partition("=")[::2] for entry in hook.env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # This command has one thread only, so that nothing is held by another one at the fork.
+            preexec_fn=(lambda: _enter(fds)) if fds else None,  # noqa: PLW1509
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise HookFailed(f"{name}: {error}") from None
+    finally:
+        for fd in fds:
+            os.close(fd)
+    with process:
+        try:
+            output, _ = process.communicate(state, timeout=hook.timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise OperationTimeout(
+                f"{name} took longer than {hook.timeout_s} s and was killed",
+                timeout_s=float(hook.timeout_s or 0),
+            ) from None
+    if process.returncode:
+        said = output.decode(errors="replace").strip()[-_SHOWN:]
+        raise HookFailed(f"{name} ended with status {process.returncode}: {said}")
+
+
+def _namespaces(pid: int) -> list[int]:
+    """The namespaces of a process that are not those of this one."""
+    return [
+        os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        for name in _NAMESPACES
+        if os.stat(f"/proc/{pid}/ns/{name}").st_ino != os.stat(f"/proc/self/ns/{name}").st_ino
+    ]
+
+
+def _enter(fds: Sequence[int]) -> None:
+    for fd in reversed(fds):  # the mount namespace last
+        result = lib.ctr_setns(fd)
+        if result < 0:
+            raise OSError(-result, os.strerror(-result))

@@ -1,0 +1,137 @@
+"""What the options of a mount mean, as a table: bits of the mount, its propagation, or the file system's own.
+
+Source: OCI runtime-spec 1.2, config.md, "Linux mount options"; mount(8), mount_setattr(2).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from containerlib.errors import InvalidOption, UnsupportedHost
+
+if TYPE_CHECKING:
+    from containerlib.oci.runtime_spec import SpecMount
+
+__all__ = ["WORDS", "MountOptions", "is_bind", "propagation_flags", "read_options"]
+
+# MOUNT_ATTR_* of linux/mount.h.
+_ATTRIBUTES = {
+    "ro": 0x1,
+    "nosuid": 0x2,
+    "nodev": 0x4,
+    "noexec": 0x8,
+    "noatime": 0x10,
+    "strictatime": 0x20,
+    "nodiratime": 0x80,
+    "nosymfollow": 0x200000,
+}
+_ATIME = 0x70
+# The same taken back; those of access times fall back to relatime, which is the kernel's default.
+_CLEARS = {
+    "rw": 0x1,
+    "suid": 0x2,
+    "dev": 0x4,
+    "exec": 0x8,
+    "atime": 0x10,
+    "relatime": _ATIME,
+    "norelatime": 0,
+    "nostrictatime": 0x20,
+    "diratime": 0x80,
+    "symfollow": 0x200000,
+}
+_PROPAGATION = {"unbindable": 1 << 17, "private": 1 << 18, "slave": 1 << 19, "shared": 1 << 20}
+_RECURSIVE = 0x4000
+# Flags of a file system, which a bind mount does not have; those that say what holds anyway are left out.
+_SUPERBLOCK = frozenset({"sync", "dirsync", "lazytime", "mand", "iversion", "silent"})
+_NOTHING = frozenset(
+    {"async", "defaults", "loud", "noiversion", "nolazytime", "nomand", "bind", "rbind", "acl", "noacl"}
+)
+_UNSUPPORTED = frozenset({"remount", "tmpcopyup", "idmap", "ridmap", "copy-symlink", "dest-nofollow"})
+WORDS = frozenset(
+    {
+        *(word for table in (_ATTRIBUTES, _CLEARS, _PROPAGATION) for word in table),
+        *(f"r{word}" for table in (_ATTRIBUTES, _CLEARS, _PROPAGATION) for word in table),
+        *(_SUPERBLOCK | _NOTHING),
+    }
+)
+"""All options that are not the file system's own."""
+
+
+@frozen
+class MountOptions:
+    """The options of one mount.
+
+    Attributes:
+        attributes: MOUNT_ATTR_* bits.
+        is_below: Whether they are for the mounts below it, too.
+        is_tree: Whether a bind takes those mounts along.
+        propagation: MS_SHARED and the like, with MS_REC; 0 for private.
+        rest: What the file system itself is told.
+    """
+
+    attributes: int
+    is_below: bool
+    is_tree: bool
+    propagation: int
+    rest: tuple[str, ...]
+
+
+def is_bind(mount: SpecMount) -> bool:
+    """Whether it shows something that is there already."""
+    return mount.type == "bind" or bool({"bind", "rbind"} & set(mount.options))
+
+
+def propagation_flags(word: str) -> int | None:
+    """The flags of mount(2) for a word such as ``"rslave"``; None if it is none, 0 for private."""
+    recursive = word not in _PROPAGATION
+    flag = _PROPAGATION.get(word.removeprefix("r") if recursive else word)
+    if flag is None:
+        return None
+    return 0 if flag == _PROPAGATION["private"] else flag | (_RECURSIVE if recursive else 0)
+
+
+def read_options(mount: SpecMount) -> MountOptions:
+    """Tell the options of a mount apart; of two that contradict each other the later one counts.
+
+    Raises:
+        InvalidOption: An option that a bind mount cannot have, or a mix that the kernel cannot do at once.
+        UnsupportedHost: One that the specification has and this runtime has not.
+    """
+    attributes = propagation = 0
+    scopes: set[bool] = set()
+    rest: list[str] = []
+    for option in mount.options:
+        spread = propagation_flags(option)
+        bits, clears, is_recursive = _bits(option)
+        if spread is not None:
+            propagation = spread
+        elif bits or clears is not None:
+            attributes = attributes & ~(clears or (_ATIME if bits & _ATIME else 0)) | bits
+            scopes |= {is_recursive} if bits else set()
+        elif option in _UNSUPPORTED:
+            raise UnsupportedHost(
+                f"option {option!r} of the mount on {mount.destination}",
+                needed="a runtime that has it",
+                found="containerlib, which has not",
+            )
+        elif option not in _NOTHING and not (is_bind(mount) and option in _SUPERBLOCK):
+            rest.append(option)
+    if is_bind(mount) and rest:
+        raise InvalidOption("mounts", rest[0], f"is not an option of a bind mount (on {mount.destination})")
+    if len(scopes) > 1:
+        raise InvalidOption(
+            "mounts", ",".join(mount.options), "options for all mounts below and for one alone do not mix"
+        )
+    return MountOptions(attributes, scopes == {True}, "rbind" in mount.options, propagation, tuple(rest))
+
+
+def _bits(option: str) -> tuple[int, int | None, bool]:
+    """What a word sets and takes back, and whether for the mounts below, too."""
+    if option in _ATTRIBUTES or option in _CLEARS:
+        return _ATTRIBUTES.get(option, 0), _CLEARS.get(option), False
+    plain = option.removeprefix("r")
+    if plain != option and (plain in _ATTRIBUTES or plain in _CLEARS):
+        return _ATTRIBUTES.get(plain, 0), _CLEARS.get(plain), True
+    return 0, None, False
