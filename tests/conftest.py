@@ -16,4 +16,5 @@ pytest_plugins = [
     "support.documents",
     "support.debian_image",
     "support.peers",
+    "support.oci",
 ]

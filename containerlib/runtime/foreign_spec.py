@@ -118,15 +118,25 @@ def _with_home(process: Process, read: Callable[[str], bytes | None]) -> tuple[s
 
 
 def _grantable(asked: Capabilities, host: HostFacts, warn: Callable[[str], None]) -> Capabilities:
-    """What of it there is to be had. Source: config.md: what cannot be granted is a warning, and no error."""
-    sets = {
-        name: getattr(asked, name)
-        for name in ("bounding", "effective", "permitted", "inheritable", "ambient")
-    }
-    missing = frozenset().union(*sets.values()) - host.capabilities
-    if missing:
-        warn(f"capabilities that this process does not have were left out: {', '.join(sorted(missing))}")
-    return Capabilities(**{name: names - missing for name, names in sets.items()})
+    """What of it is to be had here: by this host, and by the kernel's rules for the five sets.
+
+    Source: config.md: what cannot be granted is a warning, and no error; capabilities(7).
+    """
+    bounding = asked.bounding & host.capabilities
+    permitted = asked.permitted & host.capabilities
+    inheritable = asked.inheritable & bounding
+    granted = Capabilities(
+        bounding=bounding,
+        permitted=permitted,
+        effective=asked.effective & permitted,
+        inheritable=inheritable,
+        ambient=asked.ambient & inheritable & permitted,
+    )
+    for name in ("bounding", "permitted", "effective", "inheritable", "ambient"):
+        missing = getattr(asked, name) - getattr(granted, name)
+        if missing:
+            warn(f"{name} capabilities that cannot be granted were left out: {', '.join(sorted(missing))}")
+    return granted
 
 
 def _check_sysctls(spec: Spec) -> None:

@@ -299,8 +299,13 @@ class Docker(Peer):
 
 
 @contextlib.contextmanager
-def dockerd(base: Path) -> Iterator[Docker]:
-    """Run a dockerd with everything below `base`, and without any network for containers."""
+def dockerd(base: Path, *options: str) -> Iterator[Docker]:
+    """Run a dockerd with everything below `base`, and without any network for containers.
+
+    Args:
+        base: Where.
+        options: Further ones.
+    """
     (base / "daemon.json").write_text("{}", encoding="ascii")
     host, log = f"unix://{base}/sock", base / "log"
     paths = [
@@ -321,7 +326,7 @@ def dockerd(base: Path) -> Iterator[Docker]:
         "--ip-masq=false",
     ]
     rest = ["--config-file", f"{base}/daemon.json", "--exec-opt=native.cgroupdriver=cgroupfs"]
-    rest += ["--oom-score-adjust=0"]
+    rest += ["--oom-score-adjust=0", *options]
     with log.open("wb") as output:
         daemon = subprocess.Popen(
             ["dockerd", *paths, *network, *rest], stdin=subprocess.DEVNULL, stdout=output, stderr=output
