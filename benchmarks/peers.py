@@ -27,7 +27,18 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable, Mapping
 
-__all__ = ["LOOK_INSIDE", "PEERS", "SEEN_INSIDE", "Peer", "Place", "program", "run", "start_docker"]
+__all__ = [
+    "LOOK_INSIDE",
+    "NO_CGROUP2",
+    "PEERS",
+    "SEEN_INSIDE",
+    "Peer",
+    "Place",
+    "make_bundle",
+    "program",
+    "run",
+    "start_docker",
+]
 
 HOSTNAME = "bench"
 _NAMES = "CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID SYS_CHROOT"
@@ -54,7 +65,7 @@ LOOK_INSIDE = ["/bin/sh", "-c", _LOOK]
 SEEN_INSIDE = {"pid": "1", "host": HOSTNAME, "links": "1", "timers": "0", "files": "1024", "core": "0"}
 SEEN_INSIDE |= {"sysctl": "Read-only", "CapEff:": "00000000800405fb", "NoNewPrivs:": "1", "Seccomp:": "2"}
 
-_NO_CGROUP2 = "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi"
+NO_CGROUP2 = "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi"
 _NO_CGROUPS = "umount --lazy --recursive /sys/fs/cgroup"
 _ONLY_CGROUP2 = f"{_NO_CGROUPS}; mount -t cgroup2 none /sys/fs/cgroup"
 
@@ -157,7 +168,7 @@ def _oci_filter() -> dict[str, Any]:
     return {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": fitting}
 
 
-def _bundle(place: Place, runtime: str, argv: list[str], name: str, resources: dict[str, Any]) -> str:
+def make_bundle(place: Place, runtime: str, argv: list[str], name: str, resources: dict[str, Any]) -> str:
     """Write a bundle that runs `argv`, from the runtime's own example. Returns its directory."""
     bundle = place.make(name)
     run(["sh", "-c", 'cd "$1" && exec "$2" spec', "sh", bundle, runtime])
@@ -185,8 +196,8 @@ def _oci_runtime(place: Place, name: str, namespace: str = "", *, limited: bool 
     devices = [{"allow": False, "access": "rwm"}]
     resources: dict[str, Any] = {"pids": {"limit": 2048}, "devices": devices} if limited else {}
     state = place.make(f"{key}-state")
-    true = _bundle(place, runtime, ["/bin/true"], f"{key}-true", resources)
-    look = _bundle(place, runtime, LOOK_INSIDE, f"{key}-look", resources)
+    true = make_bundle(place, runtime, ["/bin/true"], f"{key}-true", resources)
+    look = make_bundle(place, runtime, LOOK_INSIDE, f"{key}-look", resources)
 
     def command(argv: list[str]) -> list[str]:
         bundle = look if argv == LOOK_INSIDE else true
@@ -221,7 +232,7 @@ runtime = "crun"
         --tmpdir {place.make("podman-tmp")} --storage-driver overlay""".split()
     flags = f"""run --rm --pull never --network none --hostname {HOSTNAME} --no-hosts
         --cgroup-parent /{place.cgroup} --security-opt no-new-privileges bench""".split()
-    namespace = f"{_NO_CGROUP2}; mount -t tmpfs none /var/lib"  # it caches there, whatever its options say
+    namespace = f"{NO_CGROUP2}; mount -t tmpfs none /var/lib"  # it caches there, whatever its options say
     peer = Peer(lambda argv: [*podman, *flags, *argv], namespace, variables={"CONTAINERS_CONF": settings})
     run([*peer.prefix, *podman, "import", _tar(place), "bench"], peer.variables)
     return peer
@@ -295,7 +306,7 @@ def _docker_py(place: Place) -> Peer:
 
 PEERS: dict[str, Callable[[Place], Peer]] = {
     "bubblewrap": _bubblewrap,
-    "crun": lambda place: _oci_runtime(place, "crun", _NO_CGROUP2),
+    "crun": lambda place: _oci_runtime(place, "crun", NO_CGROUP2),
     "crun-cgroup2": lambda place: _oci_runtime(place, "crun", _ONLY_CGROUP2, limited=False),
     "runc": lambda place: _oci_runtime(place, "runc"),
     "docker": _docker,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from typing import TYPE_CHECKING, NoReturn
-
-from containerlib.oci.runtime_spec import OCI_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,8 +38,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _global_flags(parser: argparse.ArgumentParser) -> None:
-    from containerlib import __version__  # noqa: PLC0415
-
     add = parser.add_argument
     add("--root", default="/run/containerlib-oci", help="directory of the containers' state")
     add("--log", default="", help="file for messages")
@@ -49,19 +46,21 @@ def _global_flags(parser: argparse.ArgumentParser) -> None:
     add("--systemd-cgroup", action="store_true")
     add("--rootless", default="auto", choices=("true", "false", "auto"))
     add("--criu", default="", help=argparse.SUPPRESS)
-    version = f"containerlib-oci version {__version__}\ncommit: \nspec: {OCI_VERSION}"
-    parser.add_argument("-v", "--version", action=_Version, text=version)
+    add("-v", "--version", action=_Version)
 
 
 class _Version(argparse.Action):
     """Prints lines as they are; argparse's own action folds them into one."""
 
-    def __init__(self, text: str, **options: object) -> None:
+    def __init__(self, **options: object) -> None:
         super().__init__(nargs=0, **options)  # type: ignore[arg-type] # what add_argument gives
-        self._text = text
 
     def __call__(self, parser: argparse.ArgumentParser, *_arguments: object) -> NoReturn:
-        parser.exit(0, self._text + "\n")
+        from containerlib import __version__  # noqa: PLC0415 - for this flag only
+        from containerlib.oci.runtime_spec import OCI_VERSION  # noqa: PLC0415
+
+        sys.stdout.write(f"containerlib-oci version {__version__}\ncommit: \nspec: {OCI_VERSION}\n")
+        parser.exit(0)
 
 
 def _identified(parser: argparse.ArgumentParser) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import json
 import sys
 
 from attrs import frozen
@@ -54,6 +52,9 @@ class Log:
             sys.stderr.write(f"{self.path}: {error.strerror}: {line}\n")
 
     def _line(self, level: str, message: str) -> str:
+        import datetime as dt  # noqa: PLC0415 - most commands have nothing to say
+        import json  # noqa: PLC0415
+
         time = dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         if self.is_json:
             return json.dumps({"level": level, "msg": message, "time": time})

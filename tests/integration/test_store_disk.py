@@ -342,8 +342,10 @@ def test_the_kernel_says_that_the_disk_is_broken(
         *(sys.executable, "-c", SCRIPT, disk.engine.root, disk.engine.run_root, str(source)),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stderr
-    if call != "write":  # then it cannot say what is wrong either
+    if call == "write":  # then it cannot say what is wrong either, for which Python has a status of its own
+        assert done.returncode in {1, 120}
+    else:
+        assert done.returncode == 1, done.stderr
         assert "Input/output error" in done.stderr
     assert [found for found in disk.engine.check() if not found.is_leftover] == []
     disk.engine.images.prune()

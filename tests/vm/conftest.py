@@ -37,6 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run these in the guest, in place of the tests with its mark; words as pytest takes them",
     )
     parser.addoption(
+        "--guest-limit", type=float, default=0.0, metavar="SECONDS", help="how long the guest may run"
+    )
+    parser.addoption(
         "--guest-logs", default="", metavar="DIRECTORY", help="keep the guest's console and its words there"
     )
 
@@ -58,6 +61,8 @@ class GuestFile(pytest.File):
     def collect(self) -> Iterable[GuestItem]:
         """Ask the tests themselves which there are."""
         self.settings = tomllib.loads(self.path.read_text(encoding="utf-8"))
+        if self.config.getoption("--guest-limit"):
+            self.settings["limit_s"] = self.config.getoption("--guest-limit")
         marked = ["-m", "guest", *self.settings["files"]]
         wanted = str(self.config.getoption("--guest-tests")).split() or marked
         listed = _collected(wanted)

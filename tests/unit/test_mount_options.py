@@ -1,0 +1,88 @@
+"""What options of mounts mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from containerlib.errors import InvalidOption, UnsupportedHost
+from containerlib.oci.runtime_spec import SpecMount
+from containerlib.runtime.mount_options import WORDS, MountOptions, is_bind, propagation_flags, read_options
+
+RO, NOSUID, NODEV, NOEXEC, NOATIME, STRICTATIME = 1, 2, 4, 8, 0x10, 0x20
+MS_REC, MS_SLAVE, MS_SHARED, MS_UNBINDABLE = 0x4000, 1 << 19, 1 << 20, 1 << 17
+
+
+def options(*words: str, kind: str = "tmpfs") -> MountOptions:
+    """The options of a mount with these words."""
+    return read_options(SpecMount(destination="/here", type=kind, options=words))
+
+
+@pytest.mark.parametrize(
+    ("words", "attributes"),
+    [
+        ((), 0),
+        (("ro", "nosuid", "nodev", "noexec"), RO | NOSUID | NODEV | NOEXEC),
+        (("ro", "rw"), 0),
+        (("rw", "ro"), RO),
+        (("nosuid", "noexec", "exec"), NOSUID),
+        (("noatime", "strictatime"), STRICTATIME),
+        (("strictatime", "relatime"), 0),
+        (("noatime", "atime"), 0),
+        (("defaults", "async", "diratime", "loud"), 0),
+    ],
+)
+def test_attributes(words: tuple[str, ...], attributes: int) -> None:
+    """They add up, and the later of two that contradict each other counts."""
+    assert options(*words) == MountOptions(attributes, False, False, 0, ())
+
+
+def test_what_the_file_system_is_told() -> None:
+    """What no table knows is its own; so are flags of a super block."""
+    found = options("size=1m", "ro", "sync", "mode=755")
+    assert found.rest == ("size=1m", "sync", "mode=755")
+
+
+@pytest.mark.parametrize(
+    ("word", "flags"),
+    [
+        ("private", 0),
+        ("rprivate", 0),
+        ("slave", MS_SLAVE),
+        ("rslave", MS_SLAVE | MS_REC),
+        ("rshared", MS_SHARED | MS_REC),
+        ("runbindable", MS_UNBINDABLE | MS_REC),
+        ("ro", None),
+        ("", None),
+    ],
+)
+def test_propagation(word: str, flags: int | None) -> None:
+    """One word of eight, or none."""
+    assert propagation_flags(word) == flags
+    if flags is not None:
+        assert options("rbind", word, kind="bind").propagation == flags
+
+
+def test_binds() -> None:
+    """A bind takes mounts below it along, and its options are for itself or for all of them."""
+    assert options("rbind", "ro", kind="bind") == MountOptions(RO, False, True, 0, ())
+    assert options("rbind", "rro", "rnosuid", kind="bind") == MountOptions(RO | NOSUID, True, True, 0, ())
+    assert options("bind", "sync", kind="none").rest == ()
+    assert is_bind(SpecMount(destination="/a", type="none", options=("rbind",)))
+    assert not is_bind(SpecMount(destination="/a", type="tmpfs"))
+    with pytest.raises(InvalidOption, match="size=1m"):
+        options("bind", "size=1m", kind="bind")
+    with pytest.raises(InvalidOption, match="do not mix"):
+        options("rbind", "ro", "rnosuid", kind="bind")
+
+
+@pytest.mark.parametrize("word", ["remount", "tmpcopyup", "idmap", "ridmap"])
+def test_refused(word: str) -> None:
+    """What is not supported is refused, and not told to the file system."""
+    with pytest.raises(UnsupportedHost, match=f"option '{word}' of the mount on /here"):
+        options(word)
+
+
+def test_words() -> None:
+    """The list of words has those of the specification that are honoured."""
+    assert {"ro", "rro", "nosuid", "rbind", "rslave", "private", "sync", "nosymfollow"} <= WORDS
+    assert not {"size=1m", "tmpcopyup"} & WORDS
