@@ -117,10 +117,10 @@ def test_unified() -> None:
 @pytest.mark.parametrize(
     "resources",
     [
-        {"memory": []},
+        {"memory": [1]},
         {"memory": {"limit": "9"}},
         {"pids": 3},
-        {"hugepageLimits": {}},
+        {"hugepageLimits": {"limit": 1}},
         {"cpu": {"quota": 1.5}},
     ],
 )
@@ -137,7 +137,7 @@ def test_a_missing_controller() -> None:
 
 
 def test_device_rules() -> None:
-    """They are taken in their order, those that every container has come behind them; a wrong one is refused."""
+    """They keep their order, those that every container has come behind them; a wrong one is refused."""
     assert device_rules({}) is None
     found = device_rules(
         {

@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
 def test_flags_of_engines() -> None:
     """As podman's monitor, containerd's shim and docker write them."""
-    found = parse(
-        ["--root", "/r", "--log", "/l", "--log-format", "json", "create", "--bundle", "/b"]
-        + ["--pid-file", "/p", "--console-socket", "/s", "--no-pivot", "--preserve-fds", "2", "id1"]
-    )
+    line = "--root /r --log /l --log-format json create --bundle /b --pid-file /p --console-socket /s"
+    found = parse([*line.split(), "--no-pivot", "--preserve-fds", "2", "id1"])
     assert (found.command, found.id, found.bundle) == ("create", "id1", "/b")
     assert (found.root, found.log, found.log_format) == ("/r", "/l", "json")
     assert (found.pid_file, found.console_socket, found.no_pivot, found.preserve_fds) == ("/p", "/s", True, 2)
