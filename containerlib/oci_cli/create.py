@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
+from containerlib._native.creator import reap
 from containerlib._native.ffi import lib
 from containerlib._util import strict_json
 from containerlib._util.remove_tree import remove_tree
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from containerlib.oci_cli.log import Log
     from containerlib.oci_cli.store import Store
 
-__all__ = ["CreateOptions", "create", "kept_fds", "send_console", "start", "write_pid_file"]
+__all__ = ["CreateOptions", "create", "end", "kept_fds", "send_console", "start", "write_pid_file"]
 
 _CONFIG_LIMIT = 16 << 20
 _FIRST_KEPT = 3
@@ -99,15 +100,6 @@ def create(
         directory = store.begin(container_id)
         undo.callback(store.remove, container_id)
         cgroup = PathCgroup.locate(CgroupHost.probe(), spec.linux.cgroups_path, container_id)
-        cgroup.make()
-        undo.callback(cgroup.remove)
-        undo.callback(cgroup.kill)
-        cgroup.apply(settings_of(spec.resources, cgroup))
-        rules = device_rules(spec.resources)
-        if rules is not None:
-            cgroup.set_devices(rules)
-        host = HostFacts.probe()
-        fitted = fit(spec, host, cgroup, root=root, warn=log.warning)
         blank = Container(
             id=container_id,
             directory=directory,
@@ -118,6 +110,17 @@ def create(
             cgroup=cgroup,
             annotations=spec.annotations,
         )
+        # From here on whoever deletes it finds all that is made.
+        blank.save(data)
+        cgroup.make()
+        undo.callback(cgroup.remove)
+        undo.callback(cgroup.kill)
+        cgroup.apply(settings_of(spec.resources, cgroup))
+        rules = device_rules(spec.resources)
+        if rules is not None:
+            cgroup.set_devices(rules)
+        host = HostFacts.probe()
+        fitted = fit(spec, host, cgroup, root=root, warn=log.warning)
         container, channel = _create(blank, fitted, host, options, data)
         undo.pop_all()
         return container, channel
@@ -166,10 +169,17 @@ def _create(
         container.save(config)
         write_pid_file(options.pid_file, pid)
     except BaseException:
-        channel.exit = None
-        channel.kill()
+        end(channel)
         raise
     return container, channel
+
+
+def end(channel: Channel) -> None:
+    """Kill what was started, which is a child of this process, and forget it."""
+    channel.exit = None  # nobody tells of it
+    channel.kill()
+    reap(channel)
+    channel.close()
 
 
 def _pid_of(channel: Channel) -> int:

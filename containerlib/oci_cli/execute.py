@@ -14,7 +14,7 @@ from containerlib._native.path import open_in_root
 from containerlib._native.spawn import SpawnRequest
 from containerlib._native.spec import NativeFixed, NativeSpec
 from containerlib.oci.runtime_config import parse_config, parse_process
-from containerlib.oci_cli.create import kept_fds, send_console, write_pid_file
+from containerlib.oci_cli.create import end, kept_fds, send_console, write_pid_file
 from containerlib.oci_cli.errors import OciError
 from containerlib.runtime.foreign import join
 from containerlib.runtime.foreign_spec import fit_process
@@ -118,8 +118,7 @@ def execute(store: Store, container_id: str, options: ExecOptions, log: Log) -> 
             pid = next(int(line.split()[1]) for line in info if line.startswith("Pid:"))
         write_pid_file(options.pid_file, pid)
     except BaseException:
-        channel.exit = None
-        channel.kill()
+        end(channel)
         raise
     return channel
 

@@ -56,6 +56,7 @@ def run_container(
         keep = False
         raise
     finally:
+        channel.close()
         if not detach and not keep:
             delete(store, container_id, log, force=True)
 
@@ -63,7 +64,10 @@ def run_container(
 def run_process(store: Store, container_id: str, options: ExecOptions, log: Log, *, detach: bool) -> int:
     """Start a further process; unless it is detached, wait for its end."""
     channel = execute(store, container_id, options, log)
-    return 0 if detach else _follow(channel)
+    try:
+        return 0 if detach else _follow(channel)
+    finally:
+        channel.close()
 
 
 def _follow(channel: Channel) -> int:

@@ -63,7 +63,8 @@ def _store(options: Namespace) -> Store:
 def _create(options: Namespace, log: Log) -> None:
     from containerlib.oci_cli.create import create  # noqa: PLC0415
 
-    create(_store(options), options.id, options.bundle, _create_options(options), log)
+    _, channel = create(_store(options), options.id, options.bundle, _create_options(options), log)
+    channel.close()
 
 
 def _create_options(options: Namespace, *, takes_terminal: bool = False) -> CreateOptions:

@@ -336,11 +336,12 @@ def _make(tree: Tree) -> None:
             if tree.version == _V2:
                 _pass_on(fd)
             make_directory(fd, name)
-            below = open_directory(name, dir_fd=fd)
-            if "cpuset" in tree.names and tree.version == 1:
-                _inherit(fd, below)
-            os.close(fd)
-            fd = below
+            above, fd = fd, open_directory(name, dir_fd=fd)
+            try:
+                if "cpuset" in tree.names and tree.version == 1:
+                    _inherit(above, fd)
+            finally:
+                os.close(above)
         if read_at(fd, "cgroup.procs"):
             raise CgroupError(
                 f"{tree.path} has processes in it; another container may use it",

@@ -175,7 +175,14 @@ def bundle() -> Iterator[Bundle]:
     if not BUSYBOX.exists():
         pytest.skip("peers: not installed: busybox")
     with temporary_directory("b") as path:
-        yield Bundle(path)
+        made = Bundle(path)
+        yield made
+        # Another runtime may have left some; without processes in them they can be removed.
+        name = made.config["linux"]["cgroupsPath"].strip("/")
+        top = Path("/sys/fs/cgroup")
+        for group in (top / name, *(each / name for each in top.iterdir())):
+            if group.is_dir():
+                group.rmdir()
 
 
 @pytest.fixture
