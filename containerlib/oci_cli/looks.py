@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from containerlib.oci.runtime_spec import HOOK_KINDS, OCI_VERSION
 from containerlib.oci_cli.errors import OciError
-from containerlib.oci_cli.template import template
-from containerlib.runtime.capability import CAPABILITIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +58,8 @@ def show_processes(store: Store, container_id: str, *, style: str, options: Sequ
     if style == "json":
         _say(json.dumps(pids))
         return
+    import subprocess  # noqa: PLC0415 - for this style only
+
     done = subprocess.run(["ps", *(options or ["-ef"])], capture_output=True, text=True, check=False)
     if done.returncode:
         raise OciError(f"ps: {done.stderr.strip()}")
@@ -141,6 +140,7 @@ def _integer(text: str) -> int:
 def show_features() -> None:
     """Print what this runtime can do. Source: runtime-spec, features.md and features-linux.md."""
     from containerlib.oci_cli.features import features  # noqa: PLC0415 - for this command only
+    from containerlib.runtime.capability import CAPABILITIES  # noqa: PLC0415
 
     _say(json.dumps(features(OCI_VERSION, HOOK_KINDS, sorted(CAPABILITIES)), indent=4))
 
@@ -151,6 +151,8 @@ def write_spec(bundle: str) -> None:
     Raises:
         OciError: There is one.
     """
+    from containerlib.oci_cli.template import template  # noqa: PLC0415 - for this command only
+
     path = os.path.join(bundle or ".", "config.json")
     try:
         with open(path, "x", encoding="utf-8") as file:
