@@ -53,7 +53,7 @@ def texts(container: Container, **options: object) -> list[str]:
 
 def until(condition: Callable[[], object]) -> None:
     """Look until something is so; what the supervisor does by itself is told to nobody."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline, "it has not come about"
         time.sleep(0.005)

@@ -77,7 +77,7 @@ def end(*pids: int) -> None:
 
 def until(condition: Callable[[], object]) -> None:
     """Look until something is so that nobody tells."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline, "it has not come about"
         time.sleep(0.005)

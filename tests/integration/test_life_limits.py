@@ -52,7 +52,7 @@ def start(image: Image, script: str, **options: object) -> Container:
 
 def until(condition: Callable[[], object]) -> None:
     """Look until something is so that nobody tells."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline, "it has not come about"
         time.sleep(0.005)

@@ -180,7 +180,8 @@ def test_names_of_processes_are_hostile(box: Image, engine: Engine) -> None:
     with open(f"/proc/{container.pid}/comm", "rb") as name:
         assert name.read() == b") R 1 1\n"
     (process,) = container.top()
-    assert (process.pid, process.state) == (container.pid, "sleeping")
+    assert process.pid == container.pid
+    assert process.state in {"sleeping", "running"}
     assert process.parent_pid not in {0, 1}
 
 
