@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import array
 import contextlib
-import errno
 import json
 import os
 import socket
+import time
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
@@ -16,6 +16,7 @@ from containerlib._native.creator import reap
 from containerlib._native.ffi import lib
 from containerlib._util import strict_json
 from containerlib._util.remove_tree import remove_tree
+from containerlib.errors import ContainerlibError
 from containerlib.oci.runtime_config import parse_config
 from containerlib.oci_cli.errors import OciError
 from containerlib.oci_cli.store import Container, now
@@ -25,13 +26,12 @@ from containerlib.runtime.cgroup_resources import device_rules, settings_of
 from containerlib.runtime.foreign import Creation
 from containerlib.runtime.foreign import create as create_process
 from containerlib.runtime.foreign_spec import fit
-from containerlib.runtime.hooks import HookFailed, run_hooks
+from containerlib.runtime.hooks import run_hooks
 from containerlib.runtime.host import HostFacts
 from containerlib.runtime.identity import ProcessIdentity
 
 if TYPE_CHECKING:
     from containerlib._native.channel import Channel
-    from containerlib.errors import ContainerlibError
     from containerlib.oci.runtime_spec import Spec
     from containerlib.oci_cli.log import Log
     from containerlib.oci_cli.store import Store
@@ -40,6 +40,8 @@ __all__ = ["CreateOptions", "create", "end", "kept_fds", "send_console", "start"
 
 _CONFIG_LIMIT = 16 << 20
 _FIRST_KEPT = 3
+_EXECUTION_LIMIT_S = 10.0
+_PAUSE_S = 0.0002
 
 
 @frozen(kw_only=True)
@@ -108,13 +110,16 @@ def create(
             created=now(),
             process=ProcessIdentity(0, 0, ""),
             cgroup=cgroup,
+            owns_groups=False,
             annotations=spec.annotations,
         )
         # From here on whoever deletes it finds all that is made.
         blank.save(data)
         cgroup.make()
+        blank = evolve(blank, owns_groups=True)
         undo.callback(cgroup.remove)
         undo.callback(cgroup.kill)
+        blank.save(data)
         cgroup.apply(settings_of(spec.resources, cgroup))
         rules = device_rules(spec.resources)
         if rules is not None:
@@ -129,9 +134,9 @@ def create(
 def _check_terminal(spec: Spec, options: CreateOptions) -> None:
     is_taken = options.takes_terminal or bool(options.console_socket)
     if spec.process.terminal and not is_taken:
-        raise OciError("cannot allocate tty if runc will detach without setting console socket")
+        raise OciError("process.terminal is true: name a socket that takes the terminal, by --console-socket")
     if not spec.process.terminal and options.console_socket:
-        raise OciError("cannot use console socket if runc will not detach or allocate tty")
+        raise OciError("--console-socket: process.terminal is false, so that there is no terminal for it")
 
 
 def _create(
@@ -205,9 +210,11 @@ def kept_fds(count: int) -> list[int]:
     fds = list(range(_FIRST_KEPT, _FIRST_KEPT + count))
     for fd in fds:
         try:
-            os.fstat(fd)
+            is_given = os.get_inheritable(fd)  # what this process has opened itself is not
         except OSError:
-            raise OciError(f"--preserve-fds {count}: descriptor {fd} is not open") from None
+            is_given = False
+        if not is_given:
+            raise OciError(f"--preserve-fds {count}: descriptor {fd} is not open")
     return fds
 
 
@@ -243,18 +250,14 @@ def start(store: Store, container_id: str) -> Container:
 
     Raises:
         OciError: It is not created, or not only that.
-        HookFailed: A hook failed; the container was killed.
+        HookFailed, OperationTimeout: A hook failed; the container was killed.
     """
     with store.locked(container_id):
         container = store.get(container_id)
         status = container.status
         if status != "created":
-            what = (
-                "cannot start a container that has stopped"
-                if status == "stopped"
-                else (f"cannot start a container in the {status} state")
-            )
-            raise OciError(what)
+            state_now = "that has stopped" if status == "stopped" else f"in the {status} state"
+            raise OciError(f"cannot start a container {state_now}")
         spec = parse_config(container.config())
         state = json.dumps(container.state()).encode()
         try:
@@ -264,27 +267,24 @@ def start(store: Store, container_id: str) -> Container:
             _open_gate(container)
             running = json.dumps(container.state("running")).encode()
             run_hooks("poststart", spec.hooks.get("poststart", ()), running)
-        except (HookFailed, OSError) as error:
+        except (ContainerlibError, OSError):
             container.cgroup.kill()
-            raise _as_oci(error) from None
+            raise
         return container
 
 
-def _as_oci(error: ContainerlibError | OSError) -> ContainerlibError | OSError:
-    return error
-
-
 def _open_gate(container: Container) -> None:
-    try:
-        fd = os.open(container.gate, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            raise OciError("cannot start a container that has stopped") from None
-        raise
+    """Let the process go, and wait until it has executed its command, or failed to."""
+    fd = container.open_gate()
+    if fd < 0:
+        raise OciError("cannot start a container that has stopped")
     try:
         os.write(fd, b"\0")
     finally:
         os.close(fd)
+    deadline = time.monotonic() + _EXECUTION_LIMIT_S
+    while container.is_waiting and time.monotonic() < deadline:
+        time.sleep(_PAUSE_S)
     os.unlink(container.gate)
     with contextlib.suppress(OSError):
         remove_tree(f"{container.directory}/staging")

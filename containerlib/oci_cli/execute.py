@@ -96,7 +96,7 @@ def execute(store: Store, container_id: str, options: ExecOptions, log: Log) -> 
     spec = parse_config(container.config())
     process = _process(spec, options)
     if process.terminal and not (options.takes_terminal or options.console_socket):
-        raise OciError("cannot allocate tty if runc will detach without setting console socket")
+        raise OciError("the process has a terminal: name a socket that takes it, by --console-socket")
     host = HostFacts.probe()
     fitted = fit_process(process, host, lambda path: _read(container, path), log.warning)
     with contextlib.ExitStack() as undo:

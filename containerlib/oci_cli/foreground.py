@@ -107,27 +107,31 @@ def _relay(channel: Channel) -> None:
         poller = select.poll()
         poller.register(console, select.POLLIN)
         poller.register(0, select.POLLIN)
+        poller.register(channel.pidfd, select.POLLIN)
         while True:
-            for fd, _ in poller.poll():
-                if fd == console:
-                    try:
-                        data = os.read(console, _CHUNK)
-                    except OSError:
-                        return
-                    if not data:
-                        return
-                    _write_all(1, data)
-                else:
-                    data = os.read(0, _CHUNK)
-                    if data:
-                        _write_all(console, data)
-                    else:
-                        poller.unregister(0)
+            ready = [fd for fd, _ in poller.poll()]
+            if channel.pidfd in ready:
+                # What else has the terminal open is not waited for.
+                os.set_blocking(console, False)
+                while _pass_on(console, 1):
+                    pass
+                return
+            if console in ready and not _pass_on(console, 1):
+                return
+            if 0 in ready and not _pass_on(0, console):
+                poller.unregister(0)
 
 
-def _write_all(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
+def _pass_on(source: int, target: int) -> bool:
+    """Pass on what can be read at once; say whether there was something."""
+    try:
+        data = os.read(source, _CHUNK)
+    except OSError:  # the other side of a terminal is closed, or nothing is left
+        return False
+    rest = data
+    while rest:
+        rest = rest[os.write(target, rest) :]
+    return bool(data)
 
 
 @contextlib.contextmanager

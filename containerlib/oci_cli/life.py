@@ -77,9 +77,10 @@ def delete(store: Store, container_id: str, log: Log, *, force: bool) -> None:
         status = container.status
         if status != "stopped" and not force and status != "created":
             raise OciError(f"cannot delete container {container_id} that is not stopped: {status}")
-        container.cgroup.kill()
+        if container.owns_groups:
+            container.cgroup.kill()
         _end(container)
-        if not container.cgroup.remove():
+        if not container.cgroup.remove() and container.owns_groups:
             raise OciError(f"cannot remove the control groups of {container_id}: something stays in them")
         _poststop(container, log)
         store.remove(container_id)

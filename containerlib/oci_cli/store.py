@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import json
 import os
 import re
@@ -46,6 +47,8 @@ class Container:
         created: When it was created.
         process: Its first process.
         cgroup: Its control groups.
+        owns_groups: Whether they are its own: that was seen when they were made. Until then what is there
+            may be somebody else's.
         annotations: Of its configuration.
     """
 
@@ -56,6 +59,7 @@ class Container:
     created: str
     process: ProcessIdentity
     cgroup: PathCgroup
+    owns_groups: bool
     annotations: Mapping[str, str]
 
     @property
@@ -70,7 +74,24 @@ class Container:
             return "stopped"
         if self.cgroup.is_frozen:
             return "paused"
-        return "created" if os.path.exists(self.gate) else "running"
+        return "created" if self.is_waiting else "running"
+
+    def open_gate(self) -> int:
+        """The end of the pipe that a byte is written into; -1 if nobody waits at the other one."""
+        try:
+            return os.open(self.gate, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in {errno.ENXIO, errno.ENOENT}:
+                return -1
+            raise
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether its process stands before its command."""
+        fd = self.open_gate()
+        if fd >= 0:
+            os.close(fd)
+        return fd >= 0
 
     def config(self) -> dict[str, Any]:
         """Its configuration, as it was when it was created."""
@@ -102,6 +123,7 @@ class Container:
             "created": self.created,
             "process": asdict(self.process),
             "trees": [asdict(tree) for tree in self.cgroup.trees],
+            "owns_groups": self.owns_groups,
             "annotations": dict(self.annotations),
         }
         write_atomic(f"{self.directory}/{_CONFIG}", config, durable=False)
@@ -192,6 +214,7 @@ class Store:
             created=record["created"],
             process=ProcessIdentity(**record["process"]),
             cgroup=PathCgroup(tuple(Tree(**{**t, "names": tuple(t["names"])}) for t in record["trees"])),
+            owns_groups=record["owns_groups"],
             annotations=record["annotations"],
         )
 

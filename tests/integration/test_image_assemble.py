@@ -191,6 +191,7 @@ def test_garbage_behind_an_archive_counts(stores: Stores) -> None:
         gzip.compress(archive(file(b"ok")))[:-4],
         b"this is no archive" * 100,
     ],
+    ids=["outside", "device", "cut off", "compressed and cut off", "no archive"],
 )
 def test_bad_archives_leave_nothing(stores: Stores, data: bytes) -> None:
     """A refused archive leaves no image, no snapshot and no blob."""

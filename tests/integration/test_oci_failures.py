@@ -181,9 +181,49 @@ def test_death_in_other_commands(scene: Scene, words: tuple[str, ...]) -> None:
     scene.check()
 
 
+@pytest.mark.parametrize("kind", ["startContainer", "poststart"])
+@pytest.mark.parametrize(
+    "hook", [{"path": "/bin/false"}, {"path": "/bin/sleep", "args": ["sleep", "600"], "timeout": 1}]
+)
+def test_a_hook_that_fails_at_the_start(scene: Scene, kind: str, hook: dict[str, object]) -> None:
+    """The start fails, and the container has stopped: its command runs no more, or never ran."""
+    scene.bundle.config["hooks"][kind] = [hook]
+    scene.bundle.write()
+    assert scene.create() == 0
+    assert scene.call("start", "c1") == 1
+    until(lambda: scene.call("delete", "c1") == 0)
+    del scene.bundle.config["hooks"][kind]
+    scene.bundle.write()
+    scene.check()
+
+
+def test_descriptors_of_the_command_itself(scene: Scene) -> None:
+    """Only what the caller has handed over is kept for the container, and never what was opened here."""
+    code = scene.call("create", "--preserve-fds", "40", "--bundle", str(scene.bundle.path), "c1")
+    assert code == 1
+    assert "is not open" in (scene.bundle.path / "log").read_text(encoding="utf-8")
+    scene.check()
+
+
 def void(code: int) -> None:
     """Take a status, and do nothing with it."""
     del code
+
+
+def test_groups_of_somebody_else(scene: Scene) -> None:
+    """Groups in which another container runs are refused; deleting what was not created leaves it alone."""
+    assert scene.create() == 0
+    words = ("--bundle", str(scene.bundle.path), "c2")
+    assert scene.call("create", *words) == 1
+    assert "has processes in it" in (scene.bundle.path / "log").read_text(encoding="utf-8")
+    # Killed after it has written where its groups are to be, and before it has looked at them.
+    steps = record_steps(lambda: void(scene.call("create", *words)), str(scene.root))
+    for step in dict.fromkeys(steps):
+        died_at(lambda: void(scene.call("create", *words)), str(scene.root), step)
+        assert scene.call("delete", "--force", "c2") == 0, step
+    assert scene.call("start", "c1") == 0
+    assert scene.call("delete", "--force", "c1") == 0
+    scene.check()
 
 
 def test_killed_from_outside(scene: Scene) -> None:

@@ -11,6 +11,7 @@ import resource
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from support.capabilities import missing
 from support.enosys import ACTIVE, GROUPS
 from support.posture import ANY
 
@@ -145,7 +146,9 @@ def expected_limits(*, lowered: bool) -> dict[str, object]:
         line[:26].strip(): (line[26:47].strip(), line[47:68].strip()) for line in lines
     }
     if lowered:
-        hard = min(524288, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        hard = 524288
+        if missing("resource") is not None:
+            hard = min(hard, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         limits |= {"Max open files": ("1024", str(hard)), "Max core file size": ("0", "0")}
     return limits
 
