@@ -15,10 +15,10 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import peers
+from exec import take_times
 from measure import MissingRowError, summary
 from peers import program, run
 from report import Target, arguments, at_most, conclude, print_table, settings_of
@@ -111,7 +111,6 @@ def main() -> int:
     settings = settings_of(chosen, "tmpfs")
     missing: dict[str, str] = {}
     actions: dict[str, Callable[[], None]] = {}
-    times: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
         place = prepare(stack)
         for name in chosen.rows or ROWS:
@@ -119,12 +118,7 @@ def main() -> int:
                 actions |= actions_of(name, place, stack)
             except (KeyError, MissingRowError, OSError, subprocess.SubprocessError) as error:
                 missing[name] = str(error) or type(error).__name__
-        for turn in range(chosen.warmup + chosen.rounds):
-            for name, action in actions.items():
-                begin = time.perf_counter()
-                action()
-                if turn >= chosen.warmup:
-                    times.setdefault(name, []).append((time.perf_counter() - begin) * 1e6)
+        times = take_times(actions, rounds=chosen.rounds, warmup=chosen.warmup)
     numbers = {name: summary(samples) for name, samples in times.items()}
     rows = [
         [name, *(f"{row[key] / 1e3:.1f}" for key in ("median", "p95", "min"))]

@@ -219,7 +219,7 @@ class Channel:
         poller.register(self._error_fd, select.POLLIN)
         poller.register(self._status_fd, select.POLLIN)
         self.held_step = 0
-        while not self.held_step:
+        while not self.held_step or self.pidfd < 0:
             ready = dict(poller.poll(max(0.0, deadline - time.monotonic()) * 1000))
             if not ready:
                 raise OperationTimeout(

@@ -16,7 +16,7 @@ from containerlib._native.spawn import Starter
 if TYPE_CHECKING:
     from containerlib._native.channel import Channel
 
-__all__ = ["Creator", "reap"]
+__all__ = ["Creator", "end", "reap"]
 
 
 class Creator(Starter):
@@ -33,6 +33,17 @@ class Creator(Starter):
     def close(self) -> None:
         """Make sure that it has ended. What it has started goes on."""
         self._end()
+
+
+def end(channel: Channel) -> None:
+    """Kill what a creator has started, if it has, and forget it."""
+    while channel.pidfd < 0 and channel.exit is None and channel.wait_ready(None):
+        channel.receive()
+    if channel.pidfd >= 0:
+        channel.exit = None  # nobody tells of it but the kernel
+        channel.kill()
+        reap(channel)
+    channel.close()
 
 
 def reap(channel: Channel) -> int | None:

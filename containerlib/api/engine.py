@@ -88,14 +88,13 @@ class EngineConfig:
             lock_file=environ.get("CONTAINERLIB_LOCK_FILE") or None,
             locked=_flag(environ, "CONTAINERLIB_LOCKED"),
             image_devices=_flag(environ, "CONTAINERLIB_IMAGE_DEVICES"),
-            cgroup_manager=environ.get("CONTAINERLIB_CGROUP_MANAGER") or "auto",  # type: ignore[arg-type]
+            cgroup_manager=_manager(environ.get("CONTAINERLIB_CGROUP_MANAGER") or "auto"),
         )
 
     def __attrs_post_init__(self) -> None:
         if self.root_kind not in {"auto", "overlay", "copy"}:
             raise InvalidOption("root_kind", self.root_kind, "give 'auto', 'overlay' or 'copy'")
-        if self.cgroup_manager not in {"auto", "systemd", "cgroupfs"}:
-            raise InvalidOption("cgroup_manager", self.cgroup_manager, "give 'auto', 'systemd' or 'cgroupfs'")
+        _manager(self.cgroup_manager)
         for option in ("offline", "locked", "image_devices"):
             value = getattr(self, option)
             if not isinstance(value, bool):
@@ -111,6 +110,15 @@ def _flag(environ: Mapping[str, str], name: str) -> bool:
     if value not in {"", "0", "1", "false", "true"}:
         raise InvalidOption(name, value, "give 1 or 0")
     return value in {"1", "true"}
+
+
+def _manager(value: str) -> ManagerKind:
+    """Who makes control groups, by name."""
+    names: tuple[ManagerKind, ...] = ("auto", "systemd", "cgroupfs")
+    for name in names:
+        if name == value:
+            return name
+    raise InvalidOption("cgroup_manager", value, "give 'auto', 'systemd' or 'cgroupfs'")
 
 
 def _default_root() -> str:

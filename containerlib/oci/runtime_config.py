@@ -26,7 +26,7 @@ from containerlib.oci.runtime_spec import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 __all__ = ["InvalidConfig", "parse_config", "parse_process"]
 
@@ -37,6 +37,7 @@ _DEVICE_TYPES = frozenset({"b", "c", "u", "p"})
 _PROPAGATIONS = frozenset({"shared", "slave", "private", "unbindable"})
 _LINUX_PERSONALITY = "LINUX"
 _ANYTHING = 2**64
+_MOST_ID = 2**32 - 2
 
 
 class InvalidConfig(InvalidInputError):
@@ -77,10 +78,10 @@ class _Reader:
         return self.text(key) or self.refuse(key, "is required")
 
     def number(self, key: str, low: int = 0, high: int = _ANYTHING) -> int | None:
-        value = self._get(key, int, "a number")
+        value: int | None = self._get(key, int, "a number")
         if value is not None and not low <= value <= high:
             self.refuse(key, f"must be between {low} and {high}")
-        return value  # type: ignore[no-any-return] # checked by _get
+        return value
 
     def need_number(self, key: str, low: int = 0, high: int = _ANYTHING) -> int:
         value = self.number(key, low, high)
@@ -145,6 +146,11 @@ def parse_process(document: object) -> Process:
     return _process(_Reader(document, "process"))
 
 
+def _or(value: int | None, default: int) -> int:
+    """A number, where 0 is one."""
+    return default if value is None else value
+
+
 def _value(reader: _Reader, key: str) -> dict[str, Any]:
     found = reader.object(key)
     return {} if found is None else found.value
@@ -189,16 +195,14 @@ def _process(reader: _Reader) -> Process:
 
 
 def _user(reader: _Reader) -> User:
-    most = 2**32 - 2
     groups = reader.value.get("additionalGids") or []
-    if not isinstance(groups, list) or not all(isinstance(g, int) and 0 <= g <= most for g in groups):
+    if not isinstance(groups, list) or not all(isinstance(g, int) and 0 <= g <= _MOST_ID for g in groups):
         reader.refuse("additionalGids", "must be a list of numbers of groups")
-    umask = reader.number("umask", 0, 0o777)
     return User(
-        uid=reader.number("uid", 0, most) or 0,
-        gid=reader.number("gid", 0, most) or 0,
+        uid=reader.number("uid", 0, _MOST_ID) or 0,
+        gid=reader.number("gid", 0, _MOST_ID) or 0,
         additional_gids=tuple(groups),
-        umask=0o022 if umask is None else umask,
+        umask=_or(reader.number("umask", 0, 0o777), 0o022),
     )
 
 
@@ -265,6 +269,8 @@ def _linux(reader: _Reader) -> Linux:
     personality = reader.object("personality")
     if personality is not None and personality.text("domain") != _LINUX_PERSONALITY:
         personality.refuse("domain", "only LINUX is supported")
+    if personality is not None:
+        personality.absent({"flags": "there are none"})
     propagation = reader.text("rootfsPropagation")
     if propagation and propagation.removeprefix("r") not in _PROPAGATIONS:
         reader.refuse("rootfsPropagation", "must be shared, slave, private or unbindable")
@@ -323,15 +329,12 @@ def _device(reader: _Reader) -> DeviceNode:
     path = reader.need_text("path")
     if kind == "p" or not path.startswith("/dev/") or ".." in path.split("/"):
         reader.refuse("path", "must be a block or character device below /dev")
-    number: Callable[[str, int], int] = lambda key, default: (  # noqa: E731 - three times the same
-        default if reader.number(key) is None else reader.need_number(key, 0, 2**32 - 2)
-    )
     return DeviceNode(
         path=path,
         type="b" if kind == "b" else "c",
         major=reader.need_number("major"),
         minor=reader.need_number("minor"),
-        file_mode=number("fileMode", 0o666) & 0o7777,
-        uid=number("uid", 0),
-        gid=number("gid", 0),
+        file_mode=_or(reader.number("fileMode"), 0o666) & 0o7777,
+        uid=reader.number("uid", 0, _MOST_ID) or 0,
+        gid=reader.number("gid", 0, _MOST_ID) or 0,
     )

@@ -52,8 +52,8 @@ def _global_flags(parser: argparse.ArgumentParser) -> None:
 class _Version(argparse.Action):
     """Prints lines as they are; argparse's own action folds them into one."""
 
-    def __init__(self, **options: object) -> None:
-        super().__init__(nargs=0, **options)  # type: ignore[arg-type] # what add_argument gives
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0)
 
     def __call__(self, parser: argparse.ArgumentParser, *_arguments: object) -> NoReturn:
         from containerlib import __version__  # noqa: PLC0415 - for this flag only

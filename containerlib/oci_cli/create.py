@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from containerlib._native.creator import reap
+from containerlib._native.creator import end
 from containerlib._native.ffi import lib
 from containerlib._util import strict_json
 from containerlib._util.remove_tree import remove_tree
@@ -28,15 +28,28 @@ from containerlib.runtime.foreign import create as create_process
 from containerlib.runtime.foreign_spec import fit
 from containerlib.runtime.hooks import run_hooks
 from containerlib.runtime.host import HostFacts
-from containerlib.runtime.identity import ProcessIdentity
+from containerlib.runtime.identity import ProcessIdentity, pid_of
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from containerlib._native.channel import Channel
     from containerlib.oci.runtime_spec import Spec
     from containerlib.oci_cli.log import Log
     from containerlib.oci_cli.store import Store
 
-__all__ = ["CreateOptions", "create", "end", "kept_fds", "send_console", "start", "write_pid_file"]
+__all__ = [
+    "CreateOptions",
+    "create",
+    "create_command",
+    "create_options",
+    "identity_of",
+    "kept_fds",
+    "send_console",
+    "start",
+    "start_command",
+    "write_pid_file",
+]
 
 _CONFIG_LIMIT = 16 << 20
 _FIRST_KEPT = 3
@@ -98,7 +111,7 @@ def create(
     if not os.path.isdir(root):
         raise OciError(f"config.json: root.path = {spec.root.path!r}: {root} is not a directory")
     _check_terminal(spec, options)
-    with store.locked(container_id), contextlib.ExitStack() as undo:
+    with store.locked(container_id, is_new=True), contextlib.ExitStack() as undo:
         directory = store.begin(container_id)
         undo.callback(store.remove, container_id)
         cgroup = PathCgroup.locate(CgroupHost.probe(), spec.linux.cgroups_path, container_id)
@@ -163,42 +176,40 @@ def _create(
                 kept_fds=kept_fds(options.preserve_fds),
                 gate_fd=gate,
                 flags=flags,
-                on_hold=lambda pid: _run_hooks(blank, spec, pid),
+                on_hold=lambda pidfd: _run_hooks(blank, spec, pidfd),
             ),
         )
     try:
-        pid = _pid_of(channel)
-        container = evolve(blank, process=ProcessIdentity.of(pid))
+        container = evolve(blank, process=identity_of(channel.pidfd))
         if options.console_socket:
             send_console(options.console_socket, channel.console_fd)
         container.save(config)
-        write_pid_file(options.pid_file, pid)
+        write_pid_file(options.pid_file, container.process.pid)
     except BaseException:
         end(channel)
         raise
     return container, channel
 
 
-def end(channel: Channel) -> None:
-    """Kill what was started, which is a child of this process, and forget it."""
-    channel.exit = None  # nobody tells of it
-    channel.kill()
-    reap(channel)
-    channel.close()
+def identity_of(pidfd: int) -> ProcessIdentity:
+    """What a process can be told by later.
+
+    Raises:
+        OciError: It has ended already.
+    """
+    pid = pid_of(pidfd)
+    if pid is None:
+        raise OciError("the process has ended before its command began")
+    return ProcessIdentity.of(pid)
 
 
-def _pid_of(channel: Channel) -> int:
-    with open(f"/proc/self/fdinfo/{channel.pidfd}", encoding="ascii") as info:
-        return next(int(line.split()[1]) for line in info if line.startswith("Pid:"))
-
-
-def _run_hooks(blank: Container, spec: Spec, pid: int) -> None:
+def _run_hooks(blank: Container, spec: Spec, pidfd: int) -> None:
     """The hooks that run while the namespaces are there and the root is not yet."""
-    container = evolve(blank, process=ProcessIdentity.of(pid))
-    state = json.dumps({**container.state("creating"), "pid": pid}).encode()
+    container = evolve(blank, process=identity_of(pidfd))
+    state = json.dumps(container.state("creating")).encode()
     for kind in ("prestart", "createRuntime"):
         run_hooks(kind, spec.hooks.get(kind, ()), state)
-    run_hooks("createContainer", spec.hooks.get("createContainer", ()), state, inside=pid)
+    run_hooks("createContainer", spec.hooks.get("createContainer", ()), state, inside=container.process.pid)
 
 
 def kept_fds(count: int) -> list[int]:
@@ -288,3 +299,27 @@ def _open_gate(container: Container) -> None:
     os.unlink(container.gate)
     with contextlib.suppress(OSError):
         remove_tree(f"{container.directory}/staging")
+
+
+def create_options(options: Namespace, *, takes_terminal: bool = False) -> CreateOptions:
+    """What the command line says of it."""
+    return CreateOptions(
+        console_socket=options.console_socket,
+        pid_file=options.pid_file,
+        no_pivot=options.no_pivot,
+        no_new_keyring=options.no_new_keyring,
+        preserve_fds=options.preserve_fds,
+        takes_terminal=takes_terminal,
+    )
+
+
+def create_command(store: Store, options: Namespace, log: Log) -> None:
+    """Do what ``create`` asks for."""
+    _, channel = create(store, options.id, options.bundle, create_options(options), log)
+    channel.close()
+
+
+def start_command(store: Store, options: Namespace, log: Log) -> None:
+    """Do what ``start`` asks for."""
+    del log
+    start(store, options.id)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from containerlib._native.channel import close_all
+from containerlib._native.creator import end
 from containerlib._native.path import open_in_root
-from containerlib._native.spawn import SpawnRequest
-from containerlib._native.spec import NativeFixed, NativeSpec
 from containerlib.oci.runtime_config import parse_config, parse_process
-from containerlib.oci_cli.create import end, kept_fds, send_console, write_pid_file
+from containerlib.oci_cli.create import identity_of, kept_fds, send_console, write_pid_file
 from containerlib.oci_cli.errors import OciError
 from containerlib.runtime.foreign import join
 from containerlib.runtime.foreign_spec import fit_process
@@ -29,19 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["ExecOptions", "execute"]
 
 _PASSWD_LIMIT = 10 << 20
-_BLANK = NativeSpec(
-    fixed=NativeFixed(),
-    flags=0,
-    namespaces=0,
-    staging="",
-    args=(),
-    env=(),
-    programs=(),
-    workdir="/",
-    bounding=0,
-    uid=0,
-    gid=0,
-)
 
 
 @frozen(kw_only=True)
@@ -104,19 +90,20 @@ def execute(store: Store, container_id: str, options: ExecOptions, log: Log) -> 
         undo.callback(os.close, null)
         joins = container.cgroup.open_join_fds()
         undo.callback(close_all, joins)
-        request = SpawnRequest(
-            spec=_BLANK,
+        channel = join(
+            fitted,
+            host,
+            spec.seccomp,
+            container.process.pid,
             stdio=(null, null, null) if fitted.terminal else (0, 1, 2),
             join_fds=joins,
             kept_fds=kept_fds(options.preserve_fds),
         )
-        channel, _ = join(fitted, host, spec.seccomp, container.process.pid, request)
     try:
         if options.console_socket:
             send_console(options.console_socket, channel.console_fd)
-        with open(f"/proc/self/fdinfo/{channel.pidfd}", encoding="ascii") as info:
-            pid = next(int(line.split()[1]) for line in info if line.startswith("Pid:"))
-        write_pid_file(options.pid_file, pid)
+        # One that is over so soon has a number as long as nobody has waited for it.
+        write_pid_file(options.pid_file, identity_of(channel.pidfd).pid)
     except BaseException:
         end(channel)
         raise

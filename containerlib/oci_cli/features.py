@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
+from containerlib.oci.runtime_spec import HOOK_KINDS, OCI_VERSION
+from containerlib.oci_cli.looks import say
 from containerlib.runtime import mount_options, seccomp_profile
+from containerlib.runtime.capability import CAPABILITIES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from argparse import Namespace
 
-__all__ = ["features"]
+    from containerlib.oci_cli.log import Log
+    from containerlib.oci_cli.store import Store
+
+__all__ = ["features_command"]
 
 
-def features(version: str, hooks: Sequence[str], capabilities: Sequence[str]) -> dict[str, Any]:
-    """The document. Source: runtime-spec 1.2, features.md and features-linux.md.
+def features_command(store: Store, options: Namespace, log: Log) -> None:
+    """Print the document."""
+    del store, options, log
+    say(json.dumps(_features(), indent=4))
 
-    Args:
-        version: Of the specification, the newest that is understood.
-        hooks: Kinds of hooks.
-        capabilities: Names of capabilities.
-    """
+
+def _features() -> dict[str, Any]:
+    """The document. Source: runtime-spec 1.2, features.md and features-linux.md."""
     return {
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": version,
-        "hooks": list(hooks),
+        "ociVersionMax": OCI_VERSION,
+        "hooks": list(HOOK_KINDS),
         "mountOptions": sorted(mount_options.WORDS),
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
-            "capabilities": list(capabilities),
+            "capabilities": sorted(CAPABILITIES),
             "cgroup": {
                 "v1": True,
                 "v2": True,

@@ -13,20 +13,19 @@ import tty
 from typing import TYPE_CHECKING
 
 from containerlib._native.creator import reap
-from containerlib.oci_cli.create import create, start
-from containerlib.oci_cli.execute import execute
+from containerlib.oci_cli.create import create, create_options, start
+from containerlib.oci_cli.execute import ExecOptions, execute
 from containerlib.oci_cli.life import delete
 
 if TYPE_CHECKING:
+    from argparse import Namespace
     from collections.abc import Iterator
 
     from containerlib._native.channel import Channel
-    from containerlib.oci_cli.create import CreateOptions
-    from containerlib.oci_cli.execute import ExecOptions
     from containerlib.oci_cli.log import Log
     from containerlib.oci_cli.store import Store
 
-__all__ = ["run_container", "run_process"]
+__all__ = ["exec_command", "run_command"]
 
 _CHUNK = 65536
 # Those that the kernel sends for what happens here, or that cannot be caught.
@@ -35,37 +34,43 @@ _OWN = frozenset(
 )
 
 
-def run_container(
-    store: Store,
-    container_id: str,
-    bundle: str,
-    options: CreateOptions,
-    log: Log,
-    *,
-    detach: bool,
-    keep: bool,
-) -> int:
+def run_command(store: Store, options: Namespace, log: Log) -> int:
     """Create and start a container; unless it is detached, wait for its end and remove it."""
-    _, channel = create(store, container_id, bundle, options, log)
+    takes_terminal = not options.detach and not options.console_socket
+    chosen = create_options(options, takes_terminal=takes_terminal)
+    _, channel = create(store, options.id, options.bundle, chosen, log)
+    is_kept = False
     try:
-        start(store, container_id)
-        if detach:
-            return 0
-        return _follow(channel)
-    except BaseException:
-        keep = False
-        raise
+        start(store, options.id)
+        is_kept = options.keep or options.detach
+        return 0 if options.detach else _follow(channel)
     finally:
         channel.close()
-        if not detach and not keep:
-            delete(store, container_id, log, force=True)
+        if not is_kept:
+            delete(store, options.id, log, force=True)
 
 
-def run_process(store: Store, container_id: str, options: ExecOptions, log: Log, *, detach: bool) -> int:
+def exec_command(store: Store, options: Namespace, log: Log) -> int:
     """Start a further process; unless it is detached, wait for its end."""
-    channel = execute(store, container_id, options, log)
+    chosen = ExecOptions(
+        process_file=options.process,
+        args=tuple(options.args),
+        cwd=options.cwd,
+        env=tuple(options.env),
+        terminal=options.tty,
+        user=options.user,
+        additional_gids=tuple(options.additional_gids),
+        caps=tuple(options.cap),
+        no_new_privs=options.no_new_privs,
+        console_socket=options.console_socket,
+        pid_file=options.pid_file,
+        preserve_fds=options.preserve_fds,
+        ignore_paused=options.ignore_paused,
+        takes_terminal=not options.detach and not options.console_socket,
+    )
+    channel = execute(store, options.id, chosen, log)
     try:
-        return 0 if detach else _follow(channel)
+        return 0 if options.detach else _follow(channel)
     finally:
         channel.close()
 

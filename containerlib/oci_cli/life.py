@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -12,15 +13,29 @@ from typing import TYPE_CHECKING
 from containerlib.errors import ContainerlibError
 from containerlib.oci.runtime_config import parse_config
 from containerlib.oci_cli.errors import OciError
+from containerlib.oci_cli.signals import parse_signal
 from containerlib.runtime.hooks import run_hooks
 
 if TYPE_CHECKING:
-    from containerlib.oci_cli.log import Log
-    from containerlib.oci_cli.store import Container, Store
+    from argparse import Namespace
+    from collections.abc import Iterator
 
-__all__ = ["delete", "kill", "pause", "resume"]
+    from containerlib.oci_cli.log import Log
+    from containerlib.oci_cli.store import Container, Status, Store
+
+__all__ = [
+    "delete",
+    "delete_command",
+    "kill",
+    "kill_command",
+    "pause",
+    "pause_command",
+    "resume",
+    "resume_command",
+]
 
 _END_LIMIT_S = 10.0
+_PAUSE_S = 0.001
 
 
 def kill(store: Store, container_id: str, number: int, *, everything: bool) -> None:
@@ -64,16 +79,13 @@ def delete(store: Store, container_id: str, log: Log, *, force: bool) -> None:
     Raises:
         OciError: There is none (unless forced), or it has not ended.
     """
+    if force and not os.path.isdir(store.directory(container_id)):
+        return
     with store.locked(container_id):
-        try:
-            container = store.get(container_id)
-        except OciError:
-            if not force:
-                store.forget_lock(container_id)
-                raise
-            _remove_remains(store, container_id)
-            store.forget_lock(container_id)
+        if force and not store.has(container_id):
+            store.remove(container_id)  # its creation was killed before anything else was made
             return
+        container = store.get(container_id)
         status = container.status
         if status != "stopped" and not force and status != "created":
             raise OciError(f"cannot delete container {container_id} that is not stopped: {status}")
@@ -83,13 +95,6 @@ def delete(store: Store, container_id: str, log: Log, *, force: bool) -> None:
         if not container.cgroup.remove() and container.owns_groups:
             raise OciError(f"cannot remove the control groups of {container_id}: something stays in them")
         _poststop(container, log)
-        store.remove(container_id)
-        store.forget_lock(container_id)
-
-
-def _remove_remains(store: Store, container_id: str) -> None:
-    """The directory of one whose creation was killed half way."""
-    if os.path.isdir(store.directory(container_id)):
         store.remove(container_id)
 
 
@@ -121,17 +126,24 @@ def _poststop(container: Container, log: Log) -> None:
             log.warning(str(error))
 
 
+@contextlib.contextmanager
+def _locked_in(store: Store, container_id: str, states: set[Status], verb: str) -> Iterator[Container]:
+    """A container, locked, that is in one of these states."""
+    with store.locked(container_id):
+        container = store.get(container_id)
+        status = container.status
+        if status not in states:
+            raise OciError(f"cannot {verb} a container in the {status} state")
+        yield container
+
+
 def pause(store: Store, container_id: str) -> None:
     """Stop all processes of a container.
 
     Raises:
         OciError: It does not run.
     """
-    with store.locked(container_id):
-        container = store.get(container_id)
-        status = container.status
-        if status not in {"running", "created"}:
-            raise OciError(f"cannot pause a container in the {status} state")
+    with _locked_in(store, container_id, {"running", "created"}, "pause") as container:
         container.cgroup.freeze()
 
 
@@ -141,12 +153,31 @@ def resume(store: Store, container_id: str) -> None:
     Raises:
         OciError: It is not paused.
     """
-    with store.locked(container_id):
-        container = store.get(container_id)
-        status = container.status
-        if status != "paused":
-            raise OciError(f"cannot resume a container in the {status} state")
+    with _locked_in(store, container_id, {"paused"}, "resume") as container:
         container.cgroup.thaw()
         deadline = time.monotonic() + _END_LIMIT_S
         while container.cgroup.is_frozen and time.monotonic() < deadline:
-            time.sleep(0.001)
+            time.sleep(_PAUSE_S)
+
+
+def kill_command(store: Store, options: Namespace, log: Log) -> None:
+    """Do what ``kill`` asks for."""
+    del log
+    kill(store, options.id, parse_signal(options.signal), everything=options.all)
+
+
+def delete_command(store: Store, options: Namespace, log: Log) -> None:
+    """Do what ``delete`` asks for."""
+    delete(store, options.id, log, force=options.force)
+
+
+def pause_command(store: Store, options: Namespace, log: Log) -> None:
+    """Do what ``pause`` asks for."""
+    del log
+    pause(store, options.id)
+
+
+def resume_command(store: Store, options: Namespace, log: Log) -> None:
+    """Do what ``resume`` asks for."""
+    del log
+    resume(store, options.id)

@@ -165,16 +165,25 @@ class Store:
         return f"{self.root}/{container_id}"
 
     @contextlib.contextmanager
-    def locked(self, container_id: str) -> Iterator[None]:
-        """Hold a container's lock for the length of a block, so that no two commands change it at once."""
-        self.directory(container_id)
-        with file_lock.locked(f"{self.root}/.locks/{container_id}"):
-            yield
+    def locked(self, container_id: str, *, is_new: bool = False) -> Iterator[None]:
+        """Hold a container's lock for the length of a block, so that no two commands change it at once.
 
-    def forget_lock(self, container_id: str) -> None:
-        """Remove the lock of a container that is gone, while it is held."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{self.root}/.locks/{container_id}")
+        The lock goes with the container.
+
+        Raises:
+            OciError: There is none, and none is to be made.
+        """
+        directory = self.directory(container_id)
+        if not is_new and not os.path.isdir(directory):
+            raise OciError(f"container does not exist: {container_id}")
+        path = f"{self.root}/.locks/{container_id}"
+        with file_lock.locked(path):
+            try:
+                yield
+            finally:
+                if not os.path.isdir(directory):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(path)
 
     def begin(self, container_id: str) -> str:
         """Make the directory of a new container.
@@ -196,6 +205,10 @@ class Store:
         """Remove a container's directory."""
         remove_tree(self.directory(container_id))
 
+    def has(self, container_id: str) -> bool:
+        """Whether anything is written down of a container."""
+        return os.path.exists(f"{self.directory(container_id)}/{_STATE}")
+
     def get(self, container_id: str) -> Container:
         """A container.
 
@@ -203,7 +216,7 @@ class Store:
             OciError: There is none with this id.
         """
         directory = self.directory(container_id)
-        if not os.path.exists(f"{directory}/{_STATE}"):
+        if not self.has(container_id):
             raise OciError(f"container does not exist: {container_id}")
         record = read_json(f"{directory}/{_STATE}")
         return Container(

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import os
+from typing import TYPE_CHECKING, Any
 
+from containerlib.oci.runtime_spec import OCI_VERSION
+from containerlib.oci_cli.errors import OciError
 from containerlib.runtime import defaults
 
-__all__ = ["template"]
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from containerlib.oci_cli.log import Log
+    from containerlib.oci_cli.store import Store
+
+__all__ = ["spec_command"]
 
 _CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
 _MOUNTS: tuple[tuple[str, str, str, list[str]], ...] = (
@@ -25,15 +35,26 @@ _MOUNTS: tuple[tuple[str, str, str, list[str]], ...] = (
 )
 
 
-def template(version: str) -> dict[str, Any]:
-    """The document.
+def spec_command(store: Store, options: Namespace, log: Log) -> None:
+    """Write a configuration to begin with.
 
-    Args:
-        version: Of the specification.
+    Raises:
+        OciError: There is one.
     """
+    del store, log
+    path = os.path.join(options.bundle or ".", "config.json")
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            json.dump(_template(), file, indent=4)
+            file.write("\n")
+    except FileExistsError:
+        raise OciError(f"file {path} exists; remove it first") from None
+
+
+def _template() -> dict[str, Any]:
     path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     return {
-        "ociVersion": version,
+        "ociVersion": OCI_VERSION,
         "process": {
             "terminal": True,
             "user": {"uid": 0, "gid": 0},

@@ -13,9 +13,10 @@ from containerlib.runtime.cgroup_resources import device_rules, settings_of
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from containerlib.oci_cli.log import Log
     from containerlib.oci_cli.store import Store
 
-__all__ = ["update"]
+__all__ = ["update_command"]
 
 _FLAGS = {
     "blkio_weight": ("blockIO", "weight"),
@@ -33,14 +34,15 @@ _FLAGS = {
 }
 
 
-def update(store: Store, container_id: str, options: Namespace) -> None:
+def update_command(store: Store, options: Namespace, log: Log) -> None:
     """Change the limits of a container; those that are not named stay.
 
     Raises:
         ContainerlibError: It has ended, or the kernel refused a value.
     """
-    with store.locked(container_id):
-        container = store.get(container_id)
+    del log
+    with store.locked(options.id):
+        container = store.get(options.id)
         if container.status == "stopped":
             raise OciError("cannot update a stopped container")
         wanted = _resources(options)

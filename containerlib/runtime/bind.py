@@ -31,10 +31,42 @@ _MAX_BINDS = 200  # descriptors that fit into one message, with room for the oth
 
 @define
 class Binds:
-    """Opened sources by destination. Close it when the container has started."""
+    """Opened sources by destination and path. Close it when the container has started."""
 
-    sources: dict[str, BindSource] = field(factory=dict)
+    sources: dict[tuple[str, str], BindSource] = field(factory=dict)
     fds: list[int] = field(factory=list)
+
+    def add(self, target: str, source: str, *, path: str | None = None, recursive: bool = True) -> None:
+        """Open a source.
+
+        Args:
+            target: Where it is to be mounted.
+            source: Its path, as it was given.
+            path: The same from here, if that is something else.
+            recursive: Whether the mounts below it come along.
+
+        Raises:
+            InvalidOption: It cannot be opened, or is there twice.
+        """
+        if (target, source) in self.sources:
+            raise InvalidOption("mounts", source, f"is to be mounted on {target} twice")
+        try:
+            fd = os.open(path or source, os.O_PATH | os.O_CLOEXEC)
+        except OSError as error:
+            reason = f"cannot be mounted on {target}: {(error.strerror or '').lower()}; make it first"
+            raise InvalidOption("mounts", source, reason) from None
+        try:
+            info = os.fstat(fd)
+            tree = clone_tree(fd, recursive=recursive)
+        finally:
+            os.close(fd)
+        index = -1
+        if tree is not None:
+            index = len(self.fds)
+            self.fds.append(tree)
+        self.sources[target, source] = BindSource(
+            is_directory=stat.S_ISDIR(info.st_mode), fd_index=index, device=info.st_dev, inode=info.st_ino
+        )
 
     def close(self) -> None:
         """Give up the descriptors; mounts made from them stay."""
@@ -42,15 +74,6 @@ class Binds:
             with contextlib.suppress(OSError):
                 os.close(fd)
         self.fds.clear()
-
-
-def _open_source(mount: Mount) -> int:
-    assert mount.source is not None  # noqa: S101 - the constructor of a bind mount has checked it
-    try:
-        return os.open(mount.source, os.O_PATH | os.O_CLOEXEC)
-    except OSError as error:
-        reason = f"cannot be mounted on {mount.target}: {(error.strerror or '').lower()}; make it first"
-        raise InvalidOption("mounts", mount.source, reason) from None
 
 
 def _has_mounts_below(path: str) -> bool:
@@ -68,22 +91,6 @@ def _check_recursive_read_only(mount: Mount) -> None:
         )
 
 
-def _add(binds: Binds, mount: Mount) -> None:
-    fd = _open_source(mount)
-    try:
-        info = os.fstat(fd)
-        tree = clone_tree(fd, recursive=True)
-    finally:
-        os.close(fd)
-    index = -1
-    if tree is not None:
-        index = len(binds.fds)
-        binds.fds.append(tree)
-    binds.sources[mount.target] = BindSource(
-        is_directory=stat.S_ISDIR(info.st_mode), fd_index=index, device=info.st_dev, inode=info.st_ino
-    )
-
-
 def open_binds(mounts: Sequence[Mount]) -> Binds:
     """Open the source of every bind mount.
 
@@ -98,7 +105,7 @@ def open_binds(mounts: Sequence[Mount]) -> Binds:
     try:
         for mount in wanted:
             _check_recursive_read_only(mount)
-            _add(binds, mount)
+            binds.add(mount.target, mount.source or "")
     except BaseException:
         binds.close()
         raise

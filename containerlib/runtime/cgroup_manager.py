@@ -16,6 +16,7 @@ from containerlib.errors import CgroupError, ContainerlibError, UnsupportedHost
 from containerlib.runtime import systemd
 from containerlib.runtime.cgroup_files import make_directory, open_directory, write_at
 from containerlib.runtime.cgroup_host import CgroupHost, Disk, is_limited
+from containerlib.runtime.identity import pid_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,8 +89,10 @@ class CgroupManager:
         if self.slice_name is None:
             return host
         unit = f"{name}-{os.urandom(4).hex()}.scope"
-        pid = _pid_of(pidfd)
+        pid = pid_of(pidfd)
         try:
+            if pid is None:
+                raise CgroupError(f"there is no process for {unit}", controller="", path="")
             (ask or systemd.start_scope)(
                 unit, pid, slice_name=self.slice_name, description="Containers of containerlib"
             )
@@ -124,12 +127,6 @@ def _innermost_limit(host: CgroupHost, disk: Disk) -> str | None:
             return here
         here = os.path.dirname(here)
     return None
-
-
-def _pid_of(pidfd: int) -> int:
-    """The number of a process as this one sees it."""
-    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as info:
-        return next(int(line.split()[1]) for line in info if line.startswith("Pid:"))
 
 
 def _below_scope(host: CgroupHost, unit: str, pid: int) -> CgroupHost:

@@ -174,7 +174,7 @@ class PathCgroup:
             UnsupportedHost: Something is to be denied, and the host cannot.
         """
         tree = self._tree("devices")
-        unified = next((each for each in self.trees if each.version == _V2), None)
+        unified = self._unified
         if tree is not None:
             fd = open_directory(tree.parent)
             try:
@@ -214,9 +214,12 @@ class PathCgroup:
         tree = self._tracking()
         return set() if tree is None else _below(tree, pids_below) or set()
 
+    @property
+    def _unified(self) -> Tree | None:
+        return next((tree for tree in self.trees if tree.version == _V2), None)
+
     def _tracking(self) -> Tree | None:
-        unified = [tree for tree in self.trees if tree.version == _V2]
-        return next(iter([*unified, *self.trees]), None)
+        return self._unified or next(iter(self.trees), None)
 
     def signal(self, number: int) -> None:
         """Send a signal to every process of the container."""
@@ -245,7 +248,7 @@ class PathCgroup:
         freezer = self._tree("freezer")
         if freezer is not None:
             return f"{freezer.path}/freezer.state", "FROZEN"
-        unified = next((tree for tree in self.trees if tree.version == _V2), None)
+        unified = self._unified
         return ("" if unified is None else f"{unified.path}/cgroup.freeze"), "1"
 
     def freeze(self) -> None:
@@ -287,10 +290,19 @@ class PathCgroup:
         except OSError as error:
             raise translated(error, f"write {text!r} to", controller="freezer", path=file) from error
 
-    def read(self, controller: str, file: str) -> str:
-        """A control file of the container; empty if there is none."""
-        tree = self._tree(controller)
-        return "" if tree is None else _read(f"{tree.path}/{file}")
+    def version_of(self, controller: str) -> int | None:
+        """The version that the tree of a controller has, by the name that it has there; None without one."""
+        return next((tree.version for tree in self.trees if controller in tree.names), None)
+
+    def read(self, controller: str, file: str) -> str | None:
+        """A control file of the container; None if there is none.
+
+        Args:
+            controller: Controller that the file belongs to; empty for version 2 itself.
+            file: Name of the file.
+        """
+        tree = self._tree(controller) if controller else self._unified
+        return None if tree is None else _read(f"{tree.path}/{file}") or None
 
     def remove(self) -> bool:
         """Remove the directories, which needs all processes to be gone. Returns whether all are."""

@@ -37,6 +37,7 @@ def settings_of(resources: Mapping[str, Any], host: HostLimits) -> list[Setting]
     for key, translate in _TRANSLATIONS.items():
         value = resources.get(key)
         if value:
+            _refuse_unsupported(key, value, host)
             if not isinstance(value, list if key == "hugepageLimits" else dict):
                 raise InvalidOption(f"linux.resources.{key}", value, "is of another type than it must be")
             found += translate(value, host)
@@ -48,6 +49,33 @@ def settings_of(resources: Mapping[str, Any], host: HostLimits) -> list[Setting]
                 found="none that is usable",
             )
     return found
+
+
+def _refuse_unsupported(key: str, block: Any, host: HostLimits) -> None:
+    """Refuse what would be left out, be it by us or because version 2 has no such thing."""
+    for controller, versions, field in _UNSUPPORTED.get(key, ()):
+        version = host.version(controller)
+        # Of this one alone zero is a value.
+        is_asked = isinstance(block, dict) and (
+            block.get(field) is not None if field == "swappiness" else bool(block.get(field))
+        )
+        if is_asked and version in versions:
+            raise UnsupportedHost(
+                f"linux.resources.{key}.{field}",
+                needed="control groups, and a runtime, that have such a limit",
+                found=f"cgroup v{version} and containerlib",
+            )
+
+
+_UNSUPPORTED: Final[Mapping[str, tuple[tuple[str, tuple[int, ...], str], ...]]] = {
+    "memory": (
+        *(("memory", (1, 2), field) for field in ("kernel", "kernelTCP", "checkBeforeUpdate")),
+        *(("memory", (2,), field) for field in ("swappiness", "disableOOMKiller")),
+    ),
+    "cpu": (("cpu", (2,), "realtimeRuntime"), ("cpu", (2,), "realtimePeriod")),
+    "blockIO": (("io", (1, 2), "leafWeight"),),
+}
+"""By block: controller, versions of it that lack the field, the field."""
 
 
 def device_rules(resources: Mapping[str, Any]) -> tuple[DeviceRule, ...] | None:
@@ -111,10 +139,10 @@ def _memory(block: Mapping[str, Any], host: HostLimits) -> Iterator[Setting]:
     if reservation:
         file, word = ("memory.low", "max") if is_v2 else ("memory.soft_limit_in_bytes", "-1")
         yield Setting("memory", file, _text(reservation, unlimited=word), None, "memory.reservation")
-    if block.get("swappiness") is not None and not is_v2:
+    if block.get("swappiness") is not None:
         value = str(_number(block, "swappiness", "memory"))
         yield Setting("memory", "memory.swappiness", value, None, "memory.swappiness")
-    if block.get("disableOOMKiller") and not is_v2:
+    if block.get("disableOOMKiller"):
         yield Setting("memory", "memory.oom_control", "1", None, "memory.disableOOMKiller")
 
 

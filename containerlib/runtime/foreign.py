@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 
 from containerlib._native.channel import close_all
-from containerlib._native.creator import Creator, reap
-from containerlib._native.path import clone_tree
+from containerlib._native.creator import Creator, end
 from containerlib._native.spawn import SpawnRequest
 from containerlib.errors import InvalidOption, UnsupportedHost
 from containerlib.runtime import seccomp
 from containerlib.runtime.bind import Binds
-from containerlib.runtime.lower import BindSource, RootPlan, lower, lower_exec
+from containerlib.runtime.lower import RootPlan, lower, lower_exec
 from containerlib.runtime.mount_options import is_bind, read_options
 
 if TYPE_CHECKING:
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from containerlib._native.channel import Channel
-    from containerlib._native.spec import NativeSpec
     from containerlib.oci.runtime_spec import Process, Spec
     from containerlib.runtime.cgroup_path import PathCgroup
     from containerlib.runtime.host import HostFacts
@@ -44,6 +41,7 @@ _NAMESPACE_FILES = {
     "cgroup": "cgroup",
 }
 _MAX_MOUNTS = 180
+_START_LIMIT_S = 60.0
 
 
 @frozen(kw_only=True)
@@ -59,7 +57,7 @@ class Creation:
         kept_fds: What the command has open from 3 up.
         gate_fd: What it waits at for a byte.
         flags: Further CTR_SPEC_* flags.
-        on_hold: Called while the process stands before the switch of its root, with its pid here.
+        on_hold: Called while the process stands before the switch of its root, with its pidfd.
         timeout_s: How long the steps between two such places may take.
     """
 
@@ -72,7 +70,7 @@ class Creation:
     gate_fd: int
     flags: int = 0
     on_hold: Callable[[int], None] = field(default=lambda _pid: None)
-    timeout_s: float = 60.0
+    timeout_s: float = _START_LIMIT_S
 
 
 def create(spec: Spec, host: HostFacts, creation: Creation) -> Channel:
@@ -115,17 +113,24 @@ def create(spec: Spec, host: HostFacts, creation: Creation) -> Channel:
         channel = creator.spawn(request)
         try:
             while channel.wait_held(native, creation.timeout_s) == "pivot":
-                creation.on_hold(_pid_of(channel))
+                creation.on_hold(channel.pidfd)
                 channel.release()
         except BaseException:
-            _abort(channel)
+            end(channel)
             raise
         return channel
 
 
 def join(
-    process: Process, host: HostFacts, profile: Mapping[str, Any] | None, pid: int, request: SpawnRequest
-) -> tuple[Channel, NativeSpec]:
+    process: Process,
+    host: HostFacts,
+    profile: Mapping[str, Any] | None,
+    pid: int,
+    *,
+    stdio: tuple[int, int, int],
+    join_fds: Sequence[int],
+    kept_fds: Sequence[int] = (),
+) -> Channel:
     """Start a further process in a container, and return when its command was executed.
 
     Args:
@@ -133,7 +138,9 @@ def join(
         host: Facts.
         profile: The container's filter.
         pid: The container's first process.
-        request: Its descriptors; spec and namespaces are filled in here.
+        stdio: Standard streams.
+        join_fds: What it writes itself into to be in the container's control groups.
+        kept_fds: What it has open from 3 up.
 
     Raises:
         See `create`.
@@ -143,13 +150,15 @@ def join(
         fds = undo.enter_context(_closing(_namespaces_of(pid)))
         creator = Creator()
         undo.callback(creator.close)
-        channel = creator.spawn(evolve(request, spec=native, namespace_fds=fds))
+        channel = creator.spawn(
+            SpawnRequest(spec=native, stdio=stdio, join_fds=join_fds, namespace_fds=fds, kept_fds=kept_fds)
+        )
         try:
-            channel.finish_start(native, 60.0)
+            channel.finish_start(native, _START_LIMIT_S)
         except BaseException:
-            _abort(channel)
+            end(channel)
             raise
-        return channel, native
+        return channel
 
 
 def filter_of(profile: Mapping[str, Any] | None, process: Process, host: HostFacts) -> bytes:
@@ -161,26 +170,6 @@ def filter_of(profile: Mapping[str, Any] | None, process: Process, host: HostFac
     )
 
 
-def _abort(channel: Channel) -> None:
-    """End what was started, which is a child of this process."""
-    channel.kill()
-    while channel.pidfd < 0 and channel.exit is None and channel.wait_ready(1.0):
-        channel.receive()
-    if channel.pidfd >= 0:
-        channel.exit = None
-        channel.kill()
-        reap(channel)
-    channel.close()
-
-
-def _pid_of(channel: Channel) -> int:
-    while channel.pidfd < 0:
-        channel.wait_ready(None)
-        channel.receive()
-    with open(f"/proc/self/fdinfo/{channel.pidfd}", encoding="ascii") as info:
-        return next(int(line.split()[1]) for line in info if line.startswith("Pid:"))
-
-
 def _open_binds(spec: Spec, bundle: str) -> Binds:
     wanted = [mount for mount in spec.mounts if is_bind(mount)]
     if len(wanted) > _MAX_MOUNTS:
@@ -188,33 +177,16 @@ def _open_binds(spec: Spec, bundle: str) -> Binds:
     binds = Binds()
     try:
         for mount in wanted:
-            _open_bind(
-                binds, mount.destination, os.path.join(bundle, mount.source), read_options(mount).is_tree
+            binds.add(
+                mount.destination,
+                mount.source,
+                path=os.path.join(bundle, mount.source),
+                recursive=read_options(mount).is_tree,
             )
     except BaseException:
         binds.close()
         raise
     return binds
-
-
-def _open_bind(binds: Binds, destination: str, source: str, is_tree: bool) -> None:  # noqa: FBT001
-    try:
-        fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
-    except OSError as error:
-        reason = f"cannot be mounted on {destination}: {(error.strerror or '').lower()}"
-        raise InvalidOption("mounts", source, reason) from None
-    try:
-        info = os.fstat(fd)
-        tree = clone_tree(fd, recursive=is_tree)
-    finally:
-        os.close(fd)
-    index = -1
-    if tree is not None:
-        index = len(binds.fds)
-        binds.fds.append(tree)
-    binds.sources[destination] = BindSource(
-        is_directory=stat.S_ISDIR(info.st_mode), fd_index=index, device=info.st_dev, inode=info.st_ino
-    )
 
 
 @contextlib.contextmanager

@@ -16,7 +16,6 @@ from containerlib.errors import InvalidInputError, InvalidOption, UnsupportedHos
 from containerlib.oci.runtime_spec import Capabilities, SpecMount
 from containerlib.runtime import defaults
 from containerlib.runtime.host import RLIMIT_NUMBERS
-from containerlib.runtime.mount_options import read_options
 from containerlib.runtime.user import parse_user, resolve_user
 from containerlib.store.view import read_file
 
@@ -47,8 +46,6 @@ def fit(spec: Spec, host: HostFacts, cgroup: PathCgroup, *, root: str, warn: Cal
         InvalidOption: A value means nothing.
         UnsupportedHost: This host does not have what is asked for.
     """
-    for mount in spec.mounts:
-        read_options(mount)
     mounts: list[SpecMount] = []
     locked: list[str] = []
     for mount in spec.mounts:

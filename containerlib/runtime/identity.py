@@ -11,7 +11,7 @@ from attrs import frozen
 from containerlib.errors import UnsupportedHost
 from containerlib.store.boot import boot_id
 
-__all__ = ["ProcessIdentity", "is_readable"]
+__all__ = ["ProcessIdentity", "is_readable", "pid_of"]
 
 _STAT_BYTES = 4096
 _STATE_FIELD, _START_FIELD = 0, 19  # fields 3 and 22 of /proc/PID/stat, counted from behind the name
@@ -87,6 +87,18 @@ def _fields(pid: int) -> list[bytes]:
         return os.read(fd, _STAT_BYTES).rpartition(b")")[2].split()
     finally:
         os.close(fd)
+
+
+def pid_of(pidfd: int) -> int | None:
+    """The number of a process as this one sees it; None if it has ended or is not in sight."""
+    if pidfd < 0:
+        return None
+    try:
+        with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as info:
+            pids = [int(line.split()[1]) for line in info if line.startswith("Pid:")]
+    except OSError:
+        return None
+    return pids[0] if pids and pids[0] > 0 else None
 
 
 def is_readable(fd: int, timeout_s: float | None) -> bool:

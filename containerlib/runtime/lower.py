@@ -24,7 +24,7 @@ from containerlib._native.spec import (
 from containerlib.runtime import capability
 from containerlib.runtime.defaults import DEVICE_LINKS
 from containerlib.runtime.host import RLIMIT_NUMBERS
-from containerlib.runtime.mount_options import propagation_flags, read_options
+from containerlib.runtime.mount_options import is_bind, propagation_flags, read_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -183,7 +183,7 @@ def _lower_fixed(
     mounts: tuple[SpecMount, ...],
     linux: Linux,
     rlimits: tuple[PosixRlimit, ...],
-    sources: tuple[tuple[str, BindSource], ...],
+    sources: tuple[tuple[tuple[str, str], BindSource], ...],
     seccomp: bytes,
     *,
     overlay: bool,
@@ -195,7 +195,12 @@ def _lower_fixed(
         root_options=("volatile",) if overlay else (),
         scratch_options=("mode=0755",),
         mounts=tuple(
-            _lower_mount(mount, opened.get(mount.destination), into_kernel=into_kernel) for mount in mounts
+            _lower_mount(
+                mount,
+                opened[mount.destination, mount.source] if is_bind(mount) else None,
+                into_kernel=into_kernel,
+            )
+            for mount in mounts
         ),
         nodes=(*(_lower_device(device) for device in linux.devices), *_LINKS),
         sysctls=tuple((name.replace(".", "/"), value) for name, value in linux.sysctl),
@@ -210,7 +215,7 @@ def lower(
     spec: Spec,
     *,
     root: RootPlan,
-    sources: Mapping[str, BindSource],
+    sources: Mapping[tuple[str, str], BindSource],
     files: Mapping[str, bytes],
     seccomp: bytes,
     init: bool,
@@ -223,7 +228,7 @@ def lower(
     Args:
         spec: What to start.
         root: How its root file system comes about.
-        sources: Opened source of each bind mount, by its destination.
+        sources: Opened source of each bind mount, by its destination and its path.
         files: Small files to bind, content by path in the container.
         seccomp: Compiled filter; empty for none.
         init: Whether process 1 is our reaper.

@@ -45,9 +45,7 @@ _PROPAGATION = {"unbindable": 1 << 17, "private": 1 << 18, "slave": 1 << 19, "sh
 _RECURSIVE = 0x4000
 # Flags of a file system, which a bind mount does not have; those that say what holds anyway are left out.
 _SUPERBLOCK = frozenset({"sync", "dirsync", "lazytime", "mand", "iversion", "silent"})
-_NOTHING = frozenset(
-    {"async", "defaults", "loud", "noiversion", "nolazytime", "nomand", "bind", "rbind", "acl", "noacl"}
-)
+_NOTHING = frozenset({"async", "defaults", "loud", "noiversion", "nolazytime", "nomand", "bind", "rbind"})
 _UNSUPPORTED = frozenset({"remount", "tmpcopyup", "idmap", "ridmap", "copy-symlink", "dest-nofollow"})
 WORDS = frozenset(
     {

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from containerlib.errors import CgroupError, InvalidState
-from containerlib.runtime.identity import is_readable
+from containerlib.runtime.identity import is_readable, pid_of
 from containerlib.runtime.usage import ExitStatus, Usage
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class RunningProcess:
     @property
     def pid(self) -> int | None:
         """Process id as this process sees it; None after the end."""
-        return None if self._status is not None else _pid_of(self._channel.pidfd)
+        return None if self._status is not None else pid_of(self._channel.pidfd)
 
     @property
     def is_alive(self) -> bool:
@@ -167,17 +167,6 @@ class RunningProcess:
             if fd >= 0:
                 with contextlib.suppress(OSError):
                     os.close(fd)
-
-
-def _pid_of(pidfd: int) -> int | None:
-    if pidfd < 0:
-        return None
-    try:
-        with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as info:
-            pids = [int(line.split()[1]) for line in info if line.startswith("Pid:")]
-    except OSError:
-        return None
-    return pids[0] if pids and pids[0] > 0 else None
 
 
 def exit_status(ended: Exit, counted: CgroupUsage | None) -> ExitStatus:

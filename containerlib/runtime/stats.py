@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from attrs import evolve, field, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from containerlib.runtime.cgroup_container import ContainerCgroup
     from containerlib.runtime.process_table import ProcessInfo
 
 __all__ = ["ContainerStats", "CpuStats", "IoStats", "MemoryStats", "NetworkStats", "PidsStats", "read_stats"]
@@ -160,8 +159,18 @@ class ContainerStats:
         return evolve(self, cpu_percent=max(0.0, used_ns / 1e7 / elapsed_s) if elapsed_s > 0 else None)
 
 
+class CountingGroup(Protocol):
+    """What statistics need from control groups."""
+
+    def version_of(self, controller: str) -> int | None:
+        """The version that a controller has there; None if it has none."""
+
+    def read(self, controller: str, file: str) -> str | None:
+        """A control file; None if there is none. Of no controller: one of version 2 itself."""
+
+
 def read_stats(
-    cgroup: ContainerCgroup | None, processes: Sequence[ProcessInfo], *, network_pid: int | None
+    cgroup: CountingGroup | None, processes: Sequence[ProcessInfo], *, network_pid: int | None
 ) -> ContainerStats:
     """Read what a container uses now.
 
@@ -181,7 +190,7 @@ def read_stats(
     )
 
 
-def _cpu(cgroup: ContainerCgroup | None, processes: Sequence[ProcessInfo]) -> CpuStats:
+def _cpu(cgroup: CountingGroup | None, processes: Sequence[ProcessInfo]) -> CpuStats:
     if cgroup is not None:
         throttled = _flat(cgroup.read("cpu", "cpu.stat"))
         unified = _flat(cgroup.read("", "cpu.stat"))
@@ -210,7 +219,7 @@ def _cpu(cgroup: ContainerCgroup | None, processes: Sequence[ProcessInfo]) -> Cp
     return CpuStats(total_ns=int(sum(each.cpu_s for each in processes) * 1e9))
 
 
-def _memory(cgroup: ContainerCgroup | None, processes: Sequence[ProcessInfo]) -> MemoryStats:
+def _memory(cgroup: CountingGroup | None, processes: Sequence[ProcessInfo]) -> MemoryStats:
     version = None if cgroup is None else cgroup.version_of("memory")
     if cgroup is None or version is None:
         return MemoryStats(usage_bytes=sum(each.resident_bytes for each in processes), is_exact=False)
@@ -235,7 +244,7 @@ def _memory(cgroup: ContainerCgroup | None, processes: Sequence[ProcessInfo]) ->
     )
 
 
-def _io(cgroup: ContainerCgroup | None) -> IoStats | None:
+def _io(cgroup: CountingGroup | None) -> IoStats | None:
     if cgroup is None:
         return None
     if cgroup.version_of("io") is not None:
@@ -258,7 +267,7 @@ def _io(cgroup: ContainerCgroup | None) -> IoStats | None:
     )
 
 
-def _pids(cgroup: ContainerCgroup | None, processes: Sequence[ProcessInfo]) -> PidsStats:
+def _pids(cgroup: CountingGroup | None, processes: Sequence[ProcessInfo]) -> PidsStats:
     current = None if cgroup is None else _number(cgroup.read("pids", "pids.current"))
     if cgroup is None or current is None:
         return PidsStats(current=sum(each.threads for each in processes))
@@ -269,7 +278,7 @@ def _pids(cgroup: ContainerCgroup | None, processes: Sequence[ProcessInfo]) -> P
     )
 
 
-def _pressure(cgroup: ContainerCgroup | None) -> dict[str, PressureStats]:
+def _pressure(cgroup: CountingGroup | None) -> dict[str, PressureStats]:
     """What lines such as "some avg10=1.00 avg60=0.50 avg300=0.10 total=9" of each file say."""
     found: dict[str, PressureStats] = {}
     if cgroup is None:

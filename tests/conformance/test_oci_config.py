@@ -12,15 +12,14 @@ import os
 import select
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.oci import OURS, RUNTIMES
+from support.oci import OURS, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from support.oci import Bundle, OciRuntime
 
@@ -48,18 +47,6 @@ DEVIATIONS = {
     "test_propagation[crun-rshared-True-True]": "its mounts are those of a namespace of its own",
     "test_propagation[crun-rslave-True-False]": "its mounts are those of a namespace of its own",
 }
-DEADLINE_S = 60.0
-
-
-@pytest.fixture(params=RUNTIMES)
-def runtime(request: pytest.FixtureRequest, oci: Callable[[str], OciRuntime]) -> OciRuntime:
-    """Return one runtime after the other."""
-    name: str = request.param
-    reason = DEVIATIONS.get(request.node.name)
-    if reason is not None:
-        assert name != OURS
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
-    return oci(name)
 
 
 def line_of(text: str, start: str) -> str:
@@ -303,6 +290,21 @@ def test_bind_of_a_file(runtime: OciRuntime, bundle: Bundle) -> None:
     assert runtime.run(bundle) == "contentrefused\n"
 
 
+def test_two_mounts_on_one_place(runtime: OciRuntime, bundle: Bundle) -> None:
+    """The later one lies over the earlier, whatever kinds they are."""
+    for name in ("one", "two"):
+        (bundle.path / name).mkdir()
+        (bundle.path / name / "file").write_text(name, encoding="ascii")
+    bundle.config["mounts"] += [
+        {"destination": "/a", "type": "bind", "source": "one", "options": ["bind"]},
+        {"destination": "/a", "type": "bind", "source": "two", "options": ["bind"]},
+        {"destination": "/b", "type": "bind", "source": "one", "options": ["bind"]},
+        {"destination": "/b", "type": "tmpfs", "source": "tmpfs"},
+    ]
+    bundle.script("cat /a/file; ls /b | wc -l")
+    assert runtime.run(bundle) == "two0\n"
+
+
 @pytest.fixture
 def tree(bundle: Bundle) -> Iterator[Path]:
     """Return a shared mount with a further one in it."""
@@ -365,14 +367,6 @@ def test_propagation(
     outside = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
     assert (" /here/later " in inside) is sees
     assert (f" {tree}/inside " in outside) is shows
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    """Look until something is so that nobody tells."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 # Namespaces
@@ -512,8 +506,7 @@ def test_sysctls(runtime: OciRuntime, bundle: Bundle) -> None:
     bundle.script("cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shm_rmid_forced")
     assert runtime.run(bundle).split() == ["1", "1"]
     bundle.config["linux"]["sysctl"] = {"kernel.panic": "77"}
-    if runtime.name != "crun":
-        assert runtime.refuse(bundle)
+    assert runtime.refuse(bundle)
     assert Path("/proc/sys/kernel/panic").read_text(encoding="ascii") != "77\n"
 
 

@@ -20,7 +20,7 @@ from support.session import base_directory, temporary_directory
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["OURS", "RUNTIMES", "Bundle", "OciRuntime", "configuration"]
+__all__ = ["OURS", "RUNTIMES", "Bundle", "OciRuntime", "configuration", "until"]
 
 OURS = "containerlib-oci"
 RUNTIMES = (OURS, "runc", "crun")
@@ -31,7 +31,7 @@ _COMMANDS: Mapping[str, tuple[str, ...]] = {
     "runc": ("runc",),
     "crun": ("unshare", "--mount", "sh", "-c", _WITHOUT_CGROUP2, "crun"),
 }
-_DEADLINE_S = 20.0
+_DEADLINE_S = 60.0
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MOUNTS: list[dict[str, Any]] = [
     {"destination": "/proc", "type": "proc", "source": "proc"},
@@ -134,33 +134,26 @@ class OciRuntime:
         assert done.returncode == 0, (done.stderr.decode(), done.stdout.decode())
         return done.stdout.decode()
 
-    def refuse(self, bundle: Bundle, container_id: str = "c1") -> str:
-        """Expect that a bundle is refused; return the message. Nothing is left of it."""
-        bundle.write()
-        self.created.append(container_id)
-        with (bundle.path / "output").open("wb") as output:
-            done = self.call(
-                *("create", "--bundle", str(bundle.path), container_id),
-                check=False,
-                stdout=output,
-                stderr=output,
-            )
-        assert done.returncode != 0
-        assert self.call("state", container_id, check=False).returncode != 0
-        return (bundle.path / "output").read_text(encoding="utf-8")
-
-    def create(self, bundle: Bundle, container_id: str = "c1", *options: str) -> None:
-        """Create a container, whose output goes to the file ``output`` of the bundle."""
+    def _create(self, bundle: Bundle, container_id: str, options: tuple[str, ...]) -> tuple[int, str]:
+        """Try to create a container; its output, and what the command says, go to the file ``output``."""
         bundle.write()
         self.created.append(container_id)
         with (bundle.path / "output").open("ab") as output:
-            done = self.call(
-                *("create", "--bundle", str(bundle.path), *options, container_id),
-                check=False,
-                stdout=output,
-                stderr=output,
-            )
-        assert done.returncode == 0, (bundle.path / "output").read_text(encoding="utf-8")
+            words = ("create", "--bundle", str(bundle.path), *options, container_id)
+            done = self.call(*words, check=False, stdout=output, stderr=output)
+        return done.returncode, (bundle.path / "output").read_text(encoding="utf-8")
+
+    def refuse(self, bundle: Bundle, container_id: str = "c1") -> str:
+        """Expect that a bundle is refused; return the message. Nothing is left of it."""
+        code, text = self._create(bundle, container_id, ())
+        assert code != 0
+        assert self.call("state", container_id, check=False).returncode != 0
+        return text
+
+    def create(self, bundle: Bundle, container_id: str = "c1", *options: str) -> None:
+        """Create a container, whose output goes to the file ``output`` of the bundle."""
+        code, text = self._create(bundle, container_id, options)
+        assert code == 0, text
 
     def state(self, container_id: str = "c1") -> dict[str, Any]:
         """What it says of a container."""
@@ -201,6 +194,24 @@ def oci() -> Iterator[Callable[[str], OciRuntime]]:
             pass
         if all(runtime.name != OURS for runtime in made):  # what ours leaves is for the leak check to tell
             _remove_groups()
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest, oci: Callable[[str], OciRuntime]) -> OciRuntime:
+    """Return one runtime after the other; what it does otherwise is in `DEVIATIONS` of the test's module."""
+    reason = request.module.DEVIATIONS.get(request.node.name)
+    if reason is not None:
+        assert request.param != OURS
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    return oci(request.param)
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Look until something is so that nobody tells."""
+    deadline = time.monotonic() + _DEADLINE_S
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def _remove_groups() -> None:

@@ -40,12 +40,11 @@ def written(resources: dict[str, Any], version: int, *files: str) -> dict[str, s
         ({"memory": {"limit": 9}}, {"memory.limit_in_bytes": "9"}, {"memory.max": "9"}),
         ({"memory": {"limit": -1}}, {"memory.limit_in_bytes": "-1"}, {"memory.max": "max"}),
         (
-            {"memory": {"limit": 9, "swap": 20, "reservation": 4, "swappiness": 7}},
+            {"memory": {"limit": 9, "swap": 20, "reservation": 4}},
             {
                 "memory.limit_in_bytes": "9",
                 "memory.memsw.limit_in_bytes": "20",
                 "memory.soft_limit_in_bytes": "4",
-                "memory.swappiness": "7",
             },
             {"memory.max": "9", "memory.swap.max": "11", "memory.low": "4"},
         ),
@@ -92,6 +91,36 @@ def test_settings(resources: dict[str, Any], first: dict[str, str], second: dict
     """Each field is the file of its version; zero is nothing."""
     assert written(resources, 1) == first
     assert written(resources, 2) == second
+
+
+def test_only_on_version_1() -> None:
+    """What version 2 does not have is refused there."""
+    block = {"memory": {"swappiness": 0, "disableOOMKiller": True}}
+    assert written(block, 1) == {"memory.swappiness": "0", "memory.oom_control": "1"}
+    for key, field, value in (
+        ("memory", "swappiness", 0),
+        ("memory", "disableOOMKiller", True),
+        ("cpu", "realtimeRuntime", 5),
+    ):
+        with pytest.raises(UnsupportedHost, match=rf"linux\.resources\.{key}\.{field}"):
+            written({key: {field: value}}, 2)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    ("key", "field"),
+    [
+        ("memory", "kernel"),
+        ("memory", "kernelTCP"),
+        ("memory", "checkBeforeUpdate"),
+        ("blockIO", "leafWeight"),
+    ],
+)
+def test_on_no_version(key: str, field: str, version: int) -> None:
+    """What nobody sets any more is refused, unless it is nothing."""
+    assert written({key: {field: 0}}, version) == {}
+    with pytest.raises(UnsupportedHost, match=rf"linux\.resources\.{key}\.{field}"):
+        written({key: {field: 5}}, version)
 
 
 def test_weights() -> None:
