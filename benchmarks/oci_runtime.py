@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -46,7 +47,7 @@ class Runtime:
         limits = {} if name == "crun" else {"pids": {"limit": 2048}, "devices": devices}
         self.bundles = {
             key: peers.make_bundle(place, program("runc"), argv, f"{name}-{key}", dict(limits))
-            for key, argv in (("true", ["/bin/true"]), ("idle", IDLE), ("cycle", IDLE))
+            for key, argv in (("true", ["/bin/true"]), ("idle", IDLE), ("cycle", ["/bin/true"]))
         }
         prefix: list[str] = []
         if name == "crun":
@@ -65,11 +66,17 @@ class Runtime:
             raise MissingRowError(f"{' '.join(arguments)}: exit status {done.returncode}")
 
     def cycle(self) -> None:
-        """Create, start and delete."""
-        name = f"{self.id}-cycle"
-        self.call("create", "--bundle", self.bundles["cycle"], name)
-        self.call("start", name)
-        self.call("delete", "--force", name)
+        """Create, start, and delete when it has ended; by force runc would wait for a tenth of a second."""
+        name, pid_file = f"{self.id}-cycle", f"{self.bundles['cycle']}/pid"
+        self.call("create", "--bundle", self.bundles["cycle"], "--pid-file", pid_file, name)
+        with open(pid_file, encoding="ascii") as file:
+            pidfd = os.pidfd_open(int(file.read()))
+        try:
+            self.call("start", name)
+            select.select([pidfd], [], [])
+        finally:
+            os.close(pidfd)
+        self.call("delete", name)
 
     def run(self) -> None:
         """Run to the end."""
