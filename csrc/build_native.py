@@ -29,6 +29,7 @@ PROGRAM_SOURCES = [
     "remove.c",
     "init.c",
     "child.c",
+    "user_namespace.c",
     "root.c",
     "overlay.c",
     "device.c",

@@ -136,10 +136,14 @@ static int step_cgroup_namespace(struct child *c)
     return c->spec->flags & CTR_SPEC_CGROUP_NAMESPACE ? unshare(CLONE_NEWCGROUP) : 0;
 }
 
-/* The mount namespace comes last, because from there on names are the container's. */
+/* From the mount namespace on names are the container's, and from the user namespace on nothing of the host's may be
+ * done: those two come last. A new process in a user namespace was born in the others. */
 static int step_join_namespaces(struct child *c)
 {
     uint32_t first = child_first_kept(c) - c->spec->namespace_count;
+
+    if (c->spec->flags & CTR_SPEC_USER && !(c->spec->flags & CTR_SPEC_JOIN))
+        return 0;
 
     for (uint32_t i = 0; i < c->spec->namespace_count; i++)
         if (child_at(c, CTR_STEP_JOIN_NAMESPACE, (int32_t)i) < 0 || setns(c->fds[first + i], 0) < 0)
@@ -147,8 +151,7 @@ static int step_join_namespaces(struct child *c)
     return 0;
 }
 
-/* Through the host's proc, in which this process still is. */
-static int step_join_oom_score(struct child *c)
+static int set_oom_score(struct child *c)
 {
     _cleanup_close_ int fd = -1;
     char text[16];
@@ -159,6 +162,18 @@ static int step_join_oom_score(struct child *c)
     fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     n = snprintf(text, sizeof(text), "%d", c->spec->oom_score_adj);
     return fd >= 0 && write(fd, text, (size_t)n) == n ? 0 : -1;
+}
+
+/* Through the host's proc, in which this process still is. */
+static int step_join_oom_score(struct child *c)
+{
+    return set_oom_score(c);
+}
+
+/* A process in a user namespace inherits its score: there it may not set its own. */
+int step_early_oom_score(struct child *c)
+{
+    return c->spec->flags & CTR_SPEC_USER ? set_oom_score(c) : 0;
 }
 
 static int step_keyring(struct child *c)
@@ -386,6 +401,7 @@ static int step_exec(struct child *c)
 
 static const struct step isolate_steps[] = {
     {CTR_STEP_CLOSE_INHERITED, step_close_inherited},
+    {CTR_STEP_USER_NAMESPACE, step_user_namespace},
     {CTR_STEP_CGROUP_JOIN, step_cgroup_join},
     {CTR_STEP_CGROUP_NAMESPACE, step_cgroup_namespace},
     {CTR_STEP_JOIN_NAMESPACE, step_join_namespaces},
@@ -394,6 +410,7 @@ static const struct step isolate_steps[] = {
     {CTR_STEP_MOUNT_PRIVATE, step_mount_private},
     {CTR_STEP_SCRATCH, step_scratch},
     {CTR_STEP_ROOT_CREATE, step_root_create},
+    {CTR_STEP_USER_ROOT, step_user_root},
     {CTR_STEP_MOUNT_SOURCE, step_mounts},
     {CTR_STEP_FILE, step_files},
     {CTR_STEP_CONSOLE, step_console},
@@ -413,7 +430,9 @@ static const struct step join_steps[] = {
     {CTR_STEP_CLOSE_INHERITED, step_close_inherited},
     {CTR_STEP_CGROUP_JOIN, step_cgroup_join},
     {CTR_STEP_OOM_SCORE, step_join_oom_score},
+    {CTR_STEP_RLIMIT, step_raise_limits},
     {CTR_STEP_JOIN_NAMESPACE, step_join_namespaces},
+    {CTR_STEP_USER_ROOT, step_user_root},
     {CTR_STEP_KEYRING, step_keyring},
     {CTR_STEP_CONSOLE, step_join_console},
     {CTR_STEP_NONE, NULL},

@@ -64,8 +64,14 @@ void close_all_but(const int *keep, uint32_t count);
 /* The second half of the steps: from resource limits to exec. */
 extern const struct step enter_steps[];
 
+/* What a creator does on its own before it clones. */
+extern const struct step creator_steps[];
+
 /* The steps by which the reaper gives up its privileges. */
 extern const struct step demote_steps[];
+
+/* child.c */
+int step_early_oom_score(struct child *c);
 
 /* root.c */
 int step_mount_private(struct child *c);
@@ -74,6 +80,11 @@ int step_root_create(struct child *c);
 int step_mounts(struct child *c);
 int step_root_readonly(struct child *c);
 int step_pivot(struct child *c);
+
+/* user_namespace.c */
+int step_user_namespace(struct child *c);
+int step_user_root(struct child *c);
+int step_raise_limits(struct child *c);
 
 /* device.c */
 int make_devices(struct child *c);

@@ -5,26 +5,10 @@
 
 #include <poll.h>
 #include <sched.h>
-#include <sys/ioctl.h>
 
 #include "channel.h"
 #include "starter.h"
 #include "sys.h"
-
-#ifndef NS_GET_NSTYPE
-#define NS_GET_NSTYPE _IO(0xb7, 0x3)
-#endif
-
-/* A PID namespace is entered by being born in it, so it is entered here; the others by the new process itself. */
-static int enter_pid_namespace(const struct child *c)
-{
-    uint32_t end = child_first_kept(c);
-
-    for (uint32_t i = end - c->spec->namespace_count; i < end; i++)
-        if (ioctl(c->fds[i], NS_GET_NSTYPE) == CLONE_NEWPID && setns(c->fds[i], CLONE_NEWPID) < 0)
-            return -1;
-    return 0;
-}
 
 static int create(const struct starter *s, struct child *c)
 {
@@ -34,8 +18,8 @@ static int create(const struct starter *s, struct child *c)
     c->program_fd = s->program;
     if (c->spec->flags & CTR_SPEC_JOIN)
         join_main(c);
-    if (enter_pid_namespace(c) < 0)
-        return CTR_STEP_JOIN_NAMESPACE;
+    if (child_walk(c, creator_steps) < 0)
+        child_fail(c);
     pid = starter_clone(c, CLONE_PARENT, &pidfd);
     if (pid < 0)
         return CTR_STEP_CLONE;

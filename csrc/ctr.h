@@ -29,7 +29,9 @@ enum ctr_step {
     CTR_STEP_MESSAGE,
     CTR_STEP_TABLE,
     CTR_STEP_CLONE,
+    CTR_STEP_TIME_NAMESPACE,
     CTR_STEP_CLOSE_INHERITED,
+    CTR_STEP_USER_NAMESPACE,
     CTR_STEP_CGROUP_JOIN,
     CTR_STEP_CGROUP_NAMESPACE,
     CTR_STEP_JOIN_NAMESPACE,
@@ -40,6 +42,7 @@ enum ctr_step {
     CTR_STEP_SCRATCH,
     CTR_STEP_ROOT_CREATE,
     CTR_STEP_ROOT_ATTACH,
+    CTR_STEP_USER_ROOT,
     CTR_STEP_MOUNT_SOURCE,
     CTR_STEP_MOUNT_CREATE,
     CTR_STEP_MOUNT_TARGET,
@@ -92,7 +95,8 @@ enum ctr_spec_flag {
     CTR_SPEC_GATE = 2048,      /* stands before the command until a byte comes through the last descriptor */
     CTR_SPEC_HOOKS = 4096,     /* stands before the switch of the root until told to go on */
     CTR_SPEC_NO_KEYRING = 8192, /* keeps the session keyring of its parent */
-    CTR_SPEC_NO_PIVOT = 16384  /* moves the root instead, for roots that pivot_root refuses */
+    CTR_SPEC_NO_PIVOT = 16384, /* moves the root instead, for roots that pivot_root refuses */
+    CTR_SPEC_USER = 32768      /* in a user namespace that is not the host's, whose root it is until it is somebody else */
 };
 
 enum ctr_mount_kind {
@@ -116,8 +120,8 @@ enum ctr_node_kind {
 };
 
 /* Where the fixed descriptors stand in the SCM_RIGHTS array. Behind them: join fds, the cgroup 2 directory, mount fds,
- * namespaces to join (of a container to join, CTR_SPEC_JOIN, the mount namespace last), descriptors for the command,
- * the gate. */
+ * namespaces to join (of a container to join, CTR_SPEC_JOIN, the mount namespace last but for the user namespace),
+ * descriptors for the command, the gate. */
 enum ctr_fd {
     CTR_FD_SPEC = 0,
     CTR_FD_STATUS = 1,
@@ -262,6 +266,8 @@ struct ctr_spec {
     uint32_t namespace_count;
     uint32_t kept_count;       /* descriptors for the command, from 3 up */
     uint32_t root_propagation; /* of the root at the end; 0 for private */
+    uint32_t time_offsets;     /* of a time namespace of its own, as /proc/PID/timens_offsets takes them */
+    uint32_t reserved;
 };
 
 /* What a supervisor shall do with its container besides starting it once. */

@@ -42,6 +42,33 @@ static int make_parents(int dev, const char *name)
     return 0;
 }
 
+/* An empty file to bind something on. */
+static int make_place(const struct child *c, const char *name)
+{
+    _cleanup_close_ int file = openat(c->dev_fd, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+    return file < 0 ? -1 : openat(c->dev_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+}
+
+/* The root of a user namespace can make no node; the host's own is shown, if it is that device. */
+static int bind_node(const struct child *c, const struct ctr_node *n, mode_t type)
+{
+    const char *name = message_text(c->spec, n->name);
+    _cleanup_close_ int host = open("/dev", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    _cleanup_close_ int source = host < 0 ? -1 : openat(host, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    _cleanup_close_ int target = -1;
+    struct stat st;
+
+    if (source < 0 || fstat(source, &st) < 0)
+        return -1;
+    if ((st.st_mode & S_IFMT) != type || st.st_rdev != makedev(n->major, n->minor)) {
+        errno = ENODEV;
+        return -1;
+    }
+    target = make_place(c, name);
+    return target < 0 ? -1 : mount_bind(source, target, &(struct bind_options){0});
+}
+
 static int make_node(const struct child *c, const struct ctr_node *n)
 {
     const char *name = message_text(c->spec, n->name);
@@ -51,6 +78,8 @@ static int make_node(const struct child *c, const struct ctr_node *n)
         return -1;
     if (n->kind == CTR_NODE_SYMLINK)
         return symlinkat(message_text(c->spec, n->target), c->dev_fd, name);
+    if (c->spec->flags & CTR_SPEC_USER)
+        return bind_node(c, n, type);
     if (mknodat(c->dev_fd, name, type | n->mode, makedev(n->major, n->minor)) < 0)
         return -1;
     if (n->uid == 0 && n->gid == 0)
@@ -72,12 +101,11 @@ int make_devices(struct child *c)
 /* A slave of the container's own devpts, and of nothing else, becomes /dev/console. */
 static int bind_console(struct child *c)
 {
-    _cleanup_close_ int file = openat(c->dev_fd, "console", O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0600);
-    _cleanup_close_ int target = openat(c->dev_fd, "console", O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    _cleanup_close_ int target = make_place(c, "console");
     struct statfs fs;
     struct stat st;
 
-    if (file < 0 || target < 0 || fstatfs(c->tty_fd, &fs) < 0 || fstat(c->tty_fd, &st) < 0)
+    if (target < 0 || fstatfs(c->tty_fd, &fs) < 0 || fstat(c->tty_fd, &st) < 0)
         return -1;
     if (fs.f_type != DEVPTS_SUPER_MAGIC || !S_ISCHR(st.st_mode)) {
         errno = ENOTTY;

@@ -68,7 +68,7 @@ static int launch_clone(struct launch *l, int *ret_pidfd)
 }
 
 int ctr_launch(const char *role, int program_fd, int control_fd, int second_fd, int owner_is_pidfd,
-               int new_pid_namespace, const int *join_fds, uint32_t join_count, int *ret_pidfd,
+               int namespaces, const int *join_fds, uint32_t join_count, int *ret_pidfd,
                struct ctr_error *reterr)
 {
     char numbers[MAX_JOIN + 4][12];
@@ -77,7 +77,7 @@ int ctr_launch(const char *role, int program_fd, int control_fd, int second_fd, 
     struct launch l = {.program_fd = program_fd,
                        .keep = {&control_fd, &second_fd, &program_fd},
                        .keep_count = 3,
-                       .flags = new_pid_namespace ? CLONE_NEWPID : 0};
+                       .flags = namespaces};
     int pidfd = -1;
 
     if (join_count > MAX_JOIN)
@@ -204,6 +204,13 @@ int ctr_clone_tree(int fd, int recursive)
         fd, "", (unsigned)(AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (recursive ? AT_RECURSIVE : 0)));
 
     return tree < 0 ? -errno : tree;
+}
+
+int ctr_map_ids(int fd, int user_fd, int recursive)
+{
+    struct mount_attr attr = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)user_fd};
+
+    return sys_mount_setattr(fd, recursive ? AT_RECURSIVE : 0, &attr) < 0 ? -errno : 0;
 }
 
 static const char *lower_path(const void *context, uint32_t i)

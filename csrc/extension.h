@@ -17,10 +17,11 @@ enum ctr_launch_step {
 
 /* Starts our program from `program_fd` in the role `role`, without copying this process and without a SIGCHLD
  * to it: "ctr-spawner" as process 1 of a new PID namespace, with `second_fd` its owner; "ctr-supervisor" and "ctr-creator"
- * in this namespace, with no `second_fd` (-1); "ctr-unpacker" in this namespace, with `second_fd` the
- * directory to unpack into, and the archive and the owner as `join_fds`. ret_pidfd: its pidfd. reterr: which step failed. */
+ * with no `second_fd` (-1); "ctr-unpacker" with `second_fd` the directory to unpack into, and the archive and the owner
+ * as `join_fds`. namespaces: CLONE_NEW* flags of what it gets for itself. ret_pidfd: its pidfd. reterr: which step
+ * failed. */
 int ctr_launch(const char *role, int program_fd, int control_fd, int second_fd, int owner_is_pidfd,
-               int new_pid_namespace, const int *join_fds, uint32_t join_count, int *ret_pidfd,
+               int namespaces, const int *join_fds, uint32_t join_count, int *ret_pidfd,
                struct ctr_error *reterr);
 
 /* A connected pair of sockets that keep records apart, close-on-exec. */
@@ -38,6 +39,8 @@ int ctr_receive(int socket, struct ctr_status *ret_status, int *ret_fd);
 int ctr_check_message(const void *data, uint64_t size, uint32_t fd_count);
 int ctr_open_in_root(int root_fd, const char *path, int flags, int no_symlinks);
 int ctr_clone_tree(int fd, int recursive);
+/* Shows the unattached mount `fd` with the ids of the user namespace `user_fd`; recursive: and the mounts below it. */
+int ctr_map_ids(int fd, int user_fd, int recursive);
 /* An overlay, unattached: `lowers` is `count` paths, the top-most first. Nothing of it survives a power loss. */
 int ctr_mount_overlay(const char *const *lowers, uint32_t count, const char *upper, const char *work);
 /* The type of the file system that `fd` lies on, as statfs(2) says it. */

@@ -15,6 +15,7 @@ struct checker {
 static const uint64_t allowed_namespaces = 0x00020000 /* NEWNS */ | 0x04000000 /* NEWUTS */ |
                                            0x08000000 /* NEWIPC */ | 0x20000000 /* NEWPID */ |
                                            0x40000000 /* NEWNET */;
+static const uint64_t new_user_namespace = 0x10000000;
 
 static void check_array(struct checker *c, struct ctr_array array, size_t item, uint32_t limit)
 {
@@ -112,10 +113,15 @@ static void check_kind(struct checker *c)
     check_text(c, s->root_work, s->root_upper != 0);
     /* Who stands at a gate was described by somebody else, who may want the caller's processes to be seen. */
     if (joins ? s->namespaces != 0 || s->namespace_count == 0 || s->flags & alien
-              : s->namespaces & ~allowed_namespaces || !(s->namespaces & 0x00020000) ||
+              : s->namespaces & ~(gated ? allowed_namespaces | new_user_namespace : allowed_namespaces) || !(s->namespaces & 0x00020000) ||
                     (!gated && (s->namespace_count != 0 || !(s->namespaces & 0x20000000))))
         c->bad = 1;
     if (gated && (joins || s->flags & CTR_SPEC_INIT))
+        c->bad = 1;
+    if (s->flags & CTR_SPEC_USER ? !gated && !joins : (s->namespaces & new_user_namespace) != 0)
+        c->bad = 1;
+    check_text(c, s->time_offsets, 0);
+    if (s->time_offsets && !gated)
         c->bad = 1;
     if (s->namespace_count > 16 || s->kept_count > CTR_MAX_FDS || s->join_count > CTR_MAX_FDS ||
         CTR_FD_FIRST_FREE + s->join_count + s->namespace_count + s->kept_count + (uint32_t)gated > c->fd_count)

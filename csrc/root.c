@@ -53,8 +53,6 @@ int step_scratch(struct child *c)
     if (fd < 0)
         return -1;
     c->scratch_fd = fd;
-    if (mkdirat(fd, "empty", 0555) < 0)
-        return -1;
     if (!(s->flags & CTR_SPEC_ROOT_MEMORY))
         return 0;
     return mkdirat(fd, "upper", 0755) < 0 || mkdirat(fd, "work", 0700) < 0 ? -1 : 0;

@@ -112,7 +112,7 @@ int step_oom_score(struct child *c)
 {
     char text[16];
 
-    if (!(c->spec->flags & CTR_SPEC_OOM_SCORE))
+    if (!(c->spec->flags & CTR_SPEC_OOM_SCORE) || c->spec->flags & CTR_SPEC_USER)
         return 0;
     (void)snprintf(text, sizeof(text), "%d", c->spec->oom_score_adj);
     return proc_write(c, "self/oom_score_adj", text);
@@ -173,6 +173,8 @@ int step_masked_paths(struct child *c)
 
     if (c->spec->masked_paths.count == 0)
         return 0;
+    if (mkdirat(c->scratch_fd, "empty", 0555) < 0)
+        return -1;
     null_fd = open_null(c);
     empty_fd = openat(c->scratch_fd, "empty", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (null_fd < 0 || empty_fd < 0)

@@ -174,6 +174,7 @@ def _fill_scalars(writer: _Writer, head: Any, spec: NativeSpec) -> None:
     head.console_rows = spec.console_rows
     head.console_columns = spec.console_columns
     head.root_propagation = spec.root_propagation
+    head.time_offsets = writer.text(spec.time_offsets)
     head.fault_action, head.fault_step, head.fault_errno, head.fault_index = spec.fault
 
 

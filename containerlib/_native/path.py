@@ -15,6 +15,7 @@ __all__ = [
     "clone_tree",
     "filesystem_type",
     "kernel_features",
+    "map_ids",
     "mount_overlay",
     "open_in_root",
     "sync_filesystem",
@@ -54,6 +55,22 @@ def clone_tree(fd: int, *, recursive: bool) -> int | None:
     """
     result: int = lib.ctr_clone_tree(fd, recursive)
     return result if result >= 0 else None
+
+
+def map_ids(fd: int, user_namespace_fd: int, *, recursive: bool) -> None:
+    """Show an unattached mount with other owners: those of a user namespace instead of those it has.
+
+    Args:
+        fd: What `clone_tree` returned.
+        user_namespace_fd: The namespace; it may not be that of the host.
+        recursive: Whether the mounts below it are shown so, too.
+
+    Raises:
+        OSError: As mount_setattr(2); EINVAL where the file system cannot do it.
+
+    Source: mount_setattr(2), MOUNT_ATTR_IDMAP.
+    """
+    check(lib.ctr_map_ids(fd, user_namespace_fd, recursive), "")
 
 
 def mount_overlay(lowers: Sequence[str], upper: str, work: str) -> int:

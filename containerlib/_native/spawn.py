@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SpawnRequest", "Spawner", "Starter", "send_request"]
 
+_NEW_PID_NAMESPACE = 0x20000000  # CLONE_NEWPID
+
 
 @frozen(kw_only=True)
 class SpawnRequest:
@@ -66,6 +68,7 @@ class Starter:
         join_fds: Sequence[int],
         *,
         owner_is_pidfd: bool = False,
+        namespaces: int = 0,
     ) -> None:
         ours, theirs = new_pair()
         program = sealed_program()
@@ -77,7 +80,7 @@ class Starter:
             theirs,
             second_fd,
             owner_is_pidfd,
-            role == "ctr-spawner",
+            namespaces,
             list(join_fds),
             len(join_fds),
             pidfd,
@@ -230,7 +233,9 @@ class Spawner(Starter):
         """
         owner, is_pidfd = open_owner()
         try:
-            super().__init__("ctr-spawner", owner, join_fds, owner_is_pidfd=is_pidfd)
+            super().__init__(
+                "ctr-spawner", owner, join_fds, owner_is_pidfd=is_pidfd, namespaces=_NEW_PID_NAMESPACE
+            )
         finally:
             os.close(owner)
 

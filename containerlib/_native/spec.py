@@ -110,4 +110,5 @@ class NativeSpec:
     console_rows: int = 0
     console_columns: int = 0
     root_propagation: int = 0
+    time_offsets: str | None = None
     fault: tuple[int, int, int, int] = field(default=(0, 0, 0, 0))

@@ -16,6 +16,7 @@ from containerlib.oci.runtime_spec import (
     Capabilities,
     DeviceNode,
     Hook,
+    IdMapping,
     Linux,
     PosixRlimit,
     Process,
@@ -36,6 +37,7 @@ _CAPABILITY_SETS = ("bounding", "effective", "permitted", "inheritable", "ambien
 _DEVICE_TYPES = frozenset({"b", "c", "u", "p"})
 _PROPAGATIONS = frozenset({"shared", "slave", "private", "unbindable"})
 _LINUX_PERSONALITY = "LINUX"
+_CLOCKS = frozenset({"monotonic", "boottime"})
 _ANYTHING = 2**64
 _MOST_ID = 2**32 - 2
 
@@ -225,13 +227,17 @@ def _rlimits(process: _Reader) -> tuple[PosixRlimit, ...]:
 
 def _mount(reader: _Reader) -> SpecMount:
     destination = reader.need_text("destination")
-    reader.absent(dict.fromkeys(("uidMappings", "gidMappings"), "id-mapped mounts are not supported"))
+    uids, gids = _mappings(reader, "uidMappings"), _mappings(reader, "gidMappings")
+    if bool(uids) != bool(gids):
+        reader.refuse("gidMappings" if uids else "uidMappings", "must be there as well as the other one")
     return SpecMount(
         # Older callers leave the slash out; it means the same.
         destination=destination if destination.startswith("/") else f"/{destination}",
         type=reader.text("type"),
         source=reader.text("source"),
         options=reader.texts("options"),
+        uid_mappings=uids,
+        gid_mappings=gids,
     )
 
 
@@ -258,9 +264,6 @@ def _hook(reader: _Reader) -> Hook:
 def _linux(reader: _Reader) -> Linux:
     reader.absent(
         {
-            "uidMappings": "user namespaces are not supported",
-            "gidMappings": "user namespaces are not supported",
-            "timeOffsets": "time namespaces are not supported",
             "mountLabel": "SELinux is not supported",
             "intelRdt": "is not supported",
             "netDevices": "is not supported",
@@ -278,12 +281,44 @@ def _linux(reader: _Reader) -> Linux:
     return Linux(
         namespaces=new,
         namespace_paths=paths,
+        uid_mappings=_mappings(reader, "uidMappings"),
+        gid_mappings=_mappings(reader, "gidMappings"),
+        time_offsets=_time_offsets(reader),
         devices=tuple(_device(each) for each in reader.objects("devices")),
         masked_paths=_paths(reader, "maskedPaths"),
         readonly_paths=_paths(reader, "readonlyPaths"),
         sysctl=_sysctls(reader),
         rootfs_propagation=propagation,
         cgroups_path=reader.text("cgroupsPath"),
+    )
+
+
+def _mappings(reader: _Reader, key: str) -> tuple[IdMapping, ...]:
+    found = []
+    for each in reader.objects(key):
+        mapping = IdMapping(
+            container_id=each.need_number("containerID", 0, _MOST_ID),
+            host_id=each.need_number("hostID", 0, _MOST_ID),
+            size=each.need_number("size", 1, 2**32 - 1),
+        )
+        if max(mapping.container_id, mapping.host_id) + mapping.size > 2**32:
+            each.refuse("size", "reaches beyond the highest number that there is")
+        found.append(mapping)
+    return tuple(found)
+
+
+def _time_offsets(linux: _Reader) -> tuple[tuple[str, int, int], ...]:
+    reader = linux.object("timeOffsets")
+    if reader is None:
+        return ()
+    unknown = sorted(reader.value.keys() - _CLOCKS)
+    if unknown:
+        reader.refuse(unknown[0], f"is none of {', '.join(sorted(_CLOCKS))}")
+    clocks = [(clock, reader.object(clock)) for clock in sorted(reader.value)]
+    return tuple(
+        (clock, each.number("secs", -_ANYTHING) or 0, each.number("nanosecs", 0, 10**9 - 1) or 0)
+        for clock, each in clocks
+        if each is not None
     )
 
 
@@ -306,8 +341,6 @@ def _namespaces(linux: _Reader) -> tuple[frozenset[str], tuple[tuple[str, str], 
         kind = reader.need_text("type")
         if kind not in _NAMESPACES:
             reader.refuse("type", f"is none of {', '.join(sorted(_NAMESPACES))}")
-        if kind in {"user", "time"}:
-            reader.refuse("type", "this kind of namespace is not supported")
         if kind in new or kind in paths:
             reader.refuse("type", "is there twice")
         path = reader.text("path")

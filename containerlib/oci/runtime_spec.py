@@ -21,6 +21,7 @@ __all__ = [
     "Capabilities",
     "DeviceNode",
     "Hook",
+    "IdMapping",
     "Linux",
     "PosixRlimit",
     "Process",
@@ -95,6 +96,15 @@ class Root:
 
 
 @frozen(kw_only=True, cache_hash=True)
+class IdMapping:
+    """One of ``uidMappings`` or ``gidMappings``: `size` numbers in a row."""
+
+    container_id: int
+    host_id: int
+    size: int
+
+
+@frozen(kw_only=True, cache_hash=True)
 class SpecMount:
     """One of ``mounts``."""
 
@@ -102,6 +112,8 @@ class SpecMount:
     type: str
     source: str = ""
     options: tuple[str, ...] = ()
+    uid_mappings: tuple[IdMapping, ...] = ()
+    gid_mappings: tuple[IdMapping, ...] = ()
 
 
 @frozen(kw_only=True, cache_hash=True)
@@ -121,17 +133,25 @@ class DeviceNode:
 class Linux:
     """``linux``, with ``sysctl`` as pairs. The filter comes from its own module.
 
-    `namespaces` are those to be made, `namespace_paths` those to be joined.
+    `namespaces` are those to be made, `namespace_paths` those to be joined. `time_offsets` are seconds and
+    nanoseconds by the name of the clock.
     """
 
     namespaces: frozenset[str] = frozenset()
     namespace_paths: tuple[tuple[str, str], ...] = ()
+    uid_mappings: tuple[IdMapping, ...] = ()
+    gid_mappings: tuple[IdMapping, ...] = ()
+    time_offsets: tuple[tuple[str, int, int], ...] = ()
     devices: tuple[DeviceNode, ...] = ()
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
     sysctl: tuple[tuple[str, str], ...] = ()
     rootfs_propagation: str = ""
     cgroups_path: str = ""
+
+    def has_namespace(self, kind: str) -> bool:
+        """Whether there is a namespace of this type that is not the caller's, new or joined."""
+        return kind in self.namespaces or any(kind == joined for joined, _ in self.namespace_paths)
 
 
 @frozen(kw_only=True)

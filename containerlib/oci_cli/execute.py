@@ -16,7 +16,7 @@ from containerlib.oci.runtime_config import parse_config, parse_process
 from containerlib.oci_cli.create import identity_of, kept_fds, send_console, write_pid_file
 from containerlib.oci_cli.errors import OciError
 from containerlib.runtime.foreign import join
-from containerlib.runtime.foreign_spec import fit_process
+from containerlib.runtime.foreign_spec import fit_process, host_of
 from containerlib.runtime.host import HostFacts
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def execute(store: Store, container_id: str, options: ExecOptions, log: Log) -> 
     if process.terminal and not (options.takes_terminal or options.console_socket):
         raise OciError("the process has a terminal: name a socket that takes it, by --console-socket")
     host = HostFacts.probe()
-    fitted = fit_process(process, host, lambda path: _read(container, path), log.warning)
+    fitted = fit_process(process, host_of(spec, host), lambda path: _read(container, path), log.warning)
     with contextlib.ExitStack() as undo:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         undo.callback(os.close, null)
@@ -95,6 +95,7 @@ def execute(store: Store, container_id: str, options: ExecOptions, log: Log) -> 
             host,
             spec.seccomp,
             container.process.pid,
+            linux=spec.linux,
             stdio=(null, null, null) if fitted.terminal else (0, 1, 2),
             join_fds=joins,
             kept_fds=kept_fds(options.preserve_fds),

@@ -33,7 +33,7 @@ def _features() -> dict[str, Any]:
         "hooks": list(HOOK_KINDS),
         "mountOptions": sorted(mount_options.WORDS),
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": sorted(CAPABILITIES),
             "cgroup": {
                 "v1": True,
@@ -53,6 +53,6 @@ def _features() -> dict[str, Any]:
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},
-            "mountExtensions": {"idmap": {"enabled": False}},
+            "mountExtensions": {"idmap": {"enabled": True}},
         },
     }

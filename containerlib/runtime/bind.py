@@ -36,8 +36,11 @@ class Binds:
     sources: dict[tuple[str, str], BindSource] = field(factory=dict)
     fds: list[int] = field(factory=list)
 
-    def add(self, target: str, source: str, *, path: str | None = None, recursive: bool = True) -> None:
+    def add(self, target: str, source: str, *, path: str | None = None, recursive: bool = True) -> int:
         """Open a source.
+
+        Returns:
+            The unattached copy of its mount; -1 where there is none.
 
         Args:
             target: Where it is to be mounted.
@@ -67,6 +70,7 @@ class Binds:
         self.sources[target, source] = BindSource(
             is_directory=stat.S_ISDIR(info.st_mode), fd_index=index, device=info.st_dev, inode=info.st_ino
         )
+        return -1 if tree is None else tree
 
     def close(self) -> None:
         """Give up the descriptors; mounts made from them stay."""

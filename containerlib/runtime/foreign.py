@@ -14,33 +14,33 @@ from attrs import evolve, field, frozen
 
 from containerlib._native.channel import close_all
 from containerlib._native.creator import Creator, end
+from containerlib._native.path import map_ids as map_mount_ids
 from containerlib._native.spawn import SpawnRequest
-from containerlib.errors import InvalidOption, UnsupportedHost
+from containerlib.errors import EngineClosed, InvalidOption, UnsupportedHost
 from containerlib.runtime import seccomp
 from containerlib.runtime.bind import Binds
+from containerlib.runtime.identity import pid_of
 from containerlib.runtime.lower import RootPlan, lower, lower_exec
 from containerlib.runtime.mount_options import is_bind, read_options
+from containerlib.runtime.user_namespace import check_ids, host_id, map_ids, mapped_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
     from containerlib._native.channel import Channel
-    from containerlib.oci.runtime_spec import Process, Spec
+    from containerlib.oci.runtime_spec import Linux, Process, Spec, SpecMount
     from containerlib.runtime.cgroup_path import PathCgroup
     from containerlib.runtime.host import HostFacts
 
 __all__ = ["Creation", "create", "join"]
 
-_NAMESPACE_FILES = {
-    "network": "net",
-    "mount": "mnt",
-    "ipc": "ipc",
-    "uts": "uts",
-    "pid": "pid",
-    "cgroup": "cgroup",
-}
+# Of a container to join: from the mount namespace on names are its own, from the user namespace on nothing
+# of the host's may be done.
+_JOINED = ("pid", "ipc", "uts", "net", "cgroup", "time", "mnt", "user")
+_HELD = frozenset({"pivot", "user_namespace"})
 _MAX_MOUNTS = 180
+_NULL_DEVICE = os.makedev(1, 3)
 _START_LIMIT_S = 60.0
 
 
@@ -84,8 +84,8 @@ def create(spec: Spec, host: HostFacts, creation: Creation) -> Channel:
         OperationTimeout: A step took too long.
     """
     with contextlib.ExitStack() as undo:
-        binds = _open_binds(spec, creation.bundle)
-        undo.callback(binds.close)
+        check_ids(spec.linux, spec.process)
+        binds = undo.enter_context(_open_binds(spec, creation.bundle))
         native = lower(
             spec,
             root=RootPlan(staging=creation.staging, copied=creation.root),
@@ -97,23 +97,27 @@ def create(spec: Spec, host: HostFacts, creation: Creation) -> Channel:
             flags=creation.flags,
         )
         namespaces = undo.enter_context(_named(spec))
-        group = next((tree.path for tree in creation.cgroup.trees if tree.version != 1), None)
+        group = _birth_group(spec, creation.cgroup)
         request = SpawnRequest(
             spec=native,
             stdio=creation.stdio,
             join_fds=undo.enter_context(_closing(_join_fds(creation.cgroup, all_versions=group is None))),
-            cgroup_fd=None if group is None else undo.enter_context(_directory(group)),
+            cgroup_fd=None if group is None else undo.enter_context(_opened(group)),
             mount_fds=binds.fds,
             namespace_fds=namespaces,
             kept_fds=creation.kept_fds,
             gate_fd=creation.gate_fd,
         )
+        _give_streams(creation.stdio, _owner(spec.linux, spec.process))
         creator = Creator()
         undo.callback(creator.close)
         channel = creator.spawn(request)
         try:
-            while channel.wait_held(native, creation.timeout_s) == "pivot":
-                creation.on_hold(channel.pidfd)
+            while (step := channel.wait_held(native, creation.timeout_s)) in _HELD:
+                if step == "pivot":
+                    creation.on_hold(channel.pidfd)
+                else:
+                    _map_ids(spec.linux, channel.pidfd)
                 channel.release()
         except BaseException:
             end(channel)
@@ -127,6 +131,7 @@ def join(
     profile: Mapping[str, Any] | None,
     pid: int,
     *,
+    linux: Linux,
     stdio: tuple[int, int, int],
     join_fds: Sequence[int],
     kept_fds: Sequence[int] = (),
@@ -138,6 +143,7 @@ def join(
         host: Facts.
         profile: The container's filter.
         pid: The container's first process.
+        linux: What the container was created with.
         stdio: Standard streams.
         join_fds: What it writes itself into to be in the container's control groups.
         kept_fds: What it has open from 3 up.
@@ -145,9 +151,14 @@ def join(
     Raises:
         See `create`.
     """
-    native = lower_exec(process, seccomp=filter_of(profile, process, host))
     with contextlib.ExitStack() as undo:
         fds = undo.enter_context(_closing(_namespaces_of(pid)))
+        native = lower_exec(
+            process,
+            seccomp=filter_of(profile, process, host),
+            has_user_namespace=not _is_shared(pid, "user"),
+        )
+        _give_streams(stdio, _owner(linux, process))
         creator = Creator()
         undo.callback(creator.close)
         channel = creator.spawn(
@@ -170,23 +181,75 @@ def filter_of(profile: Mapping[str, Any] | None, process: Process, host: HostFac
     )
 
 
-def _open_binds(spec: Spec, bundle: str) -> Binds:
+def _owner(linux: Linux, process: Process) -> int | None:
+    """Who a process' user is outside; None if this process cannot tell."""
+    if any(kind == "user" for kind, _ in linux.namespace_paths):
+        return None
+    return host_id(linux.uid_mappings, process.user.uid)
+
+
+def _give_streams(fds: Sequence[int], owner: int | None) -> None:
+    """Let a process open its streams anew, as /dev/stderr. What all share stays as it is."""
+    for fd in fds:
+        info = os.fstat(fd)
+        if owner is None or info.st_uid == owner or info.st_rdev == _NULL_DEVICE:
+            continue
+        with contextlib.suppress(OSError):
+            os.fchown(fd, owner, -1)
+
+
+def _map_ids(linux: Linux, pidfd: int) -> None:
+    pid = pid_of(pidfd)
+    if pid is None:
+        raise EngineClosed("the container's process was killed before its ids were mapped")
+    map_ids(pid, linux.uid_mappings, linux.gid_mappings)
+
+
+def _birth_group(spec: Spec, cgroup: PathCgroup) -> str | None:
+    """The group of version 2 to be born in; None to move there, from a namespace that cannot see it."""
+    if any(kind == "cgroup" for kind, _ in spec.linux.namespace_paths):
+        return None
+    return next((tree.path for tree in cgroup.trees if tree.version != 1), None)
+
+
+@contextlib.contextmanager
+def _open_binds(spec: Spec, bundle: str) -> Iterator[Binds]:
     wanted = [mount for mount in spec.mounts if is_bind(mount)]
     if len(wanted) > _MAX_MOUNTS:
         raise InvalidOption("mounts", len(wanted), f"one container can have {_MAX_MOUNTS} bind mounts")
     binds = Binds()
     try:
         for mount in wanted:
-            binds.add(
+            options = read_options(mount)
+            tree = binds.add(
                 mount.destination,
                 mount.source,
                 path=os.path.join(bundle, mount.source),
-                recursive=read_options(mount).is_tree,
+                recursive=options.is_tree,
             )
-    except BaseException:
+            if options.id_mapped:
+                _show_mapped(mount, tree, spec.linux, recursive=options.id_mapped == "ridmap")
+        yield binds
+    finally:
         binds.close()
-        raise
-    return binds
+
+
+def _show_mapped(mount: SpecMount, tree: int, linux: Linux, *, recursive: bool) -> None:
+    """Source: config.md, "idmap": with the mappings of the mount, or those of the container."""
+    uids = mount.uid_mappings or linux.uid_mappings
+    gids = mount.gid_mappings or linux.gid_mappings
+    joined = dict(linux.namespace_paths).get("user") if not mount.uid_mappings else None
+    if not uids and joined is None:
+        raise InvalidOption("mounts", mount.destination, "has its ids mapped, and nothing says to what")
+    try:
+        with mapped_namespace(uids, gids) if joined is None else _opened(joined) as fd:
+            map_mount_ids(tree, fd, recursive=recursive)
+    except OSError as error:
+        raise UnsupportedHost(
+            f"other ids for the mount of {mount.source!r} on {mount.destination}",
+            needed="Linux 5.12 and a file system that can do it",
+            found=(error.strerror or "").lower(),
+        ) from None
 
 
 @contextlib.contextmanager
@@ -198,8 +261,8 @@ def _closing(fds: list[int]) -> Iterator[list[int]]:
 
 
 @contextlib.contextmanager
-def _directory(path: str) -> Iterator[int]:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _opened(path: str) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield fd
     finally:
@@ -218,7 +281,8 @@ def _named(spec: Spec) -> Iterator[list[int]]:
     """The namespaces that the configuration names by their paths."""
     fds: list[int] = []
     try:
-        for kind, path in spec.linux.namespace_paths:
+        # See _JOINED.
+        for kind, path in sorted(spec.linux.namespace_paths, key=lambda named: named[0] == "user"):
             if kind == "mount":
                 raise UnsupportedHost(
                     "joining a mount namespace",
@@ -236,16 +300,23 @@ def _named(spec: Spec) -> Iterator[list[int]]:
 
 
 def _namespaces_of(pid: int) -> list[int]:
-    """The namespaces of a process that are not those of this one, and its mount namespace last of all."""
+    """The namespaces of a process that are not those of this one, in an order to join them."""
     fds: list[int] = []
     try:
-        for name in ("pid", "ipc", "uts", "net", "cgroup", "mnt"):
-            own = os.stat(f"/proc/self/ns/{name}").st_ino
-            if name == "mnt" or os.stat(f"/proc/{pid}/ns/{name}").st_ino != own:
-                fds.append(os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC))
+        wanted = [name for name in _JOINED if name == "mnt" or not _is_shared(pid, name)]
+        fds.extend(os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in wanted)
     except OSError as error:
         close_all(fds)
         raise InvalidOption(
             "container", pid, f"its process is gone: {(error.strerror or '').lower()}"
         ) from None
     return fds
+
+
+def _is_shared(pid: int, name: str) -> bool:
+    """Whether a process is in this one's namespace; a kind that the kernel has not is everybody's."""
+    try:
+        own = os.stat(f"/proc/self/ns/{name}").st_ino
+    except FileNotFoundError:
+        return True
+    return os.stat(f"/proc/{pid}/ns/{name}").st_ino == own

@@ -15,6 +15,7 @@ from attrs import evolve
 from containerlib.errors import InvalidInputError, InvalidOption, UnsupportedHost
 from containerlib.oci.runtime_spec import Capabilities, SpecMount
 from containerlib.runtime import defaults
+from containerlib.runtime.capability import CAPABILITIES
 from containerlib.runtime.host import RLIMIT_NUMBERS
 from containerlib.runtime.user import parse_user, resolve_user
 from containerlib.store.view import read_file
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from containerlib.runtime.cgroup_path import PathCgroup
     from containerlib.runtime.host import HostFacts
 
-__all__ = ["fit", "fit_process"]
+__all__ = ["fit", "fit_process", "host_of"]
 
 _V2 = 2
 _PASSWD_LIMIT = 10 << 20
@@ -63,9 +64,16 @@ def fit(spec: Spec, host: HostFacts, cgroup: PathCgroup, *, root: str, warn: Cal
     )
     _check_sysctls(spec)
     process = fit_process(
-        spec.process, host, lambda path: read_file((root,), path, limit=_PASSWD_LIMIT), warn
+        spec.process, host_of(spec, host), lambda path: read_file((root,), path, limit=_PASSWD_LIMIT), warn
     )
     return evolve(spec, mounts=tuple(mounts), linux=linux, process=process)
+
+
+def host_of(spec: Spec, host: HostFacts) -> HostFacts:
+    """The host as the container has it: in a user namespace of its own it has every capability."""
+    if not spec.linux.has_namespace("user"):
+        return host
+    return evolve(host, capabilities=frozenset(CAPABILITIES))
 
 
 def fit_process(

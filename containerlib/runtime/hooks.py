@@ -8,6 +8,7 @@ Source: OCI runtime-spec 1.2, config.md, "POSIX-platform Hooks".
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["HookFailed", "run_hooks"]
 
-_NAMESPACES = ("mnt", "uts", "ipc", "net", "cgroup")
+_NAMESPACES = ("pid", "uts", "ipc", "net", "cgroup", "mnt", "user")  # the order in which they can be joined
 _SHOWN = 2000
+_ALL_FDS = 1 << 16
+_SIGNALLED = 128
 
 
 class HookFailed(ContainerlibError):
@@ -69,7 +72,7 @@ def _run(name: str, hook: Hook, state: bytes, inside: int | None) -> None:
         try:
             output, _ = process.communicate(state, timeout=hook.timeout_s)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             raise OperationTimeout(
                 f"{name} took longer than {hook.timeout_s} s and was killed",
@@ -90,7 +93,16 @@ def _namespaces(pid: int) -> list[int]:
 
 
 def _enter(fds: Sequence[int]) -> None:
-    for fd in reversed(fds):  # the mount namespace last
+    for fd in fds:
         result = lib.ctr_setns(fd)
         if result < 0:
             raise OSError(-result, os.strerror(-result))
+    # The root of the user namespace, if there is one; else whoever this is already.
+    os.setgid(0)
+    os.setuid(0)
+    child = os.fork()  # a PID namespace is entered by being born in it
+    if child:
+        # Nothing of the hook's stays open here, so that its end is seen.
+        os.closerange(0, _ALL_FDS)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os._exit(code if code >= 0 else _SIGNALLED - code)

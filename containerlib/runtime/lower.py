@@ -39,6 +39,7 @@ _NAMESPACE_FLAGS = {
     "ipc": 0x08000000,
     "pid": 0x20000000,
     "network": 0x40000000,
+    "user": 0x10000000,
 }
 
 # Only these are mounted where an image could have put a symbolic link that leads out of the way.
@@ -172,6 +173,7 @@ def _flags(spec: Spec, root: RootPlan, *, init: bool, gate: bool) -> int:
         (root.copied is not None, lib.CTR_SPEC_ROOT_BIND),
         (root.copied is None and root.upper is None, lib.CTR_SPEC_ROOT_MEMORY),
         (spec.process.oom_score_adj is not None, lib.CTR_SPEC_OOM_SCORE),
+        (spec.linux.has_namespace("user"), lib.CTR_SPEC_USER),
         (gate, lib.CTR_SPEC_GATE),
         (gate and not _HELD_HOOKS.isdisjoint(spec.hooks), lib.CTR_SPEC_HOOKS),
     )
@@ -193,7 +195,8 @@ def _lower_fixed(
     opened = dict(sources)
     return NativeFixed(
         root_options=("volatile",) if overlay else (),
-        scratch_options=("mode=0755",),
+        # Made before this process is the root of its namespace, and to belong to that one.
+        scratch_options=("mode=0755", "uid=0", "gid=0") if linux.has_namespace("user") else ("mode=0755",),
         mounts=tuple(
             _lower_mount(
                 mount,
@@ -261,10 +264,19 @@ def lower(
         files=tuple(NativeFile(target=target, content=content) for target, content in files.items()),
         hostname=spec.hostname or None,
         domainname=spec.domainname or None,
+        time_offsets=_time_offsets(linux),
         root_propagation=propagation_flags(linux.rootfs_propagation) or 0,
         **_lower_process(process),
         fault=fault,
     )
+
+
+def _time_offsets(linux: Linux) -> str | None:
+    """The clocks of a new time namespace; None for none. Source: time_namespaces(7)."""
+    if "time" not in linux.namespaces:
+        return None
+    rows = {"monotonic": (0, 0)} | {clock: (seconds, rest) for clock, seconds, rest in linux.time_offsets}
+    return "".join(f"{clock} {seconds} {rest}\n" for clock, (seconds, rest) in rows.items())
 
 
 @lru_cache(maxsize=64)
@@ -273,17 +285,23 @@ def _lower_fixed_exec(rlimits: tuple[PosixRlimit, ...], seccomp: bytes) -> Nativ
 
 
 def lower_exec(
-    process: Process, *, seccomp: bytes, fault: tuple[int, int, int, int] = (0, 0, 0, 0)
+    process: Process,
+    *,
+    seccomp: bytes,
+    has_user_namespace: bool = False,
+    fault: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> NativeSpec:
     """The native spec of a process that joins a container.
 
     Args:
         process: What to start there.
         seccomp: Compiled filter; empty for none.
+        has_user_namespace: Whether one is among those that it joins.
         fault: For tests: action, step, errno, index.
     """
     chosen = (
         (True, lib.CTR_SPEC_JOIN),
+        (has_user_namespace, lib.CTR_SPEC_USER),
         (process.no_new_privileges, lib.CTR_SPEC_NO_NEW_PRIVS),
         (process.terminal, lib.CTR_SPEC_CONSOLE),
         (process.oom_score_adj is not None, lib.CTR_SPEC_OOM_SCORE),

@@ -46,12 +46,13 @@ _RECURSIVE = 0x4000
 # Flags of a file system, which a bind mount does not have; those that say what holds anyway are left out.
 _SUPERBLOCK = frozenset({"sync", "dirsync", "lazytime", "mand", "iversion", "silent"})
 _NOTHING = frozenset({"async", "defaults", "loud", "noiversion", "nolazytime", "nomand", "bind", "rbind"})
-_UNSUPPORTED = frozenset({"remount", "tmpcopyup", "idmap", "ridmap", "copy-symlink", "dest-nofollow"})
+_MAPPED = frozenset({"idmap", "ridmap"})
+_UNSUPPORTED = frozenset({"remount", "tmpcopyup", "copy-symlink", "dest-nofollow"})
 WORDS = frozenset(
     {
         *(word for table in (_ATTRIBUTES, _CLEARS, _PROPAGATION) for word in table),
         *(f"r{word}" for table in (_ATTRIBUTES, _CLEARS, _PROPAGATION) for word in table),
-        *(_SUPERBLOCK | _NOTHING),
+        *(_SUPERBLOCK | _NOTHING | _MAPPED),
     }
 )
 """All options that are not the file system's own."""
@@ -67,6 +68,7 @@ class MountOptions:
         is_tree: Whether a bind takes those mounts along.
         propagation: MS_SHARED and the like, with MS_REC; 0 for private.
         rest: What the file system itself is told.
+        id_mapped: ``"idmap"`` if it is shown with other owners, ``"ridmap"`` with the mounts below it.
     """
 
     attributes: int
@@ -74,6 +76,7 @@ class MountOptions:
     is_tree: bool
     propagation: int
     rest: tuple[str, ...]
+    id_mapped: str = ""
 
 
 def is_bind(mount: SpecMount) -> bool:
@@ -100,6 +103,7 @@ def read_options(mount: SpecMount) -> MountOptions:
     attributes = propagation = 0
     scopes: set[bool] = set()
     rest: list[str] = []
+    id_mapped = "idmap" if mount.uid_mappings else ""
     for option in mount.options:
         spread = propagation_flags(option)
         bits, clears, is_recursive = _bits(option)
@@ -108,6 +112,8 @@ def read_options(mount: SpecMount) -> MountOptions:
         elif bits or clears is not None:
             attributes = attributes & ~(clears or (_ATIME if bits & _ATIME else 0)) | bits
             scopes |= {is_recursive} if bits else set()
+        elif option in _MAPPED:
+            id_mapped = option
         elif option in _UNSUPPORTED:
             raise UnsupportedHost(
                 f"option {option!r} of the mount on {mount.destination}",
@@ -122,7 +128,10 @@ def read_options(mount: SpecMount) -> MountOptions:
         raise InvalidOption(
             "mounts", ",".join(mount.options), "options for all mounts below and for one alone do not mix"
         )
-    return MountOptions(attributes, scopes == {True}, "rbind" in mount.options, propagation, tuple(rest))
+    if id_mapped and not is_bind(mount):
+        raise InvalidOption("mounts", mount.destination, "only a bind mount can have its ids mapped")
+    is_tree = "rbind" in mount.options
+    return MountOptions(attributes, scopes == {True}, is_tree, propagation, tuple(rest), id_mapped)
 
 
 def _bits(option: str) -> tuple[int, int | None, bool]:

@@ -151,6 +151,19 @@ def test_user_and_capabilities(engine: Podman | Docker) -> None:
     assert found == ["12", "34", "CapBnd:", "0" * 16, "NoNewPrivs:", "1"]
 
 
+def test_mapped_users(podman: Podman, tmp_path: Path) -> None:
+    """Root of a container is somebody else outside; what joins it, too."""
+    tmp_path.chmod(0o777)
+    flags = ("--uidmap=0:100000:65536", "--gidmap=0:100000:65536", f"--volume={tmp_path}:/out")
+    podman.call("run", "--detach", "--name=mapped", *flags, *NEW, BOX, "sleep", "1000")
+    script = "id -u; cat /proc/self/uid_map; : > /out/made; : > /inside; echo x > /dev/null"
+    assert podman.call("exec", "mapped", "sh", "-c", script).split() == ["0", "0", "100000", "65536"]
+    assert (tmp_path / "made").stat().st_uid == 100_000
+    assert podman.call("exec", "--user=12", "mapped", "id", "-u") == "12"
+    podman.call("kill", "mapped")
+    podman.call("rm", "--force", "mapped")
+
+
 def test_terminal(engine: Podman | Docker) -> None:
     """With a terminal on both sides, ``run -it`` is a dialogue."""
     master, slave = pty.openpty()

@@ -48,7 +48,9 @@ CASES: dict[str, Case] = {
     "message": Case(),
     "table": Case(),
     "clone": Case(),
+    "time_namespace": Case(),
     "close_inherited": Case(),
+    "user_namespace": Case(),
     "cgroup_join": Case(index=1),
     "cgroup_namespace": Case(),
     "join_namespace": Case(index=3),
@@ -59,6 +61,7 @@ CASES: dict[str, Case] = {
     "scratch": Case(),
     "root_create": Case(),
     "root_attach": Case(),
+    "user_root": Case(),
     "mount_source": Case(
         "'/usr' on '/in' (mount 7 of 7)", index=6, options={"mounts": [Mount.bind("/usr", "/in")]}
     ),
@@ -100,10 +103,10 @@ CASES: dict[str, Case] = {
 }
 
 NOT_IN_THE_CHILD = ("message", "table", "clone")
-# Of a command that joins a running container; see test_exec_steps.py.
-JOINING = ("join_namespace", "join_clone")
+# Of a command that joins a running container; see test_exec_steps.py. Of one that somebody else described.
+ELSEWHERE = ("join_namespace", "join_clone", "time_namespace")
 AFTER_INIT = [name for number, name in STEPS.items() if number > lib.CTR_STEP_INIT_FORK]
-VARIANTS = [(name, False) for name in STEPS.values() if name not in ("init_fork", *JOINING)] + [
+VARIANTS = [(name, False) for name in STEPS.values() if name not in ("init_fork", *ELSEWHERE)] + [
     (name, True) for name in ("clone", "init_exec", "init_fork", *AFTER_INIT)
 ]
 HELD = [(name, init) for name, init in VARIANTS if name not in NOT_IN_THE_CHILD]

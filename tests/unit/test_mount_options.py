@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from containerlib.errors import InvalidOption, UnsupportedHost
-from containerlib.oci.runtime_spec import SpecMount
+from containerlib.oci.runtime_spec import IdMapping, SpecMount
 from containerlib.runtime.mount_options import WORDS, MountOptions, is_bind, propagation_flags, read_options
 
 RO, NOSUID, NODEV, NOEXEC, NOATIME, STRICTATIME = 1, 2, 4, 8, 0x10, 0x20
@@ -75,14 +75,36 @@ def test_binds() -> None:
         options("rbind", "ro", "rnosuid", kind="bind")
 
 
-@pytest.mark.parametrize("word", ["remount", "tmpcopyup", "idmap", "ridmap"])
+@pytest.mark.parametrize("word", ["remount", "tmpcopyup"])
 def test_refused(word: str) -> None:
     """What is not supported is refused, and not told to the file system."""
     with pytest.raises(UnsupportedHost, match=f"option '{word}' of the mount on /here"):
         options(word)
 
 
+def test_mapped_ids() -> None:
+    """The mount itself, or all below it, too; mappings alone mean the mount itself."""
+    assert options("rbind", "idmap", kind="bind").id_mapped == "idmap"
+    assert options("rbind", "ridmap", kind="bind").id_mapped == "ridmap"
+    mappings = (IdMapping(container_id=0, host_id=1, size=1),)
+    mount = SpecMount(destination="/a", type="bind", uid_mappings=mappings, gid_mappings=mappings)
+    assert read_options(mount).id_mapped == "idmap"
+    with pytest.raises(InvalidOption, match="only a bind mount"):
+        options("idmap")
+
+
 def test_words() -> None:
     """The list of words has those of the specification that are honoured."""
-    assert {"ro", "rro", "nosuid", "rbind", "rslave", "private", "sync", "nosymfollow"} <= WORDS
+    assert {
+        "ro",
+        "rro",
+        "idmap",
+        "ridmap",
+        "nosuid",
+        "rbind",
+        "rslave",
+        "private",
+        "sync",
+        "nosymfollow",
+    } <= WORDS
     assert not {"size=1m", "tmpcopyup"} & WORDS
