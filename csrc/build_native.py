@@ -30,6 +30,7 @@ PROGRAM_SOURCES = [
     "init.c",
     "child.c",
     "user_namespace.c",
+    "scheduling.c",
     "root.c",
     "overlay.c",
     "device.c",

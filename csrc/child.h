@@ -86,6 +86,12 @@ int step_user_namespace(struct child *c);
 int step_user_root(struct child *c);
 int step_raise_limits(struct child *c);
 
+/* scheduling.c */
+int step_affinity(struct child *c);
+int step_scheduler(struct child *c);
+int step_io_priority(struct child *c);
+int step_personality(struct child *c);
+
 /* device.c */
 int make_devices(struct child *c);
 int step_console(struct child *c);
@@ -106,6 +112,7 @@ int step_gid(struct child *c);
 int step_uid(struct child *c);
 int step_capabilities(struct child *c);
 int step_no_new_privs(struct child *c);
+int step_seccomp_listener(struct child *c);
 int step_seccomp(struct child *c);
 
 #endif

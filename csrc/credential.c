@@ -5,31 +5,59 @@
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
 
+#include "channel.h"
 #include "child.h"
 #include "message.h"
 #include "sys.h"
 
-static int load_filter(const struct ctr_spec *s)
+/* Whoever answers for the kernel has to have the descriptor before the first call that it is asked about. */
+static int give_listener(struct child *c, int fd)
 {
+    _cleanup_close_ int listener = fd;
+
+    c->step = CTR_STEP_SECCOMP_LISTENER;
+    if (channel_send(c->fds[CTR_FD_STATUS], &(struct ctr_status){.kind = CTR_STATUS_LISTENER}, listener) < 0)
+        return -1;
+    return child_hold(c);
+}
+
+static int load_filter(struct child *c)
+{
+    const struct ctr_spec *s = c->spec;
     struct sock_fprog program = {
         .len = (unsigned short)s->seccomp.count,
         .filter = (struct sock_filter *)(uintptr_t)message_array(s, s->seccomp),
     };
 
+    int fd;
+
     if (s->seccomp.count == 0)
         return 0;
-    return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
+    fd = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, s->seccomp_flags, &program);
+    if (fd < 0 || !(s->seccomp_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER))
+        return fd;
+    return give_listener(c, fd);
 }
 
 /* Without no_new_privs the filter needs CAP_SYS_ADMIN, so it comes before the capabilities go; with it, last. */
 int step_seccomp_privileged(struct child *c)
 {
-    return c->spec->flags & CTR_SPEC_NO_NEW_PRIVS ? 0 : load_filter(c->spec);
+    return c->spec->flags & CTR_SPEC_NO_NEW_PRIVS ? 0 : load_filter(c);
+}
+
+/* As long as there is somebody to give the descriptor to. */
+int step_seccomp_listener(struct child *c)
+{
+    int wants = c->spec->flags & CTR_SPEC_NO_NEW_PRIVS && c->spec->seccomp_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER;
+
+    return wants ? load_filter(c) : 0;
 }
 
 int step_seccomp(struct child *c)
 {
-    return c->spec->flags & CTR_SPEC_NO_NEW_PRIVS ? load_filter(c->spec) : 0;
+    int wants = c->spec->flags & CTR_SPEC_NO_NEW_PRIVS && !(c->spec->seccomp_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER);
+
+    return wants ? load_filter(c) : 0;
 }
 
 int step_bounding(struct child *c)

@@ -63,6 +63,10 @@ enum ctr_step {
     CTR_STEP_SIGNALS,
     CTR_STEP_SESSION,
     CTR_STEP_RLIMIT,
+    CTR_STEP_AFFINITY,
+    CTR_STEP_SCHEDULER,
+    CTR_STEP_IO_PRIORITY,
+    CTR_STEP_PERSONALITY,
     CTR_STEP_UMASK,
     CTR_STEP_STDIO,
     CTR_STEP_SECCOMP_PRIVILEGED,
@@ -73,6 +77,7 @@ enum ctr_step {
     CTR_STEP_UID,
     CTR_STEP_CAPABILITIES,
     CTR_STEP_NO_NEW_PRIVS,
+    CTR_STEP_SECCOMP_LISTENER,
     CTR_STEP_GATE,
     CTR_STEP_CLOSE_FDS,
     CTR_STEP_SECCOMP,
@@ -96,6 +101,8 @@ enum ctr_spec_flag {
     CTR_SPEC_HOOKS = 4096,     /* stands before the switch of the root until told to go on */
     CTR_SPEC_NO_KEYRING = 8192, /* keeps the session keyring of its parent */
     CTR_SPEC_NO_PIVOT = 16384, /* moves the root instead, for roots that pivot_root refuses */
+    CTR_SPEC_IO_PRIORITY = 65536,
+    CTR_SPEC_PERSONALITY = 131072,
     CTR_SPEC_USER = 32768      /* in a user namespace that is not the host's, whose root it is until it is somebody else */
 };
 
@@ -136,7 +143,8 @@ enum ctr_status_kind {
     CTR_STATUS_STARTED = 1,
     CTR_STATUS_CONSOLE = 2,
     CTR_STATUS_HELD = 3,
-    CTR_STATUS_EXITED = 4
+    CTR_STATUS_EXITED = 4,
+    CTR_STATUS_LISTENER = 5 /* with the descriptor of a filter that asks somebody */
 };
 
 enum ctr_fault_action {
@@ -267,7 +275,11 @@ struct ctr_spec {
     uint32_t kept_count;       /* descriptors for the command, from 3 up */
     uint32_t root_propagation; /* of the root at the end; 0 for private */
     uint32_t time_offsets;     /* of a time namespace of its own, as /proc/PID/timens_offsets takes them */
-    uint32_t reserved;
+    uint32_t io_priority;
+    uint32_t personality;
+    uint32_t seccomp_flags;
+    struct ctr_array scheduler; /* bytes of a struct sched_attr */
+    struct ctr_array affinity;  /* bytes of a mask of processors */
 };
 
 /* What a supervisor shall do with its container besides starting it once. */

@@ -169,6 +169,8 @@ int message_check(const void *data, size_t size, uint32_t fd_count)
     check_array(&c, s->rlimits, sizeof(struct ctr_rlimit), 64);
     check_array(&c, s->groups, sizeof(uint32_t), CTR_MAX_GROUPS);
     check_array(&c, s->seccomp, 8, 4096);
+    check_array(&c, s->scheduler, 1, 256);
+    check_array(&c, s->affinity, 1, 8192);
     check_texts(&c, s->args, CTR_MAX_STRINGS);
     check_texts(&c, s->env, CTR_MAX_STRINGS);
     check_texts(&c, s->programs, 256);

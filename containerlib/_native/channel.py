@@ -85,6 +85,7 @@ class Channel:
     _error_fd: int
     pidfd: int = -1
     console_fd: int = -1
+    listener_fd: int = -1
     exit: Exit | None = None
     held_step: int = 0
     _waiters: int = 0
@@ -116,6 +117,8 @@ class Channel:
             self.pidfd = fd
         elif kind == lib.CTR_STATUS_CONSOLE:
             self.console_fd = fd
+        elif kind == lib.CTR_STATUS_LISTENER:
+            self.listener_fd = fd
         elif kind == lib.CTR_STATUS_HELD:
             self.held_step = status.code
         elif kind == lib.CTR_STATUS_EXITED:
@@ -172,8 +175,8 @@ class Channel:
     def close(self) -> None:
         """Give up the descriptors. A running container goes on; its end can no longer be learnt."""
         with self._lock:
-            fds = [self._error_fd, self.pidfd, self.console_fd]
-            self._error_fd = self.pidfd = self.console_fd = -1
+            fds = [self._error_fd, self.pidfd, self.console_fd, self.listener_fd]
+            self._error_fd = self.pidfd = self.console_fd = self.listener_fd = -1
             if self.exit is None:
                 self.exit = Exit(exit_code=None)
             self._is_closing = True

@@ -48,6 +48,10 @@ class _Writer:
         self.buffer += data
         return offset
 
+    def data(self, value: bytes) -> tuple[int, int]:
+        """An array of bytes."""
+        return (self.block(value), len(value)) if value else (0, 0)
+
     def words(self, values: Sequence[int]) -> tuple[int, int]:
         """An array of 32-bit words."""
         return (self.block(array("I", values).tobytes()), len(values)) if values else (0, 0)
@@ -97,7 +101,7 @@ def _files(writer: _Writer, spec: NativeSpec) -> tuple[int, int]:
     for row, file in zip(rows, spec.files, strict=True):
         row.target = writer.text(file.target)
         row.mode = file.mode
-        row.content = (writer.block(file.content), len(file.content)) if file.content else (0, 0)
+        row.content = writer.data(file.content)
     return writer.structures(rows, len(spec.files))
 
 
@@ -148,6 +152,8 @@ def _fill_arrays(writer: _Writer, head: Any, spec: NativeSpec, fixed: _FixedByte
     head.args = writer.texts(spec.args)
     head.env = writer.texts(spec.env)
     head.programs = writer.texts(spec.programs)
+    head.scheduler = writer.data(spec.scheduler)
+    head.affinity = writer.data(spec.affinity)
 
 
 def _fill_scalars(writer: _Writer, head: Any, spec: NativeSpec) -> None:
@@ -175,6 +181,14 @@ def _fill_scalars(writer: _Writer, head: Any, spec: NativeSpec) -> None:
     head.console_columns = spec.console_columns
     head.root_propagation = spec.root_propagation
     head.time_offsets = writer.text(spec.time_offsets)
+    head.seccomp_flags = spec.seccomp_flags
+    for value, name, flag in (
+        (spec.io_priority, "io_priority", lib.CTR_SPEC_IO_PRIORITY),
+        (spec.personality, "personality", lib.CTR_SPEC_PERSONALITY),
+    ):
+        if value is not None:
+            setattr(head, name, value)
+            head.flags |= flag
     head.fault_action, head.fault_step, head.fault_errno, head.fault_index = spec.fault
 
 

@@ -111,4 +111,9 @@ class NativeSpec:
     console_columns: int = 0
     root_propagation: int = 0
     time_offsets: str | None = None
+    io_priority: int | None = None
+    personality: int | None = None
+    seccomp_flags: int = 0
+    scheduler: bytes = b""
+    affinity: bytes = b""
     fault: tuple[int, int, int, int] = field(default=(0, 0, 0, 0))

@@ -17,14 +17,17 @@ from containerlib.oci.runtime_spec import (
     DeviceNode,
     Hook,
     IdMapping,
+    IoPriority,
     Linux,
     PosixRlimit,
     Process,
     Root,
+    Scheduler,
     Spec,
     SpecMount,
     User,
 )
+from containerlib.oci.runtime_words import IO_CLASSES, PERSONALITIES, SCHEDULER_FLAGS, SCHEDULER_POLICIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +39,6 @@ _NAMESPACES = frozenset({"pid", "network", "mount", "ipc", "uts", "user", "cgrou
 _CAPABILITY_SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
 _DEVICE_TYPES = frozenset({"b", "c", "u", "p"})
 _PROPAGATIONS = frozenset({"shared", "slave", "private", "unbindable"})
-_LINUX_PERSONALITY = "LINUX"
 _CLOCKS = frozenset({"monotonic", "boottime"})
 _ANYTHING = 2**64
 _MOST_ID = 2**32 - 2
@@ -170,9 +172,6 @@ def _process(reader: _Reader) -> Process:
     reader.absent(
         {
             "selinuxLabel": "SELinux is not supported",
-            "scheduler": "is not supported",
-            "ioPriority": "is not supported",
-            "execCPUAffinity": "is not supported",
         }
     )
     cwd = reader.need_text("cwd")
@@ -193,7 +192,43 @@ def _process(reader: _Reader) -> Process:
         no_new_privileges=reader.flag("noNewPrivileges"),
         oom_score_adj=reader.number("oomScoreAdj", -1000, 1000),
         apparmor_profile=reader.text("apparmorProfile"),
+        scheduler=_scheduler(reader),
+        io_priority=_io_priority(reader),
+        exec_affinity=_affinity(reader),
     )
+
+
+def _scheduler(process: _Reader) -> Scheduler | None:
+    reader = process.object("scheduler")
+    if reader is None:
+        return None
+    if reader.need_text("policy") not in SCHEDULER_POLICIES:
+        reader.refuse("policy", f"is none of {', '.join(SCHEDULER_POLICIES)}")
+    if not set(reader.texts("flags")) <= SCHEDULER_FLAGS.keys():
+        reader.refuse("flags", f"must be of {', '.join(SCHEDULER_FLAGS)}")
+    return Scheduler(
+        policy=reader.text("policy"),
+        nice=reader.number("nice", -20, 19) or 0,
+        priority=reader.number("priority", 0, 99) or 0,
+        flags=reader.texts("flags"),
+        runtime_ns=reader.number("runtime") or 0,
+        deadline_ns=reader.number("deadline") or 0,
+        period_ns=reader.number("period") or 0,
+    )
+
+
+def _io_priority(process: _Reader) -> IoPriority | None:
+    reader = process.object("ioPriority")
+    if reader is None:
+        return None
+    if reader.need_text("class") not in IO_CLASSES:
+        reader.refuse("class", f"is none of {', '.join(IO_CLASSES)}")
+    return IoPriority(kind=reader.text("class"), level=reader.need_number("priority", 0, 7))
+
+
+def _affinity(process: _Reader) -> tuple[str, str]:
+    reader = process.object("execCPUAffinity")
+    return ("", "") if reader is None else (reader.text("initial"), reader.text("final"))
 
 
 def _user(reader: _Reader) -> User:
@@ -270,10 +305,10 @@ def _linux(reader: _Reader) -> Linux:
         }
     )
     personality = reader.object("personality")
-    if personality is not None and personality.text("domain") != _LINUX_PERSONALITY:
-        personality.refuse("domain", "only LINUX is supported")
     if personality is not None:
         personality.absent({"flags": "there are none"})
+        if personality.need_text("domain") not in PERSONALITIES:
+            personality.refuse("domain", f"is none of {', '.join(PERSONALITIES)}")
     propagation = reader.text("rootfsPropagation")
     if propagation and propagation.removeprefix("r") not in _PROPAGATIONS:
         reader.refuse("rootfsPropagation", "must be shared, slave, private or unbindable")
@@ -290,6 +325,7 @@ def _linux(reader: _Reader) -> Linux:
         sysctl=_sysctls(reader),
         rootfs_propagation=propagation,
         cgroups_path=reader.text("cgroupsPath"),
+        personality="" if personality is None else personality.text("domain"),
     )
 
 

@@ -22,10 +22,12 @@ __all__ = [
     "DeviceNode",
     "Hook",
     "IdMapping",
+    "IoPriority",
     "Linux",
     "PosixRlimit",
     "Process",
     "Root",
+    "Scheduler",
     "Spec",
     "SpecMount",
     "User",
@@ -71,8 +73,29 @@ class PosixRlimit:
 
 
 @frozen(kw_only=True)
+class Scheduler:
+    """``process.scheduler``. Times are in nanoseconds."""
+
+    policy: str
+    nice: int = 0
+    priority: int = 0
+    flags: tuple[str, ...] = ()
+    runtime_ns: int = 0
+    deadline_ns: int = 0
+    period_ns: int = 0
+
+
+@frozen(kw_only=True)
+class IoPriority:
+    """``process.ioPriority``: class, and level within it, 0 to 7."""
+
+    kind: str
+    level: int
+
+
+@frozen(kw_only=True)
 class Process:
-    """``process``."""
+    """``process``. `exec_affinity` is processors before and after joining, of a further process only."""
 
     args: tuple[str, ...]
     env: tuple[str, ...] = ()
@@ -85,6 +108,9 @@ class Process:
     no_new_privileges: bool = False
     oom_score_adj: int | None = None
     apparmor_profile: str = ""
+    scheduler: Scheduler | None = None
+    io_priority: IoPriority | None = None
+    exec_affinity: tuple[str, str] = ("", "")
 
 
 @frozen(kw_only=True)
@@ -148,6 +174,7 @@ class Linux:
     sysctl: tuple[tuple[str, str], ...] = ()
     rootfs_propagation: str = ""
     cgroups_path: str = ""
+    personality: str = ""
 
     def has_namespace(self, kind: str) -> bool:
         """Whether there is a namespace of this type that is not the caller's, new or joined."""

@@ -25,18 +25,21 @@ from containerlib.runtime.cgroup_path import PathCgroup
 from containerlib.runtime.cgroup_resources import device_rules, settings_of
 from containerlib.runtime.foreign import Creation
 from containerlib.runtime.foreign import create as create_process
-from containerlib.runtime.foreign_spec import fit
+from containerlib.runtime.foreign_spec import fit, group_owner
 from containerlib.runtime.hooks import run_hooks
 from containerlib.runtime.host import HostFacts
 from containerlib.runtime.identity import ProcessIdentity, pid_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Iterator
 
     from containerlib._native.channel import Channel
     from containerlib.oci.runtime_spec import Spec
     from containerlib.oci_cli.log import Log
     from containerlib.oci_cli.store import Store
+    from containerlib.runtime.seccomp_agent import Filter
+    from containerlib.runtime.systemd_scope import Scope
 
 __all__ = [
     "CreateOptions",
@@ -68,6 +71,7 @@ class CreateOptions:
         no_new_keyring: Whether the session keyring is kept.
         preserve_fds: How many descriptors from 3 up the command has.
         takes_terminal: Whether the caller relays the terminal itself.
+        systemd_cgroup: Whether systemd makes the control group.
     """
 
     console_socket: str = ""
@@ -76,6 +80,7 @@ class CreateOptions:
     no_new_keyring: bool = False
     preserve_fds: int = 0
     takes_terminal: bool = False
+    systemd_cgroup: bool = False
 
 
 def read_config(bundle: str) -> tuple[bytes, Spec]:
@@ -114,7 +119,7 @@ def create(
     with store.locked(container_id, is_new=True), contextlib.ExitStack() as undo:
         directory = store.begin(container_id)
         undo.callback(store.remove, container_id)
-        cgroup = PathCgroup.locate(CgroupHost.probe(), spec.linux.cgroups_path, container_id)
+        scope, cgroup = _locate(spec, container_id, options)
         blank = Container(
             id=container_id,
             directory=directory,
@@ -124,24 +129,56 @@ def create(
             process=ProcessIdentity(0, 0, ""),
             cgroup=cgroup,
             owns_groups=False,
+            unit="" if scope is None else scope.unit,
             annotations=spec.annotations,
         )
         # From here on whoever deletes it finds all that is made.
         blank.save(data)
-        cgroup.make()
-        blank = evolve(blank, owns_groups=True)
-        undo.callback(cgroup.remove)
-        undo.callback(cgroup.kill)
-        blank.save(data)
-        cgroup.apply(settings_of(spec.resources, cgroup))
-        rules = device_rules(spec.resources)
-        if rules is not None:
-            cgroup.set_devices(rules)
-        host = HostFacts.probe()
-        fitted = fit(spec, host, cgroup, root=root, warn=log.warning)
-        container, channel = _create(blank, fitted, host, options, data)
+        with _made(scope, cgroup, container_id, spec) as made:
+            undo.callback(made.remove)
+            undo.callback(made.kill)
+            blank = evolve(blank, cgroup=made, owns_groups=True)
+            blank.save(data)
+            _limit(made, spec)
+            host = HostFacts.probe()
+            fitted = fit(spec, host, made, root=root, warn=log.warning)
+            container, channel = _create(blank, fitted, host, options, data)
         undo.pop_all()
         return container, channel
+
+
+def _locate(spec: Spec, container_id: str, options: CreateOptions) -> tuple[Scope | None, PathCgroup]:
+    """Where the control groups are to be, and the unit they are if systemd makes them."""
+    host = CgroupHost.probe()
+    if not options.systemd_cgroup:
+        return None, PathCgroup.locate(host, spec.linux.cgroups_path, container_id)
+    from containerlib.runtime.systemd_scope import Scope  # noqa: PLC0415 - on hosts that systemd runs
+
+    scope = Scope.parse(spec.linux.cgroups_path, container_id)
+    return scope, scope.locate(host)
+
+
+@contextlib.contextmanager
+def _made(scope: Scope | None, cgroup: PathCgroup, container_id: str, spec: Spec) -> Iterator[PathCgroup]:
+    """Make the groups. Until the end of the block something is in one that systemd makes."""
+    if scope is None:
+        cgroup.make()
+        yield cgroup
+        return
+    from containerlib.runtime.systemd_scope import properties_of  # noqa: PLC0415 - on hosts that systemd runs
+
+    with scope.made(cgroup, container_id, properties_of(spec.resources, spec.annotations)) as made:
+        yield made
+
+
+def _limit(cgroup: PathCgroup, spec: Spec) -> None:
+    cgroup.apply(settings_of(spec.resources, cgroup))
+    rules = device_rules(spec.resources)
+    if rules is not None:
+        cgroup.set_devices(rules)
+    owner = group_owner(spec, cgroup)
+    if owner:
+        cgroup.give(owner)
 
 
 def _check_terminal(spec: Spec, options: CreateOptions) -> None:
@@ -177,6 +214,7 @@ def _create(
                 gate_fd=gate,
                 flags=flags,
                 on_hold=lambda pidfd: _run_hooks(blank, spec, pidfd),
+                on_listener=lambda rules, fd, pidfd: _tell_agent(blank, rules, fd, pidfd),
             ),
         )
     try:
@@ -201,6 +239,11 @@ def identity_of(pidfd: int) -> ProcessIdentity:
     if pid is None:
         raise OciError("the process has ended before its command began")
     return ProcessIdentity.of(pid)
+
+
+def _tell_agent(blank: Container, rules: Filter, fd: int, pidfd: int) -> None:
+    container = evolve(blank, process=identity_of(pidfd))
+    rules.tell_agent(fd, container.process.pid, container.state("creating"))
 
 
 def _run_hooks(blank: Container, spec: Spec, pidfd: int) -> None:
@@ -310,6 +353,7 @@ def create_options(options: Namespace, *, takes_terminal: bool = False) -> Creat
         no_new_keyring=options.no_new_keyring,
         preserve_fds=options.preserve_fds,
         takes_terminal=takes_terminal,
+        systemd_cgroup=options.systemd_cgroup,
     )
 
 

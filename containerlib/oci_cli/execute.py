@@ -99,6 +99,9 @@ def execute(store: Store, container_id: str, options: ExecOptions, log: Log) -> 
             stdio=(null, null, null) if fitted.terminal else (0, 1, 2),
             join_fds=joins,
             kept_fds=kept_fds(options.preserve_fds),
+            on_listener=lambda rules, fd, pidfd: rules.tell_agent(
+                fd, identity_of(pidfd).pid, container.state()
+            ),
         )
     try:
         if options.console_socket:

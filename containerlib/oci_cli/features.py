@@ -9,6 +9,7 @@ from containerlib.oci.runtime_spec import HOOK_KINDS, OCI_VERSION
 from containerlib.oci_cli.looks import say
 from containerlib.runtime import mount_options, seccomp_profile
 from containerlib.runtime.capability import CAPABILITIES
+from containerlib.runtime.seccomp_agent import FLAGS
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -38,7 +39,7 @@ def _features() -> dict[str, Any]:
             "cgroup": {
                 "v1": True,
                 "v2": True,
-                "systemd": False,
+                "systemd": True,
                 "systemdUser": False,
                 "rdma": True,
             },
@@ -47,8 +48,8 @@ def _features() -> dict[str, Any]:
                 "actions": sorted(seccomp_profile.ACTION_NAMES),
                 "operators": sorted(seccomp_profile.OPERATORS),
                 "archs": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_X86_64"],
-                "knownFlags": [],
-                "supportedFlags": [],
+                "knownFlags": sorted(FLAGS),
+                "supportedFlags": sorted(FLAGS),
             },
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},

@@ -92,6 +92,10 @@ def delete(store: Store, container_id: str, log: Log, *, force: bool) -> None:
         if container.owns_groups:
             container.cgroup.kill()
         _end(container)
+        if container.unit and container.owns_groups:
+            from containerlib.runtime.systemd import stop_unit  # noqa: PLC0415 - on hosts that systemd runs
+
+            stop_unit(container.unit, is_gone=container.cgroup.is_gone)
         if not container.cgroup.remove() and container.owns_groups:
             raise OciError(f"cannot remove the control groups of {container_id}: something stays in them")
         _poststop(container, log)

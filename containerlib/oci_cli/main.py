@@ -48,8 +48,6 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _check(options: Namespace) -> None:
-    if options.systemd_cgroup:
-        raise OciError("--systemd-cgroup: is not supported; let the engine use the cgroup manager 'cgroupfs'")
     if options.rootless == "true" or (options.rootless == "auto" and os.geteuid() != 0):
         raise OciError("rootless containers are not supported; run as root")
 

@@ -49,6 +49,7 @@ class Container:
         cgroup: Its control groups.
         owns_groups: Whether they are its own: that was seen when they were made. Until then what is there
             may be somebody else's.
+        unit: The scope that systemd has made of them; empty if this runtime has made them.
         annotations: Of its configuration.
     """
 
@@ -60,6 +61,7 @@ class Container:
     process: ProcessIdentity
     cgroup: PathCgroup
     owns_groups: bool
+    unit: str = ""
     annotations: Mapping[str, str]
 
     @property
@@ -124,6 +126,7 @@ class Container:
             "process": asdict(self.process),
             "trees": [asdict(tree) for tree in self.cgroup.trees],
             "owns_groups": self.owns_groups,
+            "unit": self.unit,
             "annotations": dict(self.annotations),
         }
         write_atomic(f"{self.directory}/{_CONFIG}", config, durable=False)
@@ -228,6 +231,7 @@ class Store:
             process=ProcessIdentity(**record["process"]),
             cgroup=PathCgroup(tuple(Tree(**{**t, "names": tuple(t["names"])}) for t in record["trees"])),
             owns_groups=record["owns_groups"],
+            unit=record["unit"],
             annotations=record["annotations"],
         )
 

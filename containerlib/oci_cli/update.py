@@ -46,10 +46,22 @@ def update_command(store: Store, options: Namespace, log: Log) -> None:
         if container.status == "stopped":
             raise OciError("cannot update a stopped container")
         wanted = _resources(options)
+        if container.unit:
+            # First, because it writes what it is told into the same files.
+            _tell_systemd(container.unit, wanted)
         container.cgroup.apply_in_any_order(settings_of(wanted, container.cgroup))
         rules = device_rules(wanted)
         if rules is not None:
             container.cgroup.set_devices(rules)
+
+
+def _tell_systemd(unit: str, resources: dict[str, Any]) -> None:
+    from containerlib.runtime.systemd import set_properties  # noqa: PLC0415 - on hosts that systemd runs
+    from containerlib.runtime.systemd_scope import properties_of  # noqa: PLC0415
+
+    properties = properties_of(resources, {})
+    if properties:
+        set_properties(unit, properties)
 
 
 def _resources(options: Namespace) -> dict[str, Any]:

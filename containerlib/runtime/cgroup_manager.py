@@ -65,7 +65,7 @@ class CgroupManager:
             raise UnsupportedHost(
                 "cgroup_manager='systemd'",
                 needed="systemd as the first process, cgroup v2 alone, and root",
-                found=problem,
+                found=f"something else: {problem}",
             )
         return cls(slice_name, problem, kind == "systemd")
 

@@ -43,6 +43,7 @@ __all__ = ["PathCgroup", "Tree"]
 _ALIASES: Final = {"io": ("io", "blkio")}
 _FREEZE_LIMIT_S: Final = 10.0
 _V2: Final = 2
+_DELEGATED: Final = "/sys/kernel/cgroup/delegate"
 _Result = TypeVar("_Result")
 
 
@@ -123,6 +124,29 @@ class PathCgroup:
         except BaseException:
             self.remove()
             raise
+
+    def give(self, owner: int) -> None:
+        """Hand the directory of version 2 over to a user, who may then make groups in it.
+
+        Args:
+            owner: The user, by the host's number.
+
+        Raises:
+            CgroupError: The kernel refused.
+
+        Source: OCI runtime-spec 1.2, config-linux.md, "Cgroup ownership"; cgroups(7), "Delegation".
+        """
+        tree = self._unified
+        if tree is None:
+            return
+        for name in ("", *_delegated_files()):
+            reach("hand over control group", name)
+            try:
+                os.chown(f"{tree.path}/{name}", owner, -1)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise translated(error, "hand over", controller="", path=f"{tree.path}/{name}") from error
 
     def apply(self, settings: Iterable[Setting]) -> None:
         """Write limits.
@@ -304,10 +328,21 @@ class PathCgroup:
         tree = self._tree(controller) if controller else self._unified
         return None if tree is None else _read(f"{tree.path}/{file}") or None
 
+    def is_gone(self) -> bool:
+        """Whether there is no directory any more."""
+        return not any(os.path.isdir(tree.path) for tree in self.trees)
+
     def remove(self) -> bool:
         """Remove the directories, which needs all processes to be gone. Returns whether all are."""
         gone = [_below(tree, remove_below) is not False for tree in self.trees]
         return all(gone)
+
+
+def _delegated_files() -> tuple[str, ...]:
+    """The files that whoever a group is left to may write."""
+    with contextlib.suppress(OSError), open(_DELEGATED, encoding="ascii") as file:
+        return tuple(file.read().split())
+    return ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 
 
 def _place(hierarchy: Hierarchy, wanted: str) -> str:

@@ -17,11 +17,12 @@ from containerlib._native.creator import Creator, end
 from containerlib._native.path import map_ids as map_mount_ids
 from containerlib._native.spawn import SpawnRequest
 from containerlib.errors import EngineClosed, InvalidOption, UnsupportedHost
-from containerlib.runtime import seccomp
 from containerlib.runtime.bind import Binds
 from containerlib.runtime.identity import pid_of
 from containerlib.runtime.lower import RootPlan, lower, lower_exec
 from containerlib.runtime.mount_options import is_bind, read_options
+from containerlib.runtime.scheduling import processors
+from containerlib.runtime.seccomp_agent import read_filter
 from containerlib.runtime.user_namespace import check_ids, host_id, map_ids, mapped_namespace
 
 if TYPE_CHECKING:
@@ -32,13 +33,14 @@ if TYPE_CHECKING:
     from containerlib.oci.runtime_spec import Linux, Process, Spec, SpecMount
     from containerlib.runtime.cgroup_path import PathCgroup
     from containerlib.runtime.host import HostFacts
+    from containerlib.runtime.seccomp_agent import Filter
 
 __all__ = ["Creation", "create", "join"]
 
 # Of a container to join: from the mount namespace on names are its own, from the user namespace on nothing
 # of the host's may be done.
 _JOINED = ("pid", "ipc", "uts", "net", "cgroup", "time", "mnt", "user")
-_HELD = frozenset({"pivot", "user_namespace"})
+_HELD = frozenset({"pivot", "user_namespace", "seccomp_listener"})
 _MAX_MOUNTS = 180
 _NULL_DEVICE = os.makedev(1, 3)
 _START_LIMIT_S = 60.0
@@ -58,6 +60,7 @@ class Creation:
         gate_fd: What it waits at for a byte.
         flags: Further CTR_SPEC_* flags.
         on_hold: Called while the process stands before the switch of its root, with its pidfd.
+        on_listener: Called with a filter that asks somebody, its descriptor and the pidfd of the process.
         timeout_s: How long the steps between two such places may take.
     """
 
@@ -70,6 +73,7 @@ class Creation:
     gate_fd: int
     flags: int = 0
     on_hold: Callable[[int], None] = field(default=lambda _pid: None)
+    on_listener: Callable[[Filter, int, int], None] = field(default=lambda _filter, _fd, _pid: None)
     timeout_s: float = _START_LIMIT_S
 
 
@@ -86,12 +90,14 @@ def create(spec: Spec, host: HostFacts, creation: Creation) -> Channel:
     with contextlib.ExitStack() as undo:
         check_ids(spec.linux, spec.process)
         binds = undo.enter_context(_open_binds(spec, creation.bundle))
+        rules = _filter_of(spec.seccomp, spec.process, host)
         native = lower(
             spec,
             root=RootPlan(staging=creation.staging, copied=creation.root),
             sources=binds.sources,
             files={},
-            seccomp=filter_of(spec.seccomp, spec.process, host),
+            seccomp=rules.code,
+            seccomp_flags=rules.flags,
             init=False,
             gate=True,
             flags=creation.flags,
@@ -116,8 +122,10 @@ def create(spec: Spec, host: HostFacts, creation: Creation) -> Channel:
             while (step := channel.wait_held(native, creation.timeout_s)) in _HELD:
                 if step == "pivot":
                     creation.on_hold(channel.pidfd)
-                else:
+                elif step == "user_namespace":
                     _map_ids(spec.linux, channel.pidfd)
+                else:
+                    creation.on_listener(rules, channel.listener_fd, channel.pidfd)
                 channel.release()
         except BaseException:
             end(channel)
@@ -135,6 +143,7 @@ def join(
     stdio: tuple[int, int, int],
     join_fds: Sequence[int],
     kept_fds: Sequence[int] = (),
+    on_listener: Callable[[Filter, int, int], None],
 ) -> Channel:
     """Start a further process in a container, and return when its command was executed.
 
@@ -147,38 +156,52 @@ def join(
         stdio: Standard streams.
         join_fds: What it writes itself into to be in the container's control groups.
         kept_fds: What it has open from 3 up.
+        on_listener: See `Creation`.
 
     Raises:
         See `create`.
     """
     with contextlib.ExitStack() as undo:
         fds = undo.enter_context(_closing(_namespaces_of(pid)))
+        rules = _filter_of(profile, process, host)
         native = lower_exec(
             process,
-            seccomp=filter_of(profile, process, host),
+            seccomp=rules.code,
+            seccomp_flags=rules.flags,
             has_user_namespace=not _is_shared(pid, "user"),
+            personality=linux.personality,
         )
         _give_streams(stdio, _owner(linux, process))
         creator = Creator()
         undo.callback(creator.close)
+        _bind_processors(creator, process.exec_affinity[0])
         channel = creator.spawn(
             SpawnRequest(spec=native, stdio=stdio, join_fds=join_fds, namespace_fds=fds, kept_fds=kept_fds)
         )
         try:
-            channel.finish_start(native, _START_LIMIT_S)
+            while channel.wait_held(native, _START_LIMIT_S):
+                on_listener(rules, channel.listener_fd, channel.pidfd)
+                channel.release()
         except BaseException:
             end(channel)
             raise
         return channel
 
 
-def filter_of(profile: Mapping[str, Any] | None, process: Process, host: HostFacts) -> bytes:
-    """The compiled filter; empty for none."""
-    if profile is None:
-        return b""
-    return seccomp.compile_profile(
-        profile, capabilities=process.capabilities.bounding, arch=host.architecture, skip_unknown=True
-    )
+def _filter_of(profile: Mapping[str, Any] | None, process: Process, host: HostFacts) -> Filter:
+    return read_filter(profile, capabilities=process.capabilities.bounding, arch=host.architecture)
+
+
+def _bind_processors(creator: Creator, text: str) -> None:
+    """Source: config.md, "execCPUAffinity": where the way into the container's control group begins."""
+    pid = pid_of(creator.pidfd) if text else None
+    if pid is None:
+        return
+    option = "process.execCPUAffinity.initial"
+    try:
+        os.sched_setaffinity(pid, processors(text, option))
+    except OSError as error:
+        raise InvalidOption(option, text, (error.strerror or "").lower()) from None
 
 
 def _owner(linux: Linux, process: Process) -> int | None:

@@ -18,6 +18,7 @@ from containerlib.runtime import defaults
 from containerlib.runtime.capability import CAPABILITIES
 from containerlib.runtime.host import RLIMIT_NUMBERS
 from containerlib.runtime.user import parse_user, resolve_user
+from containerlib.runtime.user_namespace import host_id
 from containerlib.store.view import read_file
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from containerlib.runtime.cgroup_path import PathCgroup
     from containerlib.runtime.host import HostFacts
 
-__all__ = ["fit", "fit_process", "host_of"]
+__all__ = ["fit", "fit_process", "group_owner", "host_of"]
 
 _V2 = 2
 _PASSWD_LIMIT = 10 << 20
@@ -67,6 +68,23 @@ def fit(spec: Spec, host: HostFacts, cgroup: PathCgroup, *, root: str, warn: Cal
         spec.process, host_of(spec, host), lambda path: read_file((root,), path, limit=_PASSWD_LIMIT), warn
     )
     return evolve(spec, mounts=tuple(mounts), linux=linux, process=process)
+
+
+def group_owner(spec: Spec, cgroup: PathCgroup) -> int | None:
+    """Who the container's control group is to belong to, by the host's number; None to leave it as it is.
+
+    Source: config-linux.md, "Cgroup ownership".
+    """
+    is_writable = any(
+        mount.type == "cgroup" and mount.destination == "/sys/fs/cgroup" and "ro" not in mount.options
+        for mount in spec.mounts
+    )
+    is_v1 = any(tree.version == 1 for tree in cgroup.trees)
+    if is_v1 or "cgroup" not in spec.linux.namespaces or not is_writable:
+        return None
+    if any(kind == "user" for kind, _ in spec.linux.namespace_paths):
+        return None  # whose numbers this process does not know
+    return host_id(spec.linux.uid_mappings, spec.process.user.uid)
 
 
 def host_of(spec: Spec, host: HostFacts) -> HostFacts:

@@ -21,10 +21,12 @@ from containerlib._native.spec import (
     NativeRlimit,
     NativeSpec,
 )
+from containerlib.oci.runtime_words import PERSONALITIES
 from containerlib.runtime import capability
 from containerlib.runtime.defaults import DEVICE_LINKS
 from containerlib.runtime.host import RLIMIT_NUMBERS
 from containerlib.runtime.mount_options import is_bind, propagation_flags, read_options
+from containerlib.runtime.scheduling import io_priority_value, processors, processors_mask, scheduler_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -223,6 +225,7 @@ def lower(
     seccomp: bytes,
     init: bool,
     gate: bool = False,
+    seccomp_flags: int = 0,
     flags: int = 0,
     fault: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> NativeSpec:
@@ -237,6 +240,7 @@ def lower(
         init: Whether process 1 is our reaper.
         gate: Whether it stands still for hooks, and before the command; such a spec is somebody else's, who
             may mount into /proc and /sys.
+        seccomp_flags: SECCOMP_FILTER_FLAG_* bits.
         flags: Further CTR_SPEC_* flags.
         fault: For tests: action, step, errno, index.
 
@@ -265,6 +269,8 @@ def lower(
         hostname=spec.hostname or None,
         domainname=spec.domainname or None,
         time_offsets=_time_offsets(linux),
+        personality=PERSONALITIES.get(linux.personality),
+        seccomp_flags=seccomp_flags,
         root_propagation=propagation_flags(linux.rootfs_propagation) or 0,
         **_lower_process(process),
         fault=fault,
@@ -288,7 +294,9 @@ def lower_exec(
     process: Process,
     *,
     seccomp: bytes,
+    seccomp_flags: int = 0,
     has_user_namespace: bool = False,
+    personality: str = "",
     fault: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> NativeSpec:
     """The native spec of a process that joins a container.
@@ -296,7 +304,9 @@ def lower_exec(
     Args:
         process: What to start there.
         seccomp: Compiled filter; empty for none.
+        seccomp_flags: SECCOMP_FILTER_FLAG_* bits.
         has_user_namespace: Whether one is among those that it joins.
+        personality: Of the container; empty for that of the caller.
         fault: For tests: action, step, errno, index.
     """
     chosen = (
@@ -311,9 +321,17 @@ def lower_exec(
         flags=sum(flag for wanted, flag in chosen if wanted),
         namespaces=0,
         staging="",
+        personality=PERSONALITIES.get(personality),
+        seccomp_flags=seccomp_flags,
+        affinity=_affinity(process),
         **_lower_process(process),
         fault=fault,
     )
+
+
+def _affinity(process: Process) -> bytes:
+    text = process.exec_affinity[1]
+    return processors_mask(processors(text, "process.execCPUAffinity.final")) if text else b""
 
 
 class _NativeProcess(TypedDict):
@@ -335,6 +353,8 @@ class _NativeProcess(TypedDict):
     oom_score_adj: int
     console_rows: int
     console_columns: int
+    scheduler: bytes
+    io_priority: int | None
 
 
 def _lower_process(process: Process) -> _NativeProcess:
@@ -355,6 +375,8 @@ def _lower_process(process: Process) -> _NativeProcess:
         oom_score_adj=process.oom_score_adj or 0,
         console_rows=process.console_size[1],
         console_columns=process.console_size[0],
+        scheduler=scheduler_bytes(process.scheduler),
+        io_priority=io_priority_value(process.io_priority),
     )
 
 

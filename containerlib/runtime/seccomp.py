@@ -37,7 +37,12 @@ _Range = tuple[int, tuple[Rule, ...]]
 
 
 def compile_profile(
-    profile: Mapping[str, Any], *, capabilities: frozenset[str], arch: str, skip_unknown: bool = False
+    profile: Mapping[str, Any],
+    *,
+    capabilities: frozenset[str],
+    arch: str,
+    skip_unknown: bool = False,
+    has_agent: bool = False,
 ) -> bytes:
     """Compile `profile` for a container with these capabilities.
 
@@ -54,6 +59,7 @@ def compile_profile(
         capabilities: Names such as ``CAP_NET_RAW``; `includes` and `excludes` are about these.
         arch: ``"x86_64"`` or ``"aarch64"``.
         skip_unknown: Whether names of system calls that nobody here knows are left out.
+        has_agent: Whether somebody answers for the kernel; see `containerlib.runtime.seccomp_agent`.
 
     Returns:
         An array of `struct sock_filter`, 8 bytes each, for PR_SET_SECCOMP.
@@ -70,6 +76,7 @@ def compile_profile(
         arch=arch,
         kernel=_kernel_version(),
         skip_unknown=skip_unknown,
+        has_agent=has_agent,
     )
     return bpf.pack(
         [

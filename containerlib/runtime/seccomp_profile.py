@@ -25,6 +25,7 @@ __all__ = ["ACTION_NAMES", "ENOSYS_VERDICT", "OPERATORS", "Condition", "Policy",
 _ACTION = 0xFFFF0000
 _ERRNO = 0x00050000
 _TRACE = 0x7FF00000
+_NOTIFY = 0x7FC00000
 
 # SECCOMP_RET_*: the upper half is the action, the lower half its data.
 _ACTIONS = {
@@ -33,6 +34,7 @@ _ACTIONS = {
     "SCMP_ACT_KILL_PROCESS": 0x80000000,
     "SCMP_ACT_TRAP": 0x00030000,
     "SCMP_ACT_ERRNO": _ERRNO,
+    "SCMP_ACT_NOTIFY": _NOTIFY,
     "SCMP_ACT_TRACE": _TRACE,
     "SCMP_ACT_LOG": 0x7FFC0000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
@@ -108,6 +110,7 @@ def read_policy(
     arch: str,
     kernel: tuple[int, int],
     skip_unknown: bool = False,
+    has_agent: bool = False,
 ) -> Policy:
     """Check `profile` and pick what holds on this host with these capabilities.
 
@@ -124,6 +127,8 @@ def read_policy(
         arch: The only architecture whose calls are let through.
         kernel: Version of the running kernel, for `minKernel`.
         skip_unknown: Whether unknown names of system calls are left out, as other runtimes do it.
+        has_agent: Whether somebody answers for the kernel where the profile says so; then the settings for
+            that are accepted, and not looked at here.
 
     Raises:
         InvalidOption: The profile is malformed, names an unknown system call, or is for other
@@ -133,16 +138,16 @@ def read_policy(
     _check_keys(profile, _PROFILE_KEYS, "the profile")
     _check_architectures(profile, arch)
     for key in ("flags", "listenerPath", "listenerMetadata"):
-        if profile.get(key):
+        if profile.get(key) and not has_agent:
             _refuse(key, "this setting is not supported")
-    default = _verdict(profile, "defaultAction", "defaultErrnoRet", "defaultErrno")
+    default = _verdict(profile, "defaultAction", "defaultErrnoRet", "defaultErrno", has_agent=has_agent)
     host = _Host(capabilities, arch, kernel)
     found: dict[int, list[Rule]] = {}
     for entry in _list(profile, "syscalls"):
         _check_keys(entry, _ENTRY_KEYS, "an entry of syscalls")
         # Entries that do not apply are checked all the same: an error must not wait for another host.
         applies = _applies(entry, host)
-        verdict = _verdict(entry, "action", "errnoRet", "errno")
+        verdict = _verdict(entry, "action", "errnoRet", "errno", has_agent=has_agent)
         rule = (verdict, tuple(_conditions(entry)))
         for number in _numbers(entry, arch, skip_unknown=skip_unknown):
             if applies and verdict != default:
@@ -189,9 +194,11 @@ def _refuse_name(name: str, table: Mapping[str, int]) -> NoReturn:
     _refuse(name, "there is no such system call" + (f"; did you mean {nearest[0]}?" if nearest else ""))
 
 
-def _verdict(holder: Mapping[str, Any], action_key: str, number_key: str, name_key: str) -> int:
+def _verdict(
+    holder: Mapping[str, Any], action_key: str, number_key: str, name_key: str, *, has_agent: bool
+) -> int:
     action = holder.get(action_key)
-    if action == "SCMP_ACT_NOTIFY":
+    if action == "SCMP_ACT_NOTIFY" and not has_agent:
         raise UnsupportedHost("SCMP_ACT_NOTIFY", needed="a seccomp agent", found="none")
     if not isinstance(action, str) or action not in _ACTIONS:
         _refuse(action, f"{action_key} must be one of {', '.join(_ACTIONS)}")

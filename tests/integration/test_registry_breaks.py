@@ -154,7 +154,11 @@ def test_out_of_order_for_a_moment(engine: Engine, registry: FaultRegistry, targ
     assert (caught.value.status, len(registry.asked(target))) == (status, 6)
 
 
-@pytest.mark.parametrize("text", ["1000000000", "9" * 5000, email.utils.formatdate(time.time() + 1e8)])
+@pytest.mark.parametrize(
+    "text",
+    ["1000000000", "9" * 5000, email.utils.formatdate(time.time() + 1e8)],
+    ids=["seconds", "digits", "date"],
+)
 def test_later_than_anybody_waits(engine: Engine, registry: FaultRegistry, text: str) -> None:
     """Who is asked to come back in years gives up at once, and the error says when."""
     registry.fault(TAG, lambda _, __: refusal(429, "TOOMANYREQUESTS", retry_after=text))

@@ -26,8 +26,12 @@ OURS = "containerlib-oci"
 RUNTIMES = (OURS, "runc", "crun")
 # It refuses cgroup2 beside the old hierarchies, and so gets a mount namespace without it.
 _WITHOUT_CGROUP2 = 'mountpoint -q /sys/fs/cgroup/unified && umount /sys/fs/cgroup/unified; exec crun "$@"'
+_SCRIPT = Path(sys.executable).with_name(OURS)
 _COMMANDS: Mapping[str, tuple[str, ...]] = {
-    OURS: (str(Path(sys.executable).with_name(OURS)),),
+    # A guest has the package and no scripts.
+    OURS: (str(_SCRIPT),)
+    if _SCRIPT.exists()
+    else (sys.executable, "-c", "from containerlib.oci_cli.main import main; main()"),
     "runc": ("runc",),
     "crun": ("unshare", "--mount", "sh", "-c", _WITHOUT_CGROUP2, "crun"),
 }

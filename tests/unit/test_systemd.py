@@ -18,7 +18,7 @@ from jeepney import (  # type: ignore[import-untyped]
 )
 
 from containerlib.errors import CgroupError, OperationTimeout
-from containerlib.runtime.systemd import find_problem, start_scope
+from containerlib.runtime.systemd import find_problem, set_properties, start_scope, stop_unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -125,6 +125,45 @@ def test_scope(systemd: Start, order: str) -> None:
     }
 
 
+def test_properties(systemd: Start) -> None:
+    """Other properties for a unit hold until it ends; no job is waited for."""
+    path, fake = systemd(lambda call: [ended(JOB, "done"), new_method_return(call)])
+    set_properties("x.scope", {"TasksMax": ("t", 5)}, path=path, timeout_s=LIMIT_S)
+    assert fake.call.header.fields[HeaderFields.member] == "SetUnitProperties"
+    assert fake.call.body == ("x.scope", True, [("TasksMax", ("t", 5))])
+
+
+def test_properties_of_nothing(systemd: Start) -> None:
+    """What systemd says is in the message."""
+    path, _ = systemd(lambda call: [new_error(call, "org.example.No", "s", ("no such unit",))])
+    with pytest.raises(CgroupError, match="no such unit"):
+        set_properties("x.scope", {"TasksMax": ("t", 5)}, path=path, timeout_s=LIMIT_S)
+
+
+def test_end(systemd: Start) -> None:
+    """The end of the job is waited for."""
+    path, fake = systemd(lambda call: [reply(call), ended(JOB, "done")])
+    stop_unit("x.scope", is_gone=lambda: False, path=path, timeout_s=LIMIT_S)
+    assert fake.call.body == ("x.scope", "replace")
+
+
+def test_end_without_an_answer(systemd: Start) -> None:
+    """What is gone needs no answer, and nobody is asked about what was gone before."""
+    looks = iter([False, False, True])
+    path, fake = systemd(lambda _call: [])
+    stop_unit("x.scope", is_gone=lambda: next(looks), path=path, timeout_s=LIMIT_S)
+    assert fake.call.body == ("x.scope", "replace")
+    stop_unit("x.scope", is_gone=lambda: True, path="/nowhere")
+
+
+@pytest.mark.parametrize("problem", ["not loaded", "forbidden"])
+def test_end_of_what_has_ended(systemd: Start, problem: str) -> None:
+    """A unit that is not there is no error; anything else is."""
+    path, _ = systemd(lambda call: [new_error(call, "org.example.No", "s", (f"Unit x.scope {problem}.",))])
+    with contextlib.nullcontext() if problem == "not loaded" else pytest.raises(CgroupError, match=problem):
+        stop_unit("x.scope", is_gone=lambda: False, path=path, timeout_s=LIMIT_S)
+
+
 def test_refusal(systemd: Start) -> None:
     """What systemd says is in the message."""
 
@@ -148,7 +187,7 @@ def test_failed_job(systemd: Start) -> None:
 def test_no_answer(systemd: Start) -> None:
     """It is not waited for without end."""
     path, _ = systemd(lambda call: [reply(call)])
-    with pytest.raises(OperationTimeout, match=r"did not make x\.scope within 0\.2 s"):
+    with pytest.raises(OperationTimeout, match=r"did not answer about x\.scope within 0\.2 s"):
         ask(path, timeout_s=0.2)
 
 
