@@ -448,6 +448,7 @@ const struct step enter_steps[] = {
     {CTR_STEP_PERSONALITY, step_personality},
     {CTR_STEP_UMASK, step_umask},
     {CTR_STEP_STDIO, step_stdio},
+    {CTR_STEP_APPARMOR, step_apparmor},
     {CTR_STEP_SECCOMP_PRIVILEGED, step_seccomp_privileged},
     {CTR_STEP_BOUNDING, step_bounding},
     {CTR_STEP_GROUPS, step_groups},

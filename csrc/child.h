@@ -105,6 +105,7 @@ int step_masked_paths(struct child *c);
 int step_oom_score(struct child *c);
 
 /* credential.c */
+int step_apparmor(struct child *c);
 int step_seccomp_privileged(struct child *c);
 int step_bounding(struct child *c);
 int step_groups(struct child *c);

@@ -3,11 +3,13 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <stdio.h>
 #include <sys/prctl.h>
 
 #include "channel.h"
 #include "child.h"
 #include "message.h"
+#include "mount.h"
 #include "sys.h"
 
 /* Whoever answers for the kernel has to have the descriptor before the first call that it is asked about. */
@@ -37,6 +39,34 @@ static int load_filter(struct child *c)
     if (fd < 0 || !(s->seccomp_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER))
         return fd;
     return give_listener(c, fd);
+}
+
+/* Takes effect with the execution. Through a mount of proc that nobody else has ever seen: in a container's own, any file
+ * may lie over this one, also one that does something else with what is written. */
+int step_apparmor(struct child *c)
+{
+    const struct filesystem proc = {.type = "proc"};
+    const char *profile = message_text(c->spec, c->spec->apparmor);
+    _cleanup_close_ int root = -1;
+    _cleanup_close_ int fd = -1;
+    char text[512];
+    int n;
+
+    if (!profile)
+        return 0;
+    n = snprintf(text, sizeof(text), "exec %s", profile);
+    if (n < 0 || (size_t)n >= sizeof(text)) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    root = mount_create(&proc);
+    if (root < 0)
+        return -1;
+    fd = openat(root, "self/attr/apparmor/exec", O_WRONLY | O_CLOEXEC);
+    /* Before Linux 5.8 there is one place for all such modules. */
+    if (fd < 0 && errno == ENOENT)
+        fd = openat(root, "self/attr/exec", O_WRONLY | O_CLOEXEC);
+    return fd >= 0 && write(fd, text, (size_t)n) == n ? 0 : -1;
 }
 
 /* Without no_new_privs the filter needs CAP_SYS_ADMIN, so it comes before the capabilities go; with it, last. */

@@ -69,6 +69,7 @@ enum ctr_step {
     CTR_STEP_PERSONALITY,
     CTR_STEP_UMASK,
     CTR_STEP_STDIO,
+    CTR_STEP_APPARMOR,
     CTR_STEP_SECCOMP_PRIVILEGED,
     CTR_STEP_BOUNDING,
     CTR_STEP_GROUPS,
@@ -278,6 +279,8 @@ struct ctr_spec {
     uint32_t io_priority;
     uint32_t personality;
     uint32_t seccomp_flags;
+    uint32_t apparmor; /* name of a profile */
+    uint32_t reserved;
     struct ctr_array scheduler; /* bytes of a struct sched_attr */
     struct ctr_array affinity;  /* bytes of a mask of processors */
 };

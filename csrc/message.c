@@ -121,6 +121,7 @@ static void check_kind(struct checker *c)
     if (s->flags & CTR_SPEC_USER ? !gated && !joins : (s->namespaces & new_user_namespace) != 0)
         c->bad = 1;
     check_text(c, s->time_offsets, 0);
+    check_text(c, s->apparmor, 0);
     if (s->time_offsets && !gated)
         c->bad = 1;
     if (s->namespace_count > 16 || s->kept_count > CTR_MAX_FDS || s->join_count > CTR_MAX_FDS ||

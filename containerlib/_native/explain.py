@@ -50,6 +50,7 @@ _DETAILS: dict[str, Callable[[NativeSpec, int], str]] = {
     "rlimit": lambda spec, i: f"number {spec.fixed.rlimits[i].resource}",
     "hostname": lambda spec, _: repr(spec.hostname),
     "workdir": lambda spec, _: repr(spec.workdir),
+    "apparmor": lambda spec, _: repr(spec.apparmor) if spec.apparmor else "",
     "uid": lambda spec, _: str(spec.uid),
     "gid": lambda spec, _: str(spec.gid),
     "exec": lambda spec, _: repr(spec.args[0]),
@@ -63,6 +64,7 @@ _HINTS: dict[tuple[str, int], str] = {
     ("keyring", errno.EDQUOT): "this user's key quota is used up (kernel.keys.maxkeys)",
     ("clone", errno.ENOSPC): "a limit of user.max_*_namespaces is reached",
     ("clone", errno.EAGAIN): "the limit of processes is reached",
+    ("apparmor", errno.ENOENT): "no such profile is loaded on this host; load it by apparmor_parser",
     ("rlimit", errno.EPERM): "a limit above the host's needs CAP_SYS_RESOURCE",
     ("table", errno.EAGAIN): "this engine runs as many containers as it can; use a second engine",
 }

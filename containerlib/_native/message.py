@@ -182,6 +182,7 @@ def _fill_scalars(writer: _Writer, head: Any, spec: NativeSpec) -> None:
     head.root_propagation = spec.root_propagation
     head.time_offsets = writer.text(spec.time_offsets)
     head.seccomp_flags = spec.seccomp_flags
+    head.apparmor = writer.text(spec.apparmor)
     for value, name, flag in (
         (spec.io_priority, "io_priority", lib.CTR_SPEC_IO_PRIORITY),
         (spec.personality, "personality", lib.CTR_SPEC_PERSONALITY),

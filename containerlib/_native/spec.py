@@ -114,6 +114,7 @@ class NativeSpec:
     io_priority: int | None = None
     personality: int | None = None
     seccomp_flags: int = 0
+    apparmor: str | None = None
     scheduler: bytes = b""
     affinity: bytes = b""
     fault: tuple[int, int, int, int] = field(default=(0, 0, 0, 0))

@@ -112,11 +112,11 @@ def fit_process(
         InvalidOption: A resource limit does not exist.
         UnsupportedHost: This host does not have what is asked for.
     """
-    if process.apparmor_profile:
+    if process.apparmor_profile and not host.has_apparmor:
         raise UnsupportedHost(
             f"process.apparmorProfile={process.apparmor_profile!r}",
-            needed="a runtime that applies AppArmor profiles",
-            found="containerlib, which does not; leave it out",
+            needed="AppArmor in the kernel, switched on",
+            found="none; leave the profile out",
         )
     for limit in process.rlimits:
         if limit.type.removeprefix("RLIMIT_").lower() not in RLIMIT_NUMBERS:

@@ -20,6 +20,7 @@ RLIMIT_NUMBERS = {
 """Number of each resource limit by its name, such as ``"nofile"``."""
 
 _SYS_RESOURCE = "CAP_SYS_RESOURCE"
+_APPARMOR = "/sys/module/apparmor/parameters/enabled"
 _THERMAL = "/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle"
 
 
@@ -33,6 +34,7 @@ class HostFacts:
         hard_limits: Hard resource limits by name; -1 for unlimited.
         thermal_paths: Per-processor directories of sysfs that leak what other processes do.
         kernel_release: As uname(2) says.
+        has_apparmor: Whether profiles of AppArmor are enforced.
     """
 
     architecture: str
@@ -40,6 +42,7 @@ class HostFacts:
     hard_limits: dict[str, int]
     thermal_paths: tuple[str, ...]
     kernel_release: str
+    has_apparmor: bool = False
 
     @classmethod
     def probe(cls) -> HostFacts:
@@ -51,12 +54,21 @@ class HostFacts:
             hard_limits={name: resource.getrlimit(number)[1] for name, number in RLIMIT_NUMBERS.items()},
             thermal_paths=tuple(sorted(glob.glob(_THERMAL))),
             kernel_release=system.release,
+            has_apparmor=_has_apparmor(),
         )
 
     @property
     def can_raise_limits(self) -> bool:
         """Whether a hard resource limit above the host's can be set."""
         return _SYS_RESOURCE in self.capabilities
+
+
+def _has_apparmor() -> bool:
+    try:
+        with open(_APPARMOR, encoding="ascii") as enabled:
+            return enabled.read(1) == "Y"
+    except OSError:
+        return False
 
 
 def _bounding_set() -> frozenset[str]:

@@ -355,6 +355,7 @@ class _NativeProcess(TypedDict):
     console_columns: int
     scheduler: bytes
     io_priority: int | None
+    apparmor: str | None
 
 
 def _lower_process(process: Process) -> _NativeProcess:
@@ -377,6 +378,7 @@ def _lower_process(process: Process) -> _NativeProcess:
         console_columns=process.console_size[0],
         scheduler=scheduler_bytes(process.scheduler),
         io_priority=io_priority_value(process.io_priority),
+        apparmor=process.apparmor_profile or None,
     )
 
 

@@ -92,6 +92,7 @@ CASES: dict[str, Case] = {
     "personality": Case(),
     "umask": Case(),
     "stdio": Case(),
+    "apparmor": Case(),
     "seccomp_privileged": Case(),
     "bounding": Case(),
     "groups": Case(),

@@ -25,7 +25,7 @@ __all__ = ["GuestImage", "guest_image"]
 _PACKAGES = (
     *("python3", "kmod", "iproute2", "nftables", "uidmap", "procps", "linux-image-cloud-amd64"),
     *("busybox-static", "strace", "attr", "libcap2-bin", "e2fsprogs", "fdisk"),
-    *("systemd", "dbus", "libpam-systemd"),
+    *("systemd", "dbus", "libpam-systemd", "apparmor"),
 )
 _INIT = CHECKOUT / "tests/vm/guest/init"
 _DISK_SIZE = "4G"  # sparse
