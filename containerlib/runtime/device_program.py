@@ -41,6 +41,13 @@ _PROG_ATTACH: Final = 8
 _TYPE_CGROUP_DEVICE: Final = 15
 _ATTACH_CGROUP_DEVICE: Final = 6
 _ALLOW_MULTI: Final = 2
+_REPLACE: Final = 4  # Linux 5.6
+_PROG_GET_FD_BY_ID: Final = 13
+_GET_INFO_BY_FD: Final = 15
+_PROG_QUERY: Final = 16
+_MOST_PROGRAMS: Final = 64  # of one cgroup, by the kernel's own limit
+_INFO_BYTES, _INFO_NAME = 80, 64  # struct bpf_prog_info up to its field `name`, which is the last of these
+_NAME: Final = b"containerlib"
 
 _KIND_NUMBER: Final = {"b": 1, "c": 2}
 _ACCESS_BIT: Final = {"m": 1, "r": 2, "w": 4}
@@ -121,8 +128,9 @@ def _encode(opcode: int, destination: int, source: int, offset: int, constant: i
 def load_and_attach(cgroup_fd: int, program: bytes, *, bpf_syscall: BpfSyscall | None = None) -> None:
     """Load a program and attach it to a cgroup of version 2, for that cgroup and everything below.
 
-    A program of a parent stays in force: an access needs the consent of all. The attachment ends with the
-    cgroup; nothing else has to be kept.
+    A program of a parent stays in force: an access needs the consent of all. One of ours that is attached to
+    this cgroup is replaced, in one step, so that there is no moment without either. The attachment ends with
+    the cgroup; nothing else has to be kept.
 
     Args:
         cgroup_fd: The directory, opened for reading (not ``O_PATH``).
@@ -146,16 +154,14 @@ def load_and_attach(cgroup_fd: int, program: bytes, *, bpf_syscall: BpfSyscall |
         0,
         0,
         0,
-        b"containerlib",
+        _NAME,
     )
     step = "load"
     try:
         program_fd = bpf(_PROG_LOAD, attr)
         step = "attach"
         try:
-            bpf(
-                _PROG_ATTACH, struct.pack("=IIII", cgroup_fd, program_fd, _ATTACH_CGROUP_DEVICE, _ALLOW_MULTI)
-            )
+            _attach(cgroup_fd, program_fd, bpf)
         finally:
             os.close(program_fd)
     except OSError as error:
@@ -166,6 +172,35 @@ def load_and_attach(cgroup_fd: int, program: bytes, *, bpf_syscall: BpfSyscall |
         raise refused from error
 
 
+def _attach(cgroup_fd: int, program_fd: int, bpf: BpfSyscall) -> None:
+    old = _find_own(cgroup_fd, bpf)
+    flags = _ALLOW_MULTI if old is None else _ALLOW_MULTI | _REPLACE
+    attr = struct.pack("=IIIII", cgroup_fd, program_fd, _ATTACH_CGROUP_DEVICE, flags, old or 0)
+    try:
+        bpf(_PROG_ATTACH, attr)
+    finally:
+        if old is not None:
+            os.close(old)
+
+
+def _find_own(cgroup_fd: int, bpf: BpfSyscall) -> int | None:
+    """Open the program of ours that is attached to a cgroup; the caller closes it.
+
+    Source: linux/bpf.h, BPF_PROG_QUERY and struct bpf_prog_info.
+    """
+    ids = array("I", bytes(4 * _MOST_PROGRAMS))
+    query = struct.pack("=IIIIQII", cgroup_fd, _ATTACH_CGROUP_DEVICE, 0, 0, ids.buffer_info()[0], len(ids), 0)
+    bpf(_PROG_QUERY, query)
+    for number in filter(None, ids):
+        fd = bpf(_PROG_GET_FD_BY_ID, struct.pack("=III", number, 0, 0))
+        info = array("B", bytes(_INFO_BYTES))
+        bpf(_GET_INFO_BY_FD, struct.pack("=IIQ", fd, len(info), info.buffer_info()[0]))
+        if info.tobytes()[_INFO_NAME:].rstrip(b"\0") == _NAME:
+            return fd
+        os.close(fd)
+    return None
+
+
 def _bpf(command: int, attr: bytes) -> int:
     """Call bpf(2), for which neither Python nor the C library has a function."""
     import ctypes  # noqa: PLC0415 (slow to import, and only hosts with pure cgroup v2 come here)
@@ -173,9 +208,9 @@ def _bpf(command: int, attr: bytes) -> int:
     number = 280 if platform.machine() == "aarch64" else 321
     libc = ctypes.CDLL(None, use_errno=True)
     libc.syscall.restype = ctypes.c_long
-    result = libc.syscall(
-        ctypes.c_long(number), ctypes.c_int(command), ctypes.c_char_p(attr), ctypes.c_uint(len(attr))
-    )
+    # The kernel writes into some of them.
+    memory = ctypes.create_string_buffer(attr, len(attr))
+    result = libc.syscall(ctypes.c_long(number), ctypes.c_int(command), memory, ctypes.c_uint(len(attr)))
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,6 +149,32 @@ def test_devices_outlast_a_reload(scene: Scene) -> None:
     subprocess.run(["systemctl", "daemon-reload"], check=True)
     assert scene.call("exec", "c1", "sh", "-c", attempt, check=False).returncode != 0
     assert scene.call("exec", "c1", "sh", "-c", "echo > /dev/null").returncode == 0
+    scene.call("delete", "--force", "c1")
+
+
+def test_other_devices(scene: Scene) -> None:
+    """Rules can become wider as well as narrower: the new program takes the place of the old one."""
+    names = ["CAP_MKNOD"]
+    scene.bundle.config["process"]["capabilities"] = {
+        "bounding": names,
+        "effective": names,
+        "permitted": names,
+    }
+    scene.create()
+    scene.call("start", "c1")
+    scene.call("exec", "c1", "mknod", "/tmp/k", "c", "1", "11")
+    attempt = ("exec", "c1", "sh", "-c", ": > /tmp/k")
+    assert scene.call(*attempt, check=False).returncode != 0
+    deny = {"allow": False, "access": "rwm"}
+    for rules, is_allowed in (
+        ([deny, {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "w"}], True),
+        ([deny], False),
+    ):
+        file = scene.bundle.path / "resources.json"
+        file.write_text(json.dumps({"devices": rules}), encoding="ascii")
+        scene.call("update", "--resources", str(file), "c1")
+        assert (scene.call(*attempt, check=False).returncode == 0) == is_allowed
+        assert scene.call("exec", "c1", "sh", "-c", ": > /dev/null").returncode == 0
     scene.call("delete", "--force", "c1")
 
 

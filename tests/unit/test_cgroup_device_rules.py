@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import struct
@@ -221,11 +222,41 @@ def test_attach_asks_the_kernel_in_order() -> None:
         return read_end
 
     load_and_attach(55, compile_bpf([]), bpf_syscall=bpf)
-    assert [command for command, _ in calls] == [5, 8]
+    assert [command for command, _ in calls] == [5, 16, 8]
     assert struct.unpack_from("=II", calls[0][1]) == (15, 8)
-    assert struct.unpack("=IIII", calls[1][1]) == (55, read_end, 6, 2)
+    assert struct.unpack("=IIIII", calls[2][1]) == (55, read_end, 6, 2, 0)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.close(read_end)
+
+
+def test_attach_replaces_our_own_program_only() -> None:
+    """Of the programs that are attached the one of this name is replaced; all descriptors are closed."""
+    calls: list[tuple[int, bytes]] = []
+    opened: list[int] = []
+    names = {7: b"sd_devices", 9: b"containerlib"}
+
+    def bpf(command: int, attr: bytes) -> int:
+        calls.append((command, attr))
+        if command == 16:
+            address = struct.unpack_from("=Q", attr, 16)[0]
+            ctypes.memmove(address, struct.pack("=II", *names), 8)
+        elif command == 15:
+            fd, size, address = struct.unpack("=IIQ", attr)
+            assert size == 80
+            assert fd == opened[-1]
+            name = names[[*names][len(opened) - 2]]
+            ctypes.memmove(address + 64, name, len(name))
+        elif command in {5, 13}:
+            opened.append(os.open("/dev/null", os.O_RDONLY))
+            return opened[-1]
+        return 0
+
+    load_and_attach(55, compile_bpf([]), bpf_syscall=bpf)
+    assert [command for command, _ in calls] == [5, 16, 13, 15, 13, 15, 8]
+    assert struct.unpack("=IIIII", calls[-1][1]) == (55, opened[0], 6, 6, opened[2])
+    for fd in opened:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
 
 
 def test_attach_says_what_the_kernel_refused() -> None:
