@@ -313,6 +313,8 @@ def _linux(reader: _Reader) -> Linux:
     if propagation and propagation.removeprefix("r") not in _PROPAGATIONS:
         reader.refuse("rootfsPropagation", "must be shared, slave, private or unbindable")
     new, paths = _namespaces(reader)
+    if reader.value.get("timeOffsets") and "time" not in new:
+        reader.refuse("timeOffsets", "needs a new namespace of type time")
     return Linux(
         namespaces=new,
         namespace_paths=paths,

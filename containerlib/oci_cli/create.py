@@ -26,7 +26,7 @@ from containerlib.runtime.cgroup_resources import device_rules, settings_of
 from containerlib.runtime.foreign import Creation
 from containerlib.runtime.foreign import create as create_process
 from containerlib.runtime.foreign_spec import fit, group_owner
-from containerlib.runtime.hooks import run_hooks
+from containerlib.runtime.hooks import run_hooks, run_last_hooks
 from containerlib.runtime.host import HostFacts
 from containerlib.runtime.identity import ProcessIdentity, pid_of
 
@@ -134,6 +134,8 @@ def create(
         )
         # From here on whoever deletes it finds all that is made.
         blank.save(data)
+        attempt = _Attempt(spec, blank)
+        undo.callback(attempt.undo, log)
         with _made(scope, cgroup, container_id, spec) as made:
             undo.callback(made.remove)
             undo.callback(made.kill)
@@ -142,7 +144,7 @@ def create(
             _limit(made, spec)
             host = HostFacts.probe()
             fitted = fit(spec, host, made, root=root, warn=log.warning)
-            container, channel = _create(blank, fitted, host, options, data)
+            container, channel = _create(blank, fitted, host, options, data, attempt)
         undo.pop_all()
         return container, channel
 
@@ -190,7 +192,12 @@ def _check_terminal(spec: Spec, options: CreateOptions) -> None:
 
 
 def _create(
-    blank: Container, spec: Spec, host: HostFacts, options: CreateOptions, config: bytes
+    blank: Container,
+    spec: Spec,
+    host: HostFacts,
+    options: CreateOptions,
+    config: bytes,
+    attempt: _Attempt,
 ) -> tuple[Container, Channel]:
     flags = (lib.CTR_SPEC_NO_PIVOT if options.no_pivot else 0) | (
         lib.CTR_SPEC_NO_KEYRING if options.no_new_keyring else 0
@@ -213,7 +220,7 @@ def _create(
                 kept_fds=kept_fds(options.preserve_fds),
                 gate_fd=gate,
                 flags=flags,
-                on_hold=lambda pidfd: _run_hooks(blank, spec, pidfd),
+                on_hold=attempt.run_hooks,
                 on_listener=lambda rules, fd, pidfd: _tell_agent(blank, rules, fd, pidfd),
             ),
         )
@@ -246,13 +253,29 @@ def _tell_agent(blank: Container, rules: Filter, fd: int, pidfd: int) -> None:
     rules.tell_agent(fd, container.process.pid, container.state("creating"))
 
 
-def _run_hooks(blank: Container, spec: Spec, pidfd: int) -> None:
-    """The hooks that run while the namespaces are there and the root is not yet."""
-    container = evolve(blank, process=identity_of(pidfd))
-    state = json.dumps(container.state("creating")).encode()
-    for kind in ("prestart", "createRuntime"):
-        run_hooks(kind, spec.hooks.get(kind, ()), state)
-    run_hooks("createContainer", spec.hooks.get("createContainer", ()), state, inside=container.process.pid)
+class _Attempt:
+    """A creation with hooks: once some have run, the last ones run as well if it fails."""
+
+    def __init__(self, spec: Spec, blank: Container) -> None:
+        self._hooks = spec.hooks
+        self._container = blank
+        self._has_begun = False
+
+    def run_hooks(self, pidfd: int) -> None:
+        """Run those that are due while the namespaces are there and the root is not yet."""
+        self._has_begun = True
+        container = evolve(self._container, process=identity_of(pidfd))
+        state = json.dumps(container.state("creating")).encode()
+        for kind in ("prestart", "createRuntime"):
+            run_hooks(kind, self._hooks.get(kind, ()), state)
+        inside = self._hooks.get("createContainer", ())
+        run_hooks("createContainer", inside, state, inside=container.process.pid)
+
+    def undo(self, log: Log) -> None:
+        """Source: runtime.md, "Lifecycle"."""
+        if self._has_begun:
+            state = json.dumps(self._container.state("stopped")).encode()
+            run_last_hooks(self._hooks.get("poststop", ()), state, log.warning)
 
 
 def kept_fds(count: int) -> list[int]:

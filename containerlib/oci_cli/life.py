@@ -10,11 +10,10 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from containerlib.errors import ContainerlibError
 from containerlib.oci.runtime_config import parse_config
 from containerlib.oci_cli.errors import OciError
 from containerlib.oci_cli.signals import parse_signal
-from containerlib.runtime.hooks import run_hooks
+from containerlib.runtime.hooks import run_last_hooks
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -120,14 +119,8 @@ def _end(container: Container) -> None:
 
 
 def _poststop(container: Container, log: Log) -> None:
-    """Run the last hooks. What goes wrong in them is logged, and no more. Source: runtime.md, "Lifecycle"."""
     hooks = parse_config(container.config()).hooks.get("poststop", ())
-    state = json.dumps(container.state("stopped")).encode()
-    for hook in hooks:
-        try:
-            run_hooks("poststop", (hook,), state)
-        except ContainerlibError as error:
-            log.warning(str(error))
+    run_last_hooks(hooks, json.dumps(container.state("stopped")).encode(), log.warning)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ that stands before its command.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,16 @@ __all__ = ["Creation", "create", "join"]
 _JOINED = ("pid", "ipc", "uts", "net", "cgroup", "time", "mnt", "user")
 _HELD = frozenset({"pivot", "user_namespace", "seccomp_listener"})
 _MAX_MOUNTS = 180
+_GET_TYPE = 0xB703  # NS_GET_NSTYPE of linux/nsfs.h: a flag of clone(2)
+_NAMESPACE_TYPES = {
+    "cgroup": 0x02000000,
+    "ipc": 0x08000000,
+    "network": 0x40000000,
+    "pid": 0x20000000,
+    "time": 0x00000080,
+    "user": 0x10000000,
+    "uts": 0x04000000,
+}
 _NULL_DEVICE = os.makedev(1, 3)
 _START_LIMIT_S = 60.0
 
@@ -313,10 +324,13 @@ def _named(spec: Spec) -> Iterator[list[int]]:
                     found="containerlib, which makes one",
                 )
             try:
-                fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                fds.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+                is_one = fcntl.ioctl(fds[-1], _GET_TYPE) == _NAMESPACE_TYPES[kind]
             except OSError as error:
-                reason = f"the namespace of type {kind} cannot be opened: {(error.strerror or '').lower()}"
+                reason = f"is no namespace of type {kind}: {(error.strerror or '').lower()}"
                 raise InvalidOption("linux.namespaces", path, reason) from None
+            if not is_one:
+                raise InvalidOption("linux.namespaces", path, f"is no namespace of type {kind}")
         yield fds
     finally:
         close_all(fds)

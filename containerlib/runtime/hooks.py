@@ -16,11 +16,11 @@ from containerlib._native.ffi import lib
 from containerlib.errors import ContainerlibError, OperationTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from containerlib.oci.runtime_spec import Hook
 
-__all__ = ["HookFailed", "run_hooks"]
+__all__ = ["HookFailed", "run_hooks", "run_last_hooks"]
 
 _NAMESPACES = ("pid", "uts", "ipc", "net", "cgroup", "mnt", "user")  # the order in which they can be joined
 _SHOWN = 2000
@@ -47,6 +47,21 @@ def run_hooks(kind: str, hooks: Sequence[Hook], state: bytes, *, inside: int | N
     """
     for number, hook in enumerate(hooks):
         _run(f"hook {kind}[{number}] {hook.path}", hook, state, inside)
+
+
+def run_last_hooks(hooks: Sequence[Hook], state: bytes, warn: Callable[[str], None]) -> None:
+    """Run the hooks of kind poststop, all of them.
+
+    Args:
+        hooks: The hooks.
+        state: The container's state, as JSON.
+        warn: Told of what went wrong, which is no reason to stop. Source: runtime.md, "Lifecycle".
+    """
+    for hook in hooks:
+        try:
+            run_hooks("poststop", (hook,), state)
+        except ContainerlibError as error:
+            warn(str(error))
 
 
 def _run(name: str, hook: Hook, state: bytes, inside: int | None) -> None:

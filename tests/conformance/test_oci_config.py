@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.oci import OURS, until
 
+from containerlib.runtime.cgroup_host import CgroupHost
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from support.oci import Bundle, OciRuntime
 
@@ -33,6 +35,14 @@ DEVIATIONS = {
     "test_version[runc-one]": "it takes any version",
     "test_version[runc-7.0.0]": "it takes any version",
     "test_required_fields[crun-args]": "it fails when the container is started",
+    **{
+        f"test_the_last_hooks_of_a_creation_that_fails[crun-{kind}]": "it runs none"
+        for kind in ("prestart", "createRuntime", "createContainer")
+    },
+    "test_wrong_filters[runc-errno]": "it takes a number that means nothing",
+    "test_wrong_filters[runc-no-names]": "it takes that",
+    "test_wrong_filters[crun-no-names]": "it takes that",
+    "test_controllers_that_are_missing[crun-rdma]": "the limit is left out",
     "test_relative_directory[crun]": "it takes any path",
     "test_wrong_rlimits[runc-twice]": "the last one counts",
     "test_wrong_rlimits[crun-twice]": "the last one counts",
@@ -425,13 +435,15 @@ def test_the_callers_processes(runtime: OciRuntime, bundle: Bundle) -> None:
             os.close(fd)
 
 
-@pytest.mark.parametrize("problem", ["unknown", "twice", "missing path"])
+@pytest.mark.parametrize("problem", ["unknown", "twice", "missing path", "other kind", "no namespace"])
 def test_wrong_namespaces(runtime: OciRuntime, bundle: Bundle, problem: str) -> None:
-    """A kind that there is not, one that is there twice, a path that leads nowhere."""
+    """A kind that there is not, one that is there twice, a path that leads nowhere or to another kind."""
     entry = {
         "unknown": {"type": "nothing"},
         "twice": {"type": "pid"},
         "missing path": {"type": "cgroup", "path": "/proc/1/ns/nothing"},
+        "other kind": {"type": "cgroup", "path": "/proc/1/ns/uts"},
+        "no namespace": {"type": "cgroup", "path": "/etc/passwd"},
     }[problem]
     bundle.config["linux"]["namespaces"].append(entry)
     assert runtime.refuse(bundle)
@@ -563,6 +575,22 @@ def test_filter(
     assert (b"No space left" in done.stdout) is is_refused
 
 
+@pytest.mark.parametrize("problem", ["errno", "no-names", "action", "operator"])
+def test_wrong_filters(runtime: OciRuntime, bundle: Bundle, problem: str) -> None:
+    """What means nothing in a filter is an error."""
+    entry: dict[str, Any] = {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}
+    if problem == "errno":
+        entry |= {"action": "SCMP_ACT_LOG", "errnoRet": 5}
+    elif problem == "no-names":
+        entry["names"] = []
+    elif problem == "action":
+        entry["action"] = "SCMP_ACT_SOMETIMES"
+    else:
+        entry["args"] = [{"index": 0, "value": 1, "op": "SCMP_CMP_ALMOST"}]
+    bundle.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [entry]}
+    assert runtime.refuse(bundle)
+
+
 # Control groups
 
 
@@ -622,6 +650,64 @@ def test_limits(
         (directory / file).read_text(encoding="ascii") for file in files if (directory / file).exists()
     )
     assert found.split()[0] == str(value)
+
+
+def test_block_io(runtime: OciRuntime, bundle: Bundle) -> None:
+    """A rate of a device is in force."""
+    number = os.stat("/").st_dev
+    disk = next(
+        (p for p in Path("/sys/block").iterdir() if (p / "dev").read_text().strip() == device_text(number)),
+        None,
+    )
+    tree = Path("/sys/fs/cgroup/blkio")
+    if disk is None or not tree.is_dir():
+        pytest.skip("no usable cgroup controller: blkio")
+    rate = {"major": os.major(number), "minor": os.minor(number), "rate": 1048576}
+    bundle.config["linux"]["resources"]["blockIO"] = {"throttleReadBpsDevice": [rate]}
+    bundle.command("sleep", "600")
+    runtime.create(bundle)
+    lines = Path(f"/proc/{runtime.state()['pid']}/cgroup").read_text(encoding="ascii").splitlines()
+    place = next(line.split(":", 2)[2] for line in lines if ":blkio:" in line)
+    file = tree / place.lstrip("/") / "blkio.throttle.read_bps_device"
+    assert file.read_text(encoding="ascii") == f"{device_text(number)} 1048576\n"
+
+
+def test_huge_pages(oci: Callable[[str], OciRuntime], bundle: Bundle) -> None:
+    """They are limited by whichever tree has the controller; where none has, the limit is refused."""
+    runtime = oci(OURS)
+    bundle.config["linux"]["resources"]["hugepageLimits"] = [{"pageSize": "2MB", "limit": 2097152}]
+    if CgroupHost.probe().find("hugetlb") is None:
+        assert "hugetlb" in runtime.refuse(bundle)
+        return
+    bundle.command("sleep", "600")
+    runtime.create(bundle)
+    group = bundle.config["linux"]["cgroupsPath"].strip("/")
+    names = ("hugetlb.2MB.max", "hugetlb.2MB.limit_in_bytes")
+    found = [path for name in names for path in Path("/sys/fs/cgroup").glob(f"**/{group}/{name}")]
+    assert [path.read_text(encoding="ascii") for path in found] == ["2097152\n"]
+
+
+def device_text(number: int) -> str:
+    """A device as files of control groups name it."""
+    return f"{os.major(number)}:{os.minor(number)}"
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {"network": {"classID": 1048577}},
+        {"rdma": {"mlx5_0": {"hcaHandles": 3}}},
+        {"unified": {"nothing.max": "2097152"}},
+    ],
+    ids=lambda resources: next(iter(resources)),
+)
+def test_controllers_that_are_missing(runtime: OciRuntime, bundle: Bundle, resources: dict[str, Any]) -> None:
+    """A limit that nothing on the host can keep is an error, and is not left out."""
+    present = Path("/proc/self/cgroup").read_text(encoding="ascii")
+    if any(f":{name}:" in present for name in ("net_cls", "rdma")):
+        pytest.skip("the host has these controllers")
+    bundle.config["linux"]["resources"] |= resources
+    assert runtime.refuse(bundle)
 
 
 # Hooks
@@ -686,6 +772,20 @@ def test_a_hook_that_fails(runtime: OciRuntime, bundle: Bundle, kind: str) -> No
     bundle.config["hooks"] = {kind: [{"path": "/bin/sh", "args": ["sh", "-c", "echo told you >&2; exit 3"]}]}
     bundle.command("sleep", "600")
     runtime.refuse(bundle)
+
+
+@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])
+def test_the_last_hooks_of_a_creation_that_fails(runtime: OciRuntime, bundle: Bundle, kind: str) -> None:
+    """They run all the same, for they undo what the first ones have done."""
+    last = f"cat > {bundle.path}/last"
+    bundle.config["hooks"] = {
+        kind: [{"path": "/bin/sh", "args": ["sh", "-c", "exit 3"]}],
+        "poststop": [{"path": "/bin/sh", "args": ["sh", "-c", last], "env": ["PATH=/bin"]}],
+    }
+    bundle.command("sleep", "600")
+    runtime.refuse(bundle)
+    state = json.loads((bundle.path / "last").read_text(encoding="utf-8"))
+    assert (state["id"], state["status"]) == ("c1", "stopped")
 
 
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime"])
