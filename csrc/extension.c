@@ -15,6 +15,7 @@
 
 #include "channel.h"
 #include "message.h"
+#include "mount.h"
 #include "overlay.h"
 #include "path.h"
 #include "sys.h"
@@ -211,6 +212,16 @@ int ctr_map_ids(int fd, int user_fd, int recursive)
     struct mount_attr attr = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)user_fd};
 
     return sys_mount_setattr(fd, recursive ? AT_RECURSIVE : 0, &attr) < 0 ? -errno : 0;
+}
+
+int ctr_mount_tmpfs(const char *const *options, uint32_t count)
+{
+    const struct filesystem fs = {"tmpfs", options, count, 0};
+    int fd;
+
+    (void)ctr_features();
+    fd = mount_create(&fs);
+    return fd < 0 ? -errno : fd;
 }
 
 static const char *lower_path(const void *context, uint32_t i)

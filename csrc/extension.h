@@ -41,6 +41,8 @@ int ctr_open_in_root(int root_fd, const char *path, int flags, int no_symlinks);
 int ctr_clone_tree(int fd, int recursive);
 /* Shows the unattached mount `fd` with the ids of the user namespace `user_fd`; recursive: and the mounts below it. */
 int ctr_map_ids(int fd, int user_fd, int recursive);
+/* A tmpfs, unattached: `options` is `count` texts, "key" or "key=value". */
+int ctr_mount_tmpfs(const char *const *options, uint32_t count);
 /* An overlay, unattached: `lowers` is `count` paths, the top-most first. Nothing of it survives a power loss. */
 int ctr_mount_overlay(const char *const *lowers, uint32_t count, const char *upper, const char *work);
 /* The type of the file system that `fd` lies on, as statfs(2) says it. */

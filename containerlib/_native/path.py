@@ -17,6 +17,7 @@ __all__ = [
     "kernel_features",
     "map_ids",
     "mount_overlay",
+    "mount_tmpfs",
     "open_in_root",
     "sync_filesystem",
 ]
@@ -86,6 +87,19 @@ def mount_overlay(lowers: Sequence[str], upper: str, work: str) -> int:
     """
     paths = [ffi.new("char[]", os.fsencode(path)) for path in lowers]
     return check(lib.ctr_mount_overlay(paths, len(paths), os.fsencode(upper), os.fsencode(work)), upper)
+
+
+def mount_tmpfs(options: Sequence[str]) -> int:
+    """Make a tmpfs that has no name, and return a descriptor of its root; closing it takes it away.
+
+    Args:
+        options: Of the file system, such as ``"mode=755"``.
+
+    Raises:
+        OSError: As fsconfig(2); ENOSYS where the newer mount calls are missing.
+    """
+    texts = [ffi.new("char[]", os.fsencode(option)) for option in options]
+    return check(lib.ctr_mount_tmpfs(texts, len(texts)), "tmpfs")
 
 
 def filesystem_type(fd: int) -> int:

@@ -72,6 +72,17 @@ class Binds:
         )
         return -1 if tree is None else tree
 
+    def take(self, target: str, source: str, tree: int) -> None:
+        """Take over an unattached directory that somebody has made.
+
+        Args:
+            target: Where it is to be mounted.
+            source: What it is called there.
+            tree: Its descriptor, which is closed with the others.
+        """
+        self.sources[target, source] = BindSource(is_directory=True, fd_index=len(self.fds))
+        self.fds.append(tree)
+
     def close(self) -> None:
         """Give up the descriptors; mounts made from them stay."""
         for fd in self.fds:

@@ -24,6 +24,7 @@ from containerlib.runtime.lower import RootPlan, lower, lower_exec
 from containerlib.runtime.mount_options import is_bind, read_options
 from containerlib.runtime.scheduling import processors
 from containerlib.runtime.seccomp_agent import read_filter
+from containerlib.runtime.tmpfs import as_bind, copied, copies_up
 from containerlib.runtime.user_namespace import check_ids, host_id, map_ids, mapped_namespace
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def create(spec: Spec, host: HostFacts, creation: Creation) -> Channel:
     with contextlib.ExitStack() as undo:
         check_ids(spec.linux, spec.process)
         binds = undo.enter_context(_open_binds(spec, creation.bundle))
+        spec = _with_copies(spec, creation.root, binds)
         rules = _filter_of(spec.seccomp, spec.process, host)
         native = lower(
             spec,
@@ -266,6 +268,17 @@ def _open_binds(spec: Spec, bundle: str) -> Iterator[Binds]:
         yield binds
     finally:
         binds.close()
+
+
+def _with_copies(spec: Spec, root: str, binds: Binds) -> Spec:
+    """Make those file systems that begin with a copy, which are then bound like anything that there is."""
+    mounts = list(spec.mounts)
+    for number, mount in enumerate(spec.mounts):
+        if copies_up(mount):
+            fd = copied(mount, root, spec.mounts[:number])
+            binds.take(mount.destination, mount.source, fd)
+            mounts[number] = as_bind(mount)
+    return evolve(spec, mounts=tuple(mounts))
 
 
 def _show_mapped(mount: SpecMount, tree: int, linux: Linux, *, recursive: bool) -> None:

@@ -17,6 +17,7 @@ from containerlib.oci.runtime_spec import Capabilities, SpecMount
 from containerlib.runtime import defaults
 from containerlib.runtime.capability import CAPABILITIES
 from containerlib.runtime.host import RLIMIT_NUMBERS
+from containerlib.runtime.tmpfs import with_mode
 from containerlib.runtime.user import parse_user, resolve_user
 from containerlib.runtime.user_namespace import host_id
 from containerlib.store.view import read_file
@@ -56,7 +57,7 @@ def fit(spec: Spec, host: HostFacts, cgroup: PathCgroup, *, root: str, warn: Cal
             mounts += made
             locked += [mount.destination] if is_locked else []
         else:
-            mounts.append(mount)
+            mounts.append(with_mode(mount, root, mounts))
     taken = {device.path for device in spec.linux.devices}
     linux = evolve(
         spec.linux,

@@ -14,7 +14,7 @@ from containerlib.errors import InvalidOption, UnsupportedHost
 if TYPE_CHECKING:
     from containerlib.oci.runtime_spec import SpecMount
 
-__all__ = ["WORDS", "MountOptions", "is_bind", "propagation_flags", "read_options"]
+__all__ = ["COPY_UP", "WORDS", "MountOptions", "is_bind", "propagation_flags", "read_options"]
 
 # MOUNT_ATTR_* of linux/mount.h.
 _ATTRIBUTES = {
@@ -47,12 +47,16 @@ _RECURSIVE = 0x4000
 _SUPERBLOCK = frozenset({"sync", "dirsync", "lazytime", "mand", "iversion", "silent"})
 _NOTHING = frozenset({"async", "defaults", "loud", "noiversion", "nolazytime", "nomand", "bind", "rbind"})
 _MAPPED = frozenset({"idmap", "ridmap"})
-_UNSUPPORTED = frozenset({"remount", "tmpcopyup", "copy-symlink", "dest-nofollow"})
+COPY_UP = "tmpcopyup"
+"""The option of a tmpfs by which it begins with what it lies over."""
+_UNSUPPORTED = frozenset({"remount", "copy-symlink", "dest-nofollow"})
+_ELSEWHERE = _MAPPED | {COPY_UP}
 WORDS = frozenset(
     {
         *(word for table in (_ATTRIBUTES, _CLEARS, _PROPAGATION) for word in table),
         *(f"r{word}" for table in (_ATTRIBUTES, _CLEARS, _PROPAGATION) for word in table),
         *(_SUPERBLOCK | _NOTHING | _MAPPED),
+        COPY_UP,
     }
 )
 """All options that are not the file system's own."""
@@ -103,7 +107,6 @@ def read_options(mount: SpecMount) -> MountOptions:
     attributes = propagation = 0
     scopes: set[bool] = set()
     rest: list[str] = []
-    id_mapped = "idmap" if mount.uid_mappings else ""
     for option in mount.options:
         spread = propagation_flags(option)
         bits, clears, is_recursive = _bits(option)
@@ -112,15 +115,13 @@ def read_options(mount: SpecMount) -> MountOptions:
         elif bits or clears is not None:
             attributes = attributes & ~(clears or (_ATIME if bits & _ATIME else 0)) | bits
             scopes |= {is_recursive} if bits else set()
-        elif option in _MAPPED:
-            id_mapped = option
         elif option in _UNSUPPORTED:
             raise UnsupportedHost(
                 f"option {option!r} of the mount on {mount.destination}",
                 needed="a runtime that has it",
                 found="containerlib, which has not",
             )
-        elif option not in _NOTHING and not (is_bind(mount) and option in _SUPERBLOCK):
+        elif option not in _NOTHING | _ELSEWHERE and not (is_bind(mount) and option in _SUPERBLOCK):
             rest.append(option)
     if is_bind(mount) and rest:
         raise InvalidOption("mounts", rest[0], f"is not an option of a bind mount (on {mount.destination})")
@@ -128,10 +129,18 @@ def read_options(mount: SpecMount) -> MountOptions:
         raise InvalidOption(
             "mounts", ",".join(mount.options), "options for all mounts below and for one alone do not mix"
         )
-    if id_mapped and not is_bind(mount):
-        raise InvalidOption("mounts", mount.destination, "only a bind mount can have its ids mapped")
     is_tree = "rbind" in mount.options
-    return MountOptions(attributes, scopes == {True}, is_tree, propagation, tuple(rest), id_mapped)
+    return MountOptions(attributes, scopes == {True}, is_tree, propagation, tuple(rest), _id_mapped(mount))
+
+
+def _id_mapped(mount: SpecMount) -> str:
+    """The word for it; and a look at the options that are for one kind of mount only."""
+    words = [option for option in mount.options if option in _MAPPED]
+    if (words or mount.uid_mappings) and not is_bind(mount):
+        raise InvalidOption("mounts", mount.destination, "only a bind mount can have its ids mapped")
+    if COPY_UP in mount.options and (mount.type != "tmpfs" or is_bind(mount)):
+        raise InvalidOption("mounts", COPY_UP, f"is an option of a tmpfs (on {mount.destination})")
+    return words[-1] if words else "idmap" if mount.uid_mappings else ""
 
 
 def _bits(option: str) -> tuple[int, int | None, bool]:

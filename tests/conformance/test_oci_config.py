@@ -39,6 +39,9 @@ DEVIATIONS = {
         f"test_the_last_hooks_of_a_creation_that_fails[crun-{kind}]": "it runs none"
         for kind in ("prestart", "createRuntime", "createContainer")
     },
+    "test_mode_of_memory[runc-mode=711]": "the directory's mode counts in any case",
+    "test_memory_with_a_copy[crun]": "the directory itself has the kernel's mode",
+    "test_mode_of_memory[crun-]": "it has that of the kernel",
     "test_wrong_filters[runc-errno]": "it takes a number that means nothing",
     "test_wrong_filters[runc-no-names]": "it takes that",
     "test_wrong_filters[crun-no-names]": "it takes that",
@@ -313,6 +316,74 @@ def test_two_mounts_on_one_place(runtime: OciRuntime, bundle: Bundle) -> None:
     ]
     bundle.script("cat /a/file; ls /b | wc -l")
     assert runtime.run(bundle) == "two0\n"
+
+
+@pytest.mark.parametrize("option", ["", "mode=711"])
+def test_mode_of_memory(runtime: OciRuntime, bundle: Bundle, option: str) -> None:
+    """Without a mode of its own a tmpfs has that of the directory that it lies over."""
+    (bundle.rootfs / "over").mkdir()
+    (bundle.rootfs / "over").chmod(0o750)
+    options = ["nosuid", option] if option else ["nosuid"]
+    bundle.config["mounts"].append(
+        {"destination": "/over", "type": "tmpfs", "source": "tmpfs", "options": options}
+    )
+    bundle.script("stat -c %a /over")
+    assert runtime.run(bundle) == ("711\n" if option else "750\n")
+
+
+def test_memory_with_a_copy(runtime: OciRuntime, bundle: Bundle) -> None:
+    """It begins with what it lies over: files, links, owners, modes; and what is written stays in it."""
+    over = bundle.rootfs / "over"
+    (over / "deep/er").mkdir(parents=True)
+    (over / "deep/er/file").write_text("content", encoding="ascii")
+    os.chown(over / "deep/er/file", 12, 34)
+    (over / "deep/er/file").chmod(0o4644)
+    os.chown(over / "deep", 56, 0)
+    (over / "link").symlink_to("/etc/passwd")
+    over.chmod(0o750)
+    bundle.config["mounts"].append(
+        {"destination": "/over", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "nodev"]}
+    )
+    bundle.script(
+        "cd /over; stat -c %a:%u:%g . deep deep/er/file; readlink link; cat deep/er/file; echo;"
+        ": > new; grep ' /over ' /proc/self/mountinfo"
+    )
+    *lines, mount = runtime.run(bundle).splitlines()
+    assert lines == ["750:0:0", "755:56:0", "4644:12:34", "/etc/passwd", "content"]
+    assert "nodev" in mount_of(mount, "/over")[0]
+    assert not (over / "new").exists()
+
+
+def test_memory_with_a_copy_of_nothing(runtime: OciRuntime, bundle: Bundle) -> None:
+    """Where there is no directory it begins empty."""
+    bundle.config["mounts"].append(
+        {"destination": "/over", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]}
+    )
+    bundle.script("ls /over; : > /over/new")
+    assert runtime.run(bundle) == ""
+
+
+@pytest.mark.parametrize("problem", ["no-room", "covered", "bind", "too-deep"])
+def test_copies_that_cannot_be(oci: Callable[[str], OciRuntime], bundle: Bundle, problem: str) -> None:
+    """What cannot be copied is an error, and nothing is left."""
+    over = bundle.rootfs / "over"
+    over.mkdir()
+    (over / "file").write_bytes(bytes(1 << 20))
+    mount: dict[str, Any] = {"destination": "/over", "type": "tmpfs", "source": "tmpfs"}
+    mount["options"] = ["tmpcopyup"]
+    if problem == "no-room":
+        mount["options"].append("size=64k")
+    elif problem == "covered":
+        above = {"destination": "/over", "type": "bind", "source": str(over), "options": ["bind"]}
+        bundle.config["mounts"].append(above)
+        mount["destination"] = "/over/below"
+    elif problem == "bind":
+        mount |= {"type": "bind", "source": str(over), "options": ["bind", "tmpcopyup"]}
+    else:
+        over.joinpath(*"d" * 200).mkdir(parents=True)
+    bundle.config["mounts"].append(mount)
+    message = oci(OURS).refuse(bundle)
+    assert "/over" in message
 
 
 @pytest.fixture

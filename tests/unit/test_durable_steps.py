@@ -137,6 +137,7 @@ QUIET = {
     "containerlib.container.frozen": {"chmod", "chown", "setxattr"},
     # A tree that nobody knows of before it is complete.
     "containerlib.runtime.copy_root": CHANGES,
+    "containerlib.runtime.tmpfs": CHANGES,
     # Memory files of this process.
     "containerlib.runtime.bpf": CHANGES,
 }

@@ -75,7 +75,7 @@ def test_binds() -> None:
         options("rbind", "ro", "rnosuid", kind="bind")
 
 
-@pytest.mark.parametrize("word", ["remount", "tmpcopyup"])
+@pytest.mark.parametrize("word", ["remount", "copy-symlink"])
 def test_refused(word: str) -> None:
     """What is not supported is refused, and not told to the file system."""
     with pytest.raises(UnsupportedHost, match=f"option '{word}' of the mount on /here"):
@@ -93,6 +93,15 @@ def test_mapped_ids() -> None:
         options("idmap")
 
 
+def test_copy_up() -> None:
+    """It is for a tmpfs, which is not told of it."""
+    assert options("tmpcopyup", "size=1m").rest == ("size=1m",)
+    with pytest.raises(InvalidOption, match="tmpcopyup"):
+        options("rbind", "tmpcopyup", kind="bind")
+    with pytest.raises(InvalidOption, match="tmpcopyup"):
+        options("tmpcopyup", kind="proc")
+
+
 def test_words() -> None:
     """The list of words has those of the specification that are honoured."""
     assert {
@@ -107,4 +116,5 @@ def test_words() -> None:
         "sync",
         "nosymfollow",
     } <= WORDS
-    assert not {"size=1m", "tmpcopyup"} & WORDS
+    assert "tmpcopyup" in WORDS
+    assert not {"size=1m", "remount"} & WORDS
