@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from containerlib.runtime.cgroup_limits import HostLimits
 
-__all__ = ["device_rules", "settings_of"]
+__all__ = ["device_rules", "number_of", "settings_of"]
 
 _ALL_ACCESS: Final = "rwm"
 _V2: Final = 2
@@ -111,8 +111,17 @@ def _text(value: int, *, unlimited: str) -> str:
     return unlimited if value < 0 else str(value)
 
 
-def _number(block: Mapping[str, Any], key: str, where: str) -> int:
-    """The number at `key`; 0 if there is none."""
+def number_of(block: Mapping[str, Any], key: str, where: str) -> int:
+    """The number at `key`; 0 if there is none.
+
+    Args:
+        block: An object of ``linux.resources``.
+        key: The field.
+        where: What the object is called there.
+
+    Raises:
+        InvalidOption: It is none.
+    """
     value = block.get(key) or 0
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidOption(f"linux.resources.{where}.{key}", value, "must be a number")
@@ -120,8 +129,8 @@ def _number(block: Mapping[str, Any], key: str, where: str) -> int:
 
 
 def _memory(block: Mapping[str, Any], host: HostLimits) -> Iterator[Setting]:
-    limit, swap = _number(block, "limit", "memory"), _number(block, "swap", "memory")
-    reservation = _number(block, "reservation", "memory")
+    limit, swap = number_of(block, "limit", "memory"), number_of(block, "swap", "memory")
+    reservation = number_of(block, "reservation", "memory")
     is_v2 = host.version("memory") == _V2
     if limit:
         file, word = ("memory.max", "max") if is_v2 else ("memory.limit_in_bytes", "-1")
@@ -140,16 +149,16 @@ def _memory(block: Mapping[str, Any], host: HostLimits) -> Iterator[Setting]:
         file, word = ("memory.low", "max") if is_v2 else ("memory.soft_limit_in_bytes", "-1")
         yield Setting("memory", file, _text(reservation, unlimited=word), None, "memory.reservation")
     if block.get("swappiness") is not None:
-        value = str(_number(block, "swappiness", "memory"))
+        value = str(number_of(block, "swappiness", "memory"))
         yield Setting("memory", "memory.swappiness", value, None, "memory.swappiness")
     if block.get("disableOOMKiller"):
         yield Setting("memory", "memory.oom_control", "1", None, "memory.disableOOMKiller")
 
 
 def _cpu(block: Mapping[str, Any], host: HostLimits) -> Iterator[Setting]:
-    quota, period = _number(block, "quota", "cpu"), _number(block, "period", "cpu")
+    quota, period = number_of(block, "quota", "cpu"), number_of(block, "period", "cpu")
     if host.version("cpu") == _V2:
-        if _number(block, "shares", "cpu"):
+        if number_of(block, "shares", "cpu"):
             yield Setting("cpu", "cpu.weight", str(weight_from_shares(block["shares"])), None, "cpu.shares")
         if quota or period:
             limit = "max" if quota <= 0 else str(quota)
@@ -158,10 +167,10 @@ def _cpu(block: Mapping[str, Any], host: HostLimits) -> Iterator[Setting]:
     else:
         files = _CPU_V1
     for key, file in files:
-        if _number(block, key, "cpu"):
+        if number_of(block, key, "cpu"):
             yield Setting("cpu", file, str(block[key]), None, f"cpu.{key}")
     if block.get("idle") is not None:
-        yield Setting("cpu", "cpu.idle", str(_number(block, "idle", "cpu")), None, "cpu.idle")
+        yield Setting("cpu", "cpu.idle", str(number_of(block, "idle", "cpu")), None, "cpu.idle")
     for key in ("cpus", "mems"):
         if block.get(key):
             yield Setting("cpuset", f"cpuset.{key}", str(block[key]), None, f"cpu.{key}")
@@ -179,7 +188,7 @@ _CPU_V2: Final[tuple[tuple[str, str], ...]] = (("burst", "cpu.max.burst"),)
 
 
 def _pids(block: Mapping[str, Any], _host: HostLimits) -> Iterator[Setting]:
-    limit = _number(block, "limit", "pids")
+    limit = number_of(block, "limit", "pids")
     if limit:
         yield Setting("pids", "pids.max", _text(limit, unlimited="max"), None, "pids.limit")
 
@@ -194,20 +203,20 @@ _RATES: Final = (
 
 def _block_io(block: Mapping[str, Any], host: HostLimits) -> Iterator[Setting]:
     is_v2 = host.version("io") == _V2
-    weight = _number(block, "weight", "blockIO")
+    weight = number_of(block, "weight", "blockIO")
     if weight:
         file = _weight_file(host, is_v2=is_v2)
         value = io_weight_from_blkio(weight) if file == "io.weight" else weight
         yield Setting("io", file, str(value), None, "blockIO.weight")
     for entry in block.get("weightDevice") or ():
-        value, device = _number(entry, "weight", "blockIO.weightDevice"), _device(entry)
+        value, device = number_of(entry, "weight", "blockIO.weightDevice"), _device(entry)
         if value:
             file = _weight_file(host, is_v2=is_v2)
             name = file if is_v2 else file.replace("weight", "weight_device")
             yield Setting("io", name, f"{device} {value}", None, "blockIO.weightDevice")
     for key, file, word in _RATES:
         for entry in block.get(key) or ():
-            rate, device = _number(entry, "rate", f"blockIO.{key}"), _device(entry)
+            rate, device = number_of(entry, "rate", f"blockIO.{key}"), _device(entry)
             if is_v2:
                 yield Setting("io", "io.max", f"{device} {word}={rate or 'max'}", None, f"blockIO.{key}")
             else:
@@ -215,7 +224,7 @@ def _block_io(block: Mapping[str, Any], host: HostLimits) -> Iterator[Setting]:
 
 
 def _device(entry: Mapping[str, Any]) -> str:
-    return f"{_number(entry, 'major', 'blockIO')}:{_number(entry, 'minor', 'blockIO')}"
+    return f"{number_of(entry, 'major', 'blockIO')}:{number_of(entry, 'minor', 'blockIO')}"
 
 
 def _weight_file(host: HostLimits, *, is_v2: bool) -> str:
@@ -233,7 +242,7 @@ def _weight_file(host: HostLimits, *, is_v2: bool) -> str:
 def _huge_pages(entries: list[Mapping[str, Any]], host: HostLimits) -> Iterator[Setting]:
     word = "max" if host.version("hugetlb") == _V2 else "limit_in_bytes"
     for entry in entries:
-        size, limit = entry.get("pageSize"), _number(entry, "limit", "hugepageLimits")
+        size, limit = entry.get("pageSize"), number_of(entry, "limit", "hugepageLimits")
         yield Setting("hugetlb", f"hugetlb.{size}.{word}", str(limit), None, "hugepageLimits")
         file = f"hugetlb.{size}.rsvd.{word}"
         if host.has_file("hugetlb", file):
@@ -241,10 +250,10 @@ def _huge_pages(entries: list[Mapping[str, Any]], host: HostLimits) -> Iterator[
 
 
 def _network(block: Mapping[str, Any], _host: HostLimits) -> Iterator[Setting]:
-    if _number(block, "classID", "network"):
+    if number_of(block, "classID", "network"):
         yield Setting("net_cls", "net_cls.classid", str(block["classID"]), None, "network.classID")
     for entry in block.get("priorities") or ():
-        value = f"{entry.get('name')} {_number(entry, 'priority', 'network.priorities')}"
+        value = f"{entry.get('name')} {number_of(entry, 'priority', 'network.priorities')}"
         yield Setting("net_prio", "net_prio.ifpriomap", value, None, "network.priorities")
 
 

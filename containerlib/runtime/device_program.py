@@ -7,6 +7,7 @@ bytes of a ``struct bpf_insn[]``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import struct
@@ -173,7 +174,10 @@ def load_and_attach(cgroup_fd: int, program: bytes, *, bpf_syscall: BpfSyscall |
 
 
 def _attach(cgroup_fd: int, program_fd: int, bpf: BpfSyscall) -> None:
-    old = _find_own(cgroup_fd, bpf)
+    old = None
+    # To look takes rights over networks as well, without which there is one program more.
+    with contextlib.suppress(OSError):
+        old = _find_own(cgroup_fd, bpf)
     flags = _ALLOW_MULTI if old is None else _ALLOW_MULTI | _REPLACE
     attr = struct.pack("=IIIII", cgroup_fd, program_fd, _ATTACH_CGROUP_DEVICE, flags, old or 0)
     try:
@@ -193,11 +197,16 @@ def _find_own(cgroup_fd: int, bpf: BpfSyscall) -> int | None:
     bpf(_PROG_QUERY, query)
     for number in filter(None, ids):
         fd = bpf(_PROG_GET_FD_BY_ID, struct.pack("=III", number, 0, 0))
-        info = array("B", bytes(_INFO_BYTES))
-        bpf(_GET_INFO_BY_FD, struct.pack("=IIQ", fd, len(info), info.buffer_info()[0]))
-        if info.tobytes()[_INFO_NAME:].rstrip(b"\0") == _NAME:
+        is_own = False
+        try:
+            info = array("B", bytes(_INFO_BYTES))
+            bpf(_GET_INFO_BY_FD, struct.pack("=IIQ", fd, len(info), info.buffer_info()[0]))
+            is_own = info.tobytes()[_INFO_NAME:].rstrip(b"\0") == _NAME
+        finally:
+            if not is_own:
+                os.close(fd)
+        if is_own:
             return fd
-        os.close(fd)
     return None
 
 

@@ -114,6 +114,8 @@ def read_filter(profile: Mapping[str, Any] | None, *, capabilities: frozenset[st
 
 def _flags(profile: Mapping[str, Any]) -> int:
     asked = profile.get("flags") or []
+    if not isinstance(asked, list) or not all(isinstance(flag, str) for flag in asked):
+        raise InvalidOption("linux.seccomp.flags", asked, "must be a list of texts")
     unknown = [flag for flag in asked if flag not in FLAGS]
     if unknown:
         raise InvalidOption("linux.seccomp.flags", unknown[0], f"is none of {', '.join(FLAGS)}")
@@ -134,7 +136,7 @@ def _asks(profile: Mapping[str, Any]) -> bool:
         name
         for entry in profile.get("syscalls") or ()
         if entry["action"] == _NOTIFY
-        for name in entry["names"]
+        for name in entry.get("names") or [entry["name"]]
     ]
     for name in _NEEDED:
         if name in asked:

@@ -21,6 +21,7 @@ from containerlib.errors import CgroupError, InvalidOption, OperationTimeout, Un
 from containerlib.runtime import systemd
 from containerlib.runtime.cgroup_limits import io_weight_from_blkio, weight_from_shares
 from containerlib.runtime.cgroup_path import PathCgroup, Tree
+from containerlib.runtime.cgroup_resources import number_of
 from containerlib.runtime.identity import pid_of
 from containerlib.runtime.scheduling import processors, processors_mask
 
@@ -39,6 +40,7 @@ _UNIT: Final = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
 _UNLIMITED: Final = 2**64 - 1
 _SECOND_US: Final = 1_000_000
 _PERCENT_US: Final = 10_000
+_PERIOD_US: Final = 100_000
 _ANNOTATION: Final = "org.systemd.property."
 
 
@@ -153,43 +155,48 @@ def properties_of(resources: Mapping[str, Any], annotations: Mapping[str, str]) 
     Raises:
         InvalidOption: A value has another form.
     """
-    memory, cpu = resources.get("memory") or {}, resources.get("cpu") or {}
-    found: Properties = {}
+    memory, cpu, pids, block_io = (_block(resources, name) for name in ("memory", "cpu", "pids", "blockIO"))
     limits = {
-        "MemoryMax": memory.get("limit"),
-        "MemoryLow": memory.get("reservation"),
+        "MemoryMax": number_of(memory, "limit", "memory"),
+        "MemoryLow": number_of(memory, "reservation", "memory"),
         "MemorySwapMax": _swap(memory),
-        "TasksMax": (resources.get("pids") or {}).get("limit"),
+        "TasksMax": number_of(pids, "limit", "pids"),
     }
-    found.update({name: ("t", _limit(value)) for name, value in limits.items() if value})
-    if cpu.get("shares"):
-        found["CPUWeight"] = ("t", weight_from_shares(cpu["shares"]))
+    found: Properties = {name: ("t", _limit(value)) for name, value in limits.items() if value}
+    shares, weight = number_of(cpu, "shares", "cpu"), number_of(block_io, "weight", "blockIO")
+    if shares:
+        found["CPUWeight"] = ("t", weight_from_shares(shares))
+    if weight:
+        found["IOWeight"] = ("t", io_weight_from_blkio(weight))
     found.update(_quota(cpu))
     for key, name in (("cpus", "AllowedCPUs"), ("mems", "AllowedMemoryNodes")):
         if cpu.get(key):
-            numbers = processors(cpu[key], f"linux.resources.cpu.{key}")
+            numbers = processors(str(cpu[key]), f"linux.resources.cpu.{key}")
             found[name] = ("ay", list(processors_mask(numbers).rstrip(b"\0")))
-    weight = (resources.get("blockIO") or {}).get("weight")
-    if weight:
-        found["IOWeight"] = ("t", io_weight_from_blkio(weight))
     return found | _annotated(annotations)
+
+
+def _block(resources: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = resources.get(name) or {}
+    if not isinstance(found, dict):
+        raise InvalidOption(f"linux.resources.{name}", found, "is of another type than it must be")
+    return found
 
 
 def _limit(value: int) -> int:
     return _UNLIMITED if value < 0 else value
 
 
-def _swap(memory: Mapping[str, Any]) -> int | None:
-    """Swap alone, out of memory and swap together."""
-    swap, limit = memory.get("swap"), memory.get("limit") or 0
-    if not swap or swap < 0:
-        return swap
-    return max(swap - limit, 0) or None
+def _swap(memory: Mapping[str, Any]) -> int:
+    """Swap alone, out of memory and swap together; 0 for no limit that was asked for."""
+    swap, limit = number_of(memory, "swap", "memory"), number_of(memory, "limit", "memory")
+    return swap if swap <= 0 else max(swap - limit, 0)
 
 
 def _quota(cpu: Mapping[str, Any]) -> Properties:
-    quota, period = cpu.get("quota") or 0, cpu.get("period") or 100_000
-    found: Properties = {"CPUQuotaPeriodUSec": ("t", period)} if cpu.get("period") else {}
+    quota, period = number_of(cpu, "quota", "cpu"), number_of(cpu, "period", "cpu")
+    found: Properties = {"CPUQuotaPeriodUSec": ("t", period)} if period else {}
+    period = period or _PERIOD_US
     if quota < 0:
         found["CPUQuotaPerSecUSec"] = ("t", _UNLIMITED)
     elif quota:

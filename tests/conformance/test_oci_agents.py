@@ -177,7 +177,7 @@ def test_no_agent(runtime: OciRuntime, bundle: Bundle, agent: Agent) -> None:
     assert runtime.refuse(bundle)
 
 
-@pytest.mark.parametrize("problem", ["no-path", "metadata-alone", "sendmsg", "default", "flag"])
+@pytest.mark.parametrize("problem", ["no-path", "metadata-alone", "sendmsg", "default", "flag", "flags"])
 def test_wrong_agents(oci: Callable[[str], OciRuntime], bundle: Bundle, agent: Agent, problem: str) -> None:
     """What cannot work is an error that names the field."""
     del agent
@@ -190,8 +190,10 @@ def test_wrong_agents(oci: Callable[[str], OciRuntime], bundle: Bundle, agent: A
         filters["syscalls"][0]["names"].append("sendmsg")
     elif problem == "default":
         filters["defaultAction"] = "SCMP_ACT_NOTIFY"
-    else:
+    elif problem == "flag":
         filters["flags"] = ["SECCOMP_FILTER_FLAG_NEW_LISTENER"]
+    else:
+        filters["flags"] = [3]
     assert "linux.seccomp." in oci(OURS).refuse(bundle)
 
 

@@ -259,6 +259,21 @@ def test_attach_replaces_our_own_program_only() -> None:
             os.fstat(fd)
 
 
+def test_attach_without_the_right_to_look() -> None:
+    """Whoever may not see what is attached attaches one more."""
+    calls: list[tuple[int, bytes]] = []
+
+    def bpf(command: int, attr: bytes) -> int:
+        calls.append((command, attr))
+        if command == 16:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return os.open("/dev/null", os.O_RDONLY) if command == 5 else 0
+
+    load_and_attach(55, compile_bpf([]), bpf_syscall=bpf)
+    assert [command for command, _ in calls] == [5, 16, 8]
+    assert struct.unpack("=IIIII", calls[-1][1])[3:] == (2, 0)
+
+
 def test_attach_says_what_the_kernel_refused() -> None:
     """A refusal keeps its errno and names the step."""
 

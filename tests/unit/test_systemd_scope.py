@@ -96,6 +96,22 @@ def test_wrong_annotation(text: str) -> None:
         properties_of({}, {"org.systemd.property.X": text})
 
 
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {"memory": [1]},
+        {"memory": {"limit": "5"}},
+        {"cpu": {"shares": [1]}},
+        {"cpu": {"cpus": 3.5}},
+        {"blockIO": {"weight": True}},
+    ],
+)
+def test_other_types(resources: dict[str, Any]) -> None:
+    """What is of another type is an error that names the field."""
+    with pytest.raises(InvalidOption, match=r"linux\.resources\."):
+        properties_of(resources, {})
+
+
 def test_wrong_processors() -> None:
     """No list of numbers."""
     with pytest.raises(InvalidOption, match=r"linux\.resources\.cpu\.cpus"):
