@@ -20,7 +20,7 @@ from containerlib._native.spawn import SpawnRequest
 from containerlib.errors import EngineClosed, InvalidOption, UnsupportedHost
 from containerlib.runtime.bind import Binds
 from containerlib.runtime.identity import pid_of
-from containerlib.runtime.lower import RootPlan, lower, lower_exec
+from containerlib.runtime.lower import NAMESPACE_FLAGS, RootPlan, lower, lower_exec
 from containerlib.runtime.mount_options import is_bind, read_options
 from containerlib.runtime.scheduling import processors
 from containerlib.runtime.seccomp_agent import read_filter
@@ -45,15 +45,7 @@ _JOINED = ("pid", "ipc", "uts", "net", "cgroup", "time", "mnt", "user")
 _HELD = frozenset({"pivot", "user_namespace", "seccomp_listener"})
 _MAX_MOUNTS = 180
 _GET_TYPE = 0xB703  # NS_GET_NSTYPE of linux/nsfs.h: a flag of clone(2)
-_NAMESPACE_TYPES = {
-    "cgroup": 0x02000000,
-    "ipc": 0x08000000,
-    "network": 0x40000000,
-    "pid": 0x20000000,
-    "time": 0x00000080,
-    "user": 0x10000000,
-    "uts": 0x04000000,
-}
+_NAMESPACE_TYPES = {**NAMESPACE_FLAGS, "cgroup": 0x02000000, "time": 0x00000080}
 _NULL_DEVICE = os.makedev(1, 3)
 _START_LIMIT_S = 60.0
 

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     from containerlib.oci.runtime_spec import DeviceNode, Linux, PosixRlimit, Process, Spec, SpecMount
 
-__all__ = ["BindSource", "RootPlan", "lower", "lower_exec"]
+__all__ = ["NAMESPACE_FLAGS", "BindSource", "RootPlan", "lower", "lower_exec"]
 
-_NAMESPACE_FLAGS = {
+NAMESPACE_FLAGS = {
     "mount": 0x00020000,
     "uts": 0x04000000,
     "ipc": 0x08000000,
@@ -43,6 +43,7 @@ _NAMESPACE_FLAGS = {
     "network": 0x40000000,
     "user": 0x10000000,
 }
+"""CLONE_NEW* flags of the namespaces that a process is born in, by their names in the specification."""
 
 # Only these are mounted where an image could have put a symbolic link that leads out of the way.
 _KERNEL_TYPES = frozenset({"proc", "sysfs", "devpts", "mqueue", "cgroup2"})
@@ -259,7 +260,7 @@ def lower(
             into_kernel=gate,
         ),
         flags=_flags(spec, root, init=init, gate=gate) | flags,
-        namespaces=sum(flag for name, flag in _NAMESPACE_FLAGS.items() if name in linux.namespaces),
+        namespaces=sum(flag for name, flag in NAMESPACE_FLAGS.items() if name in linux.namespaces),
         staging=root.staging,
         root_source=root.copied,
         root_upper=root.upper,

@@ -16,6 +16,7 @@ from containerlib._util.failpoint import reach
 from containerlib.errors import InvalidOption
 from containerlib.oci.runtime_spec import IdMapping
 from containerlib.runtime.identity import pid_of
+from containerlib.runtime.lower import NAMESPACE_FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,7 +28,6 @@ __all__ = ["IDENTITY", "check_ids", "host_id", "map_ids", "mapped_namespace"]
 IDENTITY = (IdMapping(container_id=0, host_id=0, size=2**32 - 1),)
 """What a namespace without mappings gets: every number is itself."""
 
-_NEW_USER_NAMESPACE = 0x10000000  # CLONE_NEWUSER
 _MAP_BYTES = 4096
 
 
@@ -118,7 +118,7 @@ class _Holder(Starter):
     """A process that does nothing but be in a user namespace."""
 
     def __init__(self) -> None:
-        super().__init__("ctr-creator", -1, (), namespaces=_NEW_USER_NAMESPACE)
+        super().__init__("ctr-creator", -1, (), namespaces=NAMESPACE_FLAGS["user"])
 
     def close(self) -> None:
         self._end()
