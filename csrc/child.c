@@ -151,31 +151,6 @@ static int step_join_namespaces(struct child *c)
     return 0;
 }
 
-static int set_oom_score(struct child *c)
-{
-    _cleanup_close_ int fd = -1;
-    char text[16];
-    int n;
-
-    if (!(c->spec->flags & CTR_SPEC_OOM_SCORE))
-        return 0;
-    fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    n = snprintf(text, sizeof(text), "%d", c->spec->oom_score_adj);
-    return fd >= 0 && write(fd, text, (size_t)n) == n ? 0 : -1;
-}
-
-/* Through the host's proc, in which this process still is. */
-static int step_join_oom_score(struct child *c)
-{
-    return set_oom_score(c);
-}
-
-/* A process in a user namespace inherits its score: there it may not set its own. */
-int step_early_oom_score(struct child *c)
-{
-    return c->spec->flags & CTR_SPEC_USER ? set_oom_score(c) : 0;
-}
-
 static int step_keyring(struct child *c)
 {
     if (c->spec->flags & CTR_SPEC_NO_KEYRING)

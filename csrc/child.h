@@ -70,9 +70,6 @@ extern const struct step creator_steps[];
 /* The steps by which the reaper gives up its privileges. */
 extern const struct step demote_steps[];
 
-/* child.c */
-int step_early_oom_score(struct child *c);
-
 /* root.c */
 int step_mount_private(struct child *c);
 int step_scratch(struct child *c);
@@ -84,6 +81,7 @@ int step_pivot(struct child *c);
 /* user_namespace.c */
 int step_user_namespace(struct child *c);
 int step_user_root(struct child *c);
+int step_join_oom_score(struct child *c);
 int step_raise_limits(struct child *c);
 
 /* scheduling.c */

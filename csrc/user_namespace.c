@@ -1,6 +1,7 @@
 /* User and time namespaces: what has to be done before them with the privileges of the host, and who one is inside. */
 #define _GNU_SOURCE
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
@@ -29,6 +30,26 @@ int step_user_root(struct child *c)
     if (!(c->spec->flags & CTR_SPEC_USER))
         return 0;
     return syscall(SYS_setresgid, 0, 0, 0) < 0 ? -1 : (int)syscall(SYS_setresuid, 0, 0, 0);
+}
+
+/* Through the host's proc, in which this process still is. */
+int step_join_oom_score(struct child *c)
+{
+    _cleanup_close_ int fd = -1;
+    char text[16];
+    int n;
+
+    if (!(c->spec->flags & CTR_SPEC_OOM_SCORE))
+        return 0;
+    fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    n = snprintf(text, sizeof(text), "%d", c->spec->oom_score_adj);
+    return fd >= 0 && write(fd, text, (size_t)n) == n ? 0 : -1;
+}
+
+/* What is born in a user namespace inherits its score: there it may not set its own. */
+static int step_early_oom_score(struct child *c)
+{
+    return c->spec->flags & CTR_SPEC_USER ? step_join_oom_score(c) : 0;
 }
 
 /* Raising takes a privilege over the host, which is gone inside; lowering comes with the other limits. */
