@@ -118,7 +118,8 @@ enum ctr_mount_flag {
     CTR_MOUNT_RECURSIVE = 4,
     CTR_MOUNT_SOURCE_IS_DIR = 8,
     CTR_MOUNT_PROC = 16,
-    CTR_MOUNT_TOP_ATTRIBUTES = 32 /* attributes are for the mount itself, not for those below it */
+    CTR_MOUNT_TOP_ATTRIBUTES = 32, /* attributes are for the mount itself, not for those below it */
+    CTR_MOUNT_REMOUNT = 64 /* of what lies on the target: the mount alone (BIND), or its file system, too */
 };
 
 enum ctr_node_kind {

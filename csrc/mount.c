@@ -11,7 +11,7 @@
 #include "path.h"
 #include "sys.h"
 
-enum { PROC_PATH_SIZE = 40 };
+enum { PROC_PATH_SIZE = 40, DATA_SIZE = 4096 };
 
 /* Only used before the root is changed, so /proc is the host's, which no container can have touched. */
 static void fd_path(char text[static PROC_PATH_SIZE], int fd)
@@ -30,6 +30,8 @@ static unsigned long legacy_flags(uint32_t attributes)
     flags |= attributes & MOUNT_ATTR_NOEXEC ? MS_NOEXEC : 0;
     flags |= (attributes & MOUNT_ATTR__ATIME) == MOUNT_ATTR_NOATIME ? MS_NOATIME : 0;
     flags |= (attributes & MOUNT_ATTR__ATIME) == MOUNT_ATTR_STRICTATIME ? MS_STRICTATIME : 0;
+    flags |= attributes & MOUNT_ATTR_NODIRATIME ? MS_NODIRATIME : 0;
+    flags |= attributes & MOUNT_ATTR_NOSYMFOLLOW ? MS_NOSYMFOLLOW : 0;
     return flags;
 }
 
@@ -75,18 +77,44 @@ int mount_attach(int mount_fd, int target_fd)
     return sys_move_mount(mount_fd, target_fd);
 }
 
-/* mount(2) takes the options as one text of at most a page. */
-static int mount_legacy(const struct filesystem *fs, int target_fd)
+/* Options of every file system, which mount(2) takes as flags. The newer calls do not know iversion. */
+static const struct {
+    const char *name;
+    unsigned long flag;
+} superblock_words[] = {
+    {"sync", MS_SYNCHRONOUS}, {"dirsync", MS_DIRSYNC},     {"lazytime", MS_LAZYTIME},
+    {"mand", MS_MANDLOCK},    {"iversion", MS_I_VERSION},
+};
+
+static unsigned long superblock_flag(const char *option)
 {
-    char data[4096];
-    char target[PROC_PATH_SIZE];
+    for (size_t i = 0; i < sizeof(superblock_words) / sizeof(superblock_words[0]); i++)
+        if (strcmp(superblock_words[i].name, option) == 0)
+            return superblock_words[i].flag;
+    return 0;
+}
+
+static unsigned long superblock_flags(const struct filesystem *fs)
+{
+    unsigned long flags = 0;
+
+    for (uint32_t i = 0; i < fs->option_count; i++)
+        flags |= superblock_flag(fs->options[i]);
+    return flags;
+}
+
+/* mount(2) takes the other options as one text of at most a page. */
+static int join_options(const struct filesystem *fs, char data[static DATA_SIZE])
+{
     size_t used = 0;
 
     data[0] = '\0';
     for (uint32_t i = 0; i < fs->option_count; i++) {
         size_t n = strlen(fs->options[i]);
 
-        if (used + n + 2 > sizeof(data)) {
+        if (superblock_flag(fs->options[i]))
+            continue;
+        if (used + n + 2 > DATA_SIZE) {
             errno = E2BIG;
             return -1;
         }
@@ -95,16 +123,40 @@ static int mount_legacy(const struct filesystem *fs, int target_fd)
         memcpy(data + used, fs->options[i], n + 1);
         used += n;
     }
+    return 0;
+}
+
+static int mount_legacy(const struct filesystem *fs, int target_fd)
+{
+    char data[DATA_SIZE];
+    char target[PROC_PATH_SIZE];
+    unsigned long flags = legacy_flags(fs->attributes) | superblock_flags(fs);
+
+    if (join_options(fs, data) < 0)
+        return -1;
     fd_path(target, target_fd);
     /* NULL instead of "": the kernel then need not copy a page of options. */
-    return mount(fs->type, target, fs->type, legacy_flags(fs->attributes), used ? data : NULL);
+    return mount(fs->type, target, fs->type, flags, data[0] ? data : NULL);
+}
+
+int mount_again(const struct filesystem *fs, int fd)
+{
+    char data[DATA_SIZE];
+    char path[PROC_PATH_SIZE];
+    unsigned long flags = legacy_flags(fs->attributes) | superblock_flags(fs) | MS_REMOUNT;
+
+    if (join_options(fs, data) < 0)
+        return -1;
+    fd_path(path, fd);
+    return mount(NULL, path, NULL, fs->type ? flags : flags | MS_BIND, data[0] ? data : NULL);
 }
 
 int mount_filesystem(const struct filesystem *fs, int target_fd)
 {
-    _cleanup_close_ int fd = mount_create(fs);
+    int by_number = !!(superblock_flags(fs) & MS_I_VERSION);
+    _cleanup_close_ int fd = by_number ? -1 : mount_create(fs);
 
-    if (fd < 0 && errno == ENOSYS)
+    if (by_number || (fd < 0 && errno == ENOSYS))
         return mount_legacy(fs, target_fd) < 0 ? -1 : -2;
     if (fd < 0 || mount_attach(fd, target_fd) < 0)
         return -1;

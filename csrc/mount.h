@@ -44,6 +44,10 @@ int mount_set_attributes(int mount_fd, const struct bind_options *how);
 /* Sets the propagation of the mount whose root is `fd`, in place. */
 int mount_propagate(int fd, uint32_t propagation);
 
+/* Gives the mount whose root is `fd` other flags, and its file system other options; the flags alone when `fs`
+ * has no type. Flags that are not given are taken back, as mount(2) does. */
+int mount_again(const struct filesystem *fs, int fd);
+
 /* Adds MOUNT_ATTR_RDONLY to the mount whose root is `fd`, in place. */
 int mount_make_readonly(int fd, uint32_t attributes);
 

@@ -219,6 +219,21 @@ static int propagate(struct child *c, const struct ctr_mount *m)
     return fd < 0 ? -1 : mount_propagate(fd, m->propagation);
 }
 
+static int remount(struct child *c, const struct ctr_mount *m, int32_t i)
+{
+    const char *type = m->kind == CTR_MOUNT_BIND ? NULL : message_text(c->spec, m->type);
+    const char *texts[MAX_OPTIONS];
+    struct filesystem fs = filesystem_of(c->spec, type, m->options, m->attributes, texts);
+    _cleanup_close_ int fd = -1;
+
+    if (child_at(c, CTR_STEP_MOUNT_TARGET, i) < 0)
+        return -1;
+    fd = path_open(c->root_fd, message_text(c->spec, m->target), O_PATH, !!(m->flags & CTR_MOUNT_NO_SYMLINKS));
+    if (fd < 0 || check_target(m, fd) < 0 || child_at(c, CTR_STEP_MOUNT_CREATE, i) < 0 || mount_again(&fs, fd) < 0)
+        return -1;
+    return m->propagation ? mount_propagate(fd, m->propagation) : 0;
+}
+
 static int mount_one(struct child *c, const struct ctr_mount *m, int32_t i)
 {
     const char *target_path = message_text(c->spec, m->target);
@@ -257,7 +272,7 @@ int step_mounts(struct child *c)
     const struct ctr_mount *m = message_array(c->spec, c->spec->mounts);
 
     for (uint32_t i = 0; i < c->spec->mounts.count; i++)
-        if (mount_one(c, &m[i], (int32_t)i) < 0)
+        if ((m[i].flags & CTR_MOUNT_REMOUNT ? remount : mount_one)(c, &m[i], (int32_t)i) < 0)
             return -1;
     return 0;
 }

@@ -25,7 +25,13 @@ from containerlib.oci.runtime_words import PERSONALITIES
 from containerlib.runtime import capability
 from containerlib.runtime.defaults import DEVICE_LINKS
 from containerlib.runtime.host import RLIMIT_NUMBERS
-from containerlib.runtime.mount_options import is_bind, propagation_flags, read_options
+from containerlib.runtime.mount_options import (
+    is_bind,
+    is_remount,
+    propagation_flags,
+    read_options,
+    remounts_all,
+)
 from containerlib.runtime.scheduling import io_priority_value, processors, processors_mask, scheduler_bytes
 
 if TYPE_CHECKING:
@@ -124,6 +130,22 @@ def _lower_mount(mount: SpecMount, source: BindSource | None, *, into_kernel: bo
     )
 
 
+def _lower_remount(mount: SpecMount, earlier: tuple[SpecMount, ...]) -> NativeMount:
+    options = read_options(mount)
+    is_all = remounts_all(mount, earlier)
+    # No links: what lies on the place has to be what was looked at.
+    return NativeMount(
+        kind=lib.CTR_MOUNT_FILESYSTEM if is_all else lib.CTR_MOUNT_BIND,
+        target=mount.destination,
+        source=mount.source,
+        type=mount.type or "none",
+        options=options.rest,
+        attributes=options.attributes,
+        propagation=options.propagation,
+        flags=lib.CTR_MOUNT_REMOUNT | lib.CTR_MOUNT_NO_SYMLINKS,
+    )
+
+
 def _lower_device(device: DeviceNode) -> NativeNode:
     return NativeNode(
         kind=lib.CTR_NODE_BLOCK if device.type == "b" else lib.CTR_NODE_CHAR,
@@ -201,12 +223,14 @@ def _lower_fixed(
         # Made before this process is the root of its namespace, and to belong to that one.
         scratch_options=("mode=0755", "uid=0", "gid=0") if linux.has_namespace("user") else ("mode=0755",),
         mounts=tuple(
-            _lower_mount(
+            _lower_remount(mount, mounts[:number])
+            if is_remount(mount)
+            else _lower_mount(
                 mount,
                 opened[mount.destination, mount.source] if is_bind(mount) else None,
                 into_kernel=into_kernel,
             )
-            for mount in mounts
+            for number, mount in enumerate(mounts)
         ),
         nodes=(*(_lower_device(device) for device in linux.devices), *_LINKS),
         sysctls=tuple((name.replace(".", "/"), value) for name, value in linux.sysctl),

@@ -5,6 +5,7 @@ Source: OCI runtime-spec 1.2, config.md, "Linux mount options"; mount(8), mount_
 
 from __future__ import annotations
 
+import posixpath
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -12,9 +13,20 @@ from attrs import frozen
 from containerlib.errors import InvalidOption, UnsupportedHost
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from containerlib.oci.runtime_spec import SpecMount
 
-__all__ = ["COPY_UP", "WORDS", "MountOptions", "is_bind", "propagation_flags", "read_options"]
+__all__ = [
+    "COPY_UP",
+    "WORDS",
+    "MountOptions",
+    "is_bind",
+    "is_remount",
+    "propagation_flags",
+    "read_options",
+    "remounts_all",
+]
 
 # MOUNT_ATTR_* of linux/mount.h.
 _ATTRIBUTES = {
@@ -44,19 +56,24 @@ _CLEARS = {
 _PROPAGATION = {"unbindable": 1 << 17, "private": 1 << 18, "slave": 1 << 19, "shared": 1 << 20}
 _RECURSIVE = 0x4000
 # Flags of a file system, which a bind mount does not have; those that say what holds anyway are left out.
-_SUPERBLOCK = frozenset({"sync", "dirsync", "lazytime", "mand", "iversion", "silent"})
-_NOTHING = frozenset({"async", "defaults", "loud", "noiversion", "nolazytime", "nomand", "bind", "rbind"})
+_SUPERBLOCK = frozenset({"sync", "dirsync", "lazytime", "mand", "iversion"})
+_NOTHING = frozenset(
+    # What a kernel prints about a mount goes to nobody here.
+    {"async", "defaults", "loud", "silent", "noiversion", "nolazytime", "nomand", "bind", "rbind"}
+)
+_REMOUNT = "remount"
+# File systems of which each mount is a new one; those of the others are the host's as well.
+_OWN_TYPES = frozenset({"tmpfs", "ramfs", "devpts", "overlay"})
 _MAPPED = frozenset({"idmap", "ridmap"})
 COPY_UP = "tmpcopyup"
 """The option of a tmpfs by which it begins with what it lies over."""
-_UNSUPPORTED = frozenset({"remount", "copy-symlink", "dest-nofollow"})
-_ELSEWHERE = _MAPPED | {COPY_UP}
+_UNSUPPORTED = frozenset({"copy-symlink", "dest-nofollow"})
+_ELSEWHERE = _MAPPED | {COPY_UP, _REMOUNT}
 WORDS = frozenset(
     {
         *(word for table in (_ATTRIBUTES, _CLEARS, _PROPAGATION) for word in table),
         *(f"r{word}" for table in (_ATTRIBUTES, _CLEARS, _PROPAGATION) for word in table),
-        *(_SUPERBLOCK | _NOTHING | _MAPPED),
-        COPY_UP,
+        *(_SUPERBLOCK | _NOTHING | _ELSEWHERE),
     }
 )
 """All options that are not the file system's own."""
@@ -83,8 +100,41 @@ class MountOptions:
     id_mapped: str = ""
 
 
+def is_remount(mount: SpecMount) -> bool:
+    """Whether it changes a mount that there is, and makes none."""
+    return _REMOUNT in mount.options
+
+
 def is_bind(mount: SpecMount) -> bool:
     """Whether it shows something that is there already."""
+    return _is_of_a_mount(mount) and not is_remount(mount)
+
+
+def remounts_all(mount: SpecMount, earlier: Sequence[SpecMount]) -> bool:
+    """Whether a remount is for the file system as well, and not for the mount alone.
+
+    Args:
+        mount: The remount.
+        earlier: The mounts before it.
+
+    Raises:
+        InvalidOption: Nothing was mounted there, or its file system is the host's as well.
+    """
+    place = posixpath.normpath(mount.destination)
+    there = [
+        each for each in earlier if posixpath.normpath(each.destination) == place and not is_remount(each)
+    ]
+    if not there:
+        raise InvalidOption("mounts", place, f"no mount before it is there for {_REMOUNT!r}; mount it first")
+    if _is_of_a_mount(mount):
+        return False
+    if is_bind(there[-1]) or there[-1].type not in _OWN_TYPES:
+        reason = "its file system is not the container's own; add 'bind' to change the mount alone"
+        raise InvalidOption("mounts", f"{_REMOUNT} of {place}", reason)
+    return True
+
+
+def _is_of_a_mount(mount: SpecMount) -> bool:
     return mount.type == "bind" or bool({"bind", "rbind"} & set(mount.options))
 
 
@@ -121,10 +171,12 @@ def read_options(mount: SpecMount) -> MountOptions:
                 needed="a runtime that has it",
                 found="containerlib, which has not",
             )
-        elif option not in _NOTHING | _ELSEWHERE and not (is_bind(mount) and option in _SUPERBLOCK):
+        elif option not in _NOTHING | _ELSEWHERE and not (_is_of_a_mount(mount) and option in _SUPERBLOCK):
             rest.append(option)
-    if is_bind(mount) and rest:
+    if _is_of_a_mount(mount) and rest:
         raise InvalidOption("mounts", rest[0], f"is not an option of a bind mount (on {mount.destination})")
+    if is_remount(mount) and (True in scopes or "rbind" in mount.options):
+        raise InvalidOption("mounts", ",".join(mount.options), f"{_REMOUNT!r} is for one mount alone")
     if len(scopes) > 1:
         raise InvalidOption(
             "mounts", ",".join(mount.options), "options for all mounts below and for one alone do not mix"
@@ -138,7 +190,7 @@ def _id_mapped(mount: SpecMount) -> str:
     words = [option for option in mount.options if option in _MAPPED]
     if (words or mount.uid_mappings) and not is_bind(mount):
         raise InvalidOption("mounts", mount.destination, "only a bind mount can have its ids mapped")
-    if COPY_UP in mount.options and (mount.type != "tmpfs" or is_bind(mount)):
+    if COPY_UP in mount.options and (mount.type != "tmpfs" or _is_of_a_mount(mount) or is_remount(mount)):
         raise InvalidOption("mounts", COPY_UP, f"is an option of a tmpfs (on {mount.destination})")
     return words[-1] if words else "idmap" if mount.uid_mappings else ""
 

@@ -53,6 +53,15 @@ DEVIATIONS = {
     "test_the_later_option_counts[crun-nosuid-suid]": "an option is not taken back",
     "test_the_later_option_counts[crun-noexec-exec]": "an option is not taken back",
     "test_the_later_option_counts[crun-nodev-dev]": "an option is not taken back",
+    "test_every_word_is_taken[runc-defaults]": "it tells the file system",
+    **{
+        f"test_every_word_is_taken[crun-{word}]": "the file system refuses it"
+        for word in ("iversion", "loud", "noiversion", "silent")
+    },
+    **{
+        f"test_every_word_is_taken[crun-{word}]": "propagation is for binds"
+        for word in ("shared", "rshared", "unbindable", "runbindable")
+    },
     "test_what_a_bind_takes_along[crun-bind-False]": "every bind is recursive",
     "test_the_callers_processes[crun]": "it leaves what still runs",
     "test_propagation_of_the_root[runc-shared]": "the root is a slave",
@@ -262,6 +271,84 @@ def test_options_of_mounts(runtime: OciRuntime, bundle: Bundle, option: str) -> 
     options, _ = mount_of(runtime.run(bundle), "/here")
     assert option in options
     assert "size=1024k" in options
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("async", "atime", "defaults", "dev", "diratime", "exec", "iversion", "lazytime", "loud", "mand"),
+        *("noiversion", "nolazytime", "nomand", "norelatime", "nostrictatime", "rw", "silent", "strictatime"),
+        *("suid", "private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable"),
+    ],
+)
+def test_every_word_is_taken(runtime: OciRuntime, bundle: Bundle, option: str) -> None:
+    """No option of a mount that the specification demands is told to the file system, or refused."""
+    bundle.config["mounts"].append(
+        {"destination": "/here", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m", option]}
+    )
+    bundle.script("cat /proc/self/mountinfo")
+    options, spread = mount_of(runtime.run(bundle), "/here")
+    assert {"rw", "size=1024k"} <= options
+    assert "lazytime" in options or option != "lazytime"
+    assert "relatime" not in options or option != "strictatime"
+    assert any(word.startswith("shared:") for word in spread) or option not in {"shared", "rshared"}
+    assert "unbindable" in spread or option not in {"unbindable", "runbindable"}
+
+
+def test_remount_of_a_bind(runtime: OciRuntime, bundle: Bundle) -> None:
+    """The flags of the mount are others then, and what is mounted is as it was."""
+    (bundle.path / "data").mkdir()
+    bundle.config["mounts"] += [
+        {"destination": "/here", "type": "bind", "source": "data", "options": ["bind", "nodev"]},
+        {
+            "destination": "/here",
+            "type": "bind",
+            "source": "data",
+            "options": ["bind", "remount", "ro", "nosuid"],
+        },
+        {
+            "destination": "/sys",
+            "type": "none",
+            "source": "/sys",
+            "options": ["bind", "remount", "ro", "noexec"],
+        },
+    ]
+    bundle.script("cat /proc/self/mountinfo; (: > /here/file) 2>/dev/null || echo refused")
+    told = runtime.run(bundle)
+    assert told.endswith("refused\n")
+    assert {"ro", "nosuid"} <= mount_of(told, "/here")[0]
+    assert {"ro", "noexec"} <= mount_of(told, "/sys")[0]
+    (bundle.path / "data/still").write_text("writable", encoding="ascii")
+
+
+def test_remount_of_a_file_system(runtime: OciRuntime, bundle: Bundle) -> None:
+    """It has other options then, and its content."""
+    bundle.config["mounts"] += [
+        {"destination": "/here", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m"]},
+        {"destination": "/here/data", "type": "bind", "source": "rootfs/etc", "options": ["bind"]},
+        {
+            "destination": "/here",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["remount", "size=2m", "noexec"],
+        },
+    ]
+    bundle.script("cat /proc/self/mountinfo; ls -d /here/data; df -k /here | tail -1")
+    told = runtime.run(bundle)
+    assert {"noexec", "size=2048k", "rw"} <= mount_of(told, "/here")[0]
+    assert "\n/here/data\n" in told
+    assert " 2048 " in told
+
+
+@pytest.mark.parametrize("kind", ["nothing-there", "of-the-host"])
+def test_remounts_that_cannot_be(oci: Callable[[str], OciRuntime], bundle: Bundle, kind: str) -> None:
+    """What would change the host, or nothing at all."""
+    place = "/sys" if kind == "of-the-host" else "/other"
+    bundle.config["mounts"].append(
+        {"destination": place, "type": "none", "source": "none", "options": ["remount", "ro"]}
+    )
+    message = oci(OURS).refuse(bundle)
+    assert ("add 'bind'" if kind == "of-the-host" else "mount it first") in message
 
 
 @pytest.mark.parametrize(("first", "then"), [("nosuid", "suid"), ("noexec", "exec"), ("nodev", "dev")])

@@ -6,7 +6,15 @@ import pytest
 
 from containerlib.errors import InvalidOption, UnsupportedHost
 from containerlib.oci.runtime_spec import IdMapping, SpecMount
-from containerlib.runtime.mount_options import WORDS, MountOptions, is_bind, propagation_flags, read_options
+from containerlib.runtime.mount_options import (
+    WORDS,
+    MountOptions,
+    is_bind,
+    is_remount,
+    propagation_flags,
+    read_options,
+    remounts_all,
+)
 
 RO, NOSUID, NODEV, NOEXEC, NOATIME, STRICTATIME = 1, 2, 4, 8, 0x10, 0x20
 MS_REC, MS_SLAVE, MS_SHARED, MS_UNBINDABLE = 0x4000, 1 << 19, 1 << 20, 1 << 17
@@ -75,7 +83,7 @@ def test_binds() -> None:
         options("rbind", "ro", "rnosuid", kind="bind")
 
 
-@pytest.mark.parametrize("word", ["remount", "copy-symlink"])
+@pytest.mark.parametrize("word", ["dest-nofollow", "copy-symlink"])
 def test_refused(word: str) -> None:
     """What is not supported is refused, and not told to the file system."""
     with pytest.raises(UnsupportedHost, match=f"option '{word}' of the mount on /here"):
@@ -116,5 +124,26 @@ def test_words() -> None:
         "sync",
         "nosymfollow",
     } <= WORDS
-    assert "tmpcopyup" in WORDS
-    assert not {"size=1m", "remount"} & WORDS
+    assert {"tmpcopyup", "remount"} <= WORDS
+    assert not {"size=1m", "copy-symlink"} & WORDS
+
+
+def mount(kind: str, *words: str, at: str = "/here") -> SpecMount:
+    """A mount there."""
+    return SpecMount(destination=at, type=kind, options=words)
+
+
+def test_remounts() -> None:
+    """They are for what was mounted there before: the mount alone, or a file system that is its own."""
+    assert is_remount(mount("", "remount", "ro"))
+    assert not is_bind(mount("bind", "bind", "remount"))
+    assert remounts_all(mount("", "remount"), [mount("tmpfs", at="/here/")])
+    assert not remounts_all(mount("none", "remount", "bind"), [mount("sysfs")])
+    with pytest.raises(InvalidOption, match="mount it first"):
+        remounts_all(mount("tmpfs", "remount"), [mount("tmpfs", at="/other")])
+    for earlier in (mount("sysfs"), mount("bind", "bind"), mount("proc")):
+        with pytest.raises(InvalidOption, match="not the container's own"):
+            remounts_all(mount("tmpfs", "remount"), [earlier])
+    for words in (("rro",), ("rbind",), ("bind", "size=1m"), ("tmpcopyup",)):
+        with pytest.raises(InvalidOption):
+            options("remount", *words)
