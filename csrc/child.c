@@ -148,6 +148,9 @@ static int step_join_namespaces(struct child *c)
     for (uint32_t i = 0; i < c->spec->namespace_count; i++)
         if (child_at(c, CTR_STEP_JOIN_NAMESPACE, (int32_t)i) < 0 || setns(c->fds[first + i], 0) < 0)
             return -1;
+    /* The container's root is not that of its mount namespace. */
+    if (c->spec->flags & CTR_SPEC_CHROOT && c->spec->flags & CTR_SPEC_JOIN)
+        return fchdir(c->fds[first - 1]) < 0 || chroot(".") < 0 ? -1 : chdir("/");
     return 0;
 }
 
@@ -387,6 +390,7 @@ static const struct step isolate_steps[] = {
     {CTR_STEP_ROOT_CREATE, step_root_create},
     {CTR_STEP_USER_ROOT, step_user_root},
     {CTR_STEP_MOUNT_SOURCE, step_mounts},
+    {CTR_STEP_DEVICE, step_devices},
     {CTR_STEP_FILE, step_files},
     {CTR_STEP_CONSOLE, step_console},
     {CTR_STEP_LOOPBACK, step_loopback},

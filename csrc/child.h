@@ -92,6 +92,7 @@ int step_personality(struct child *c);
 
 /* device.c */
 int make_devices(struct child *c);
+int step_devices(struct child *c);
 int step_console(struct child *c);
 int step_join_console(struct child *c);
 

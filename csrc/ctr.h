@@ -104,6 +104,9 @@ enum ctr_spec_flag {
     CTR_SPEC_NO_PIVOT = 16384, /* moves the root instead, for roots that pivot_root refuses */
     CTR_SPEC_IO_PRIORITY = 65536,
     CTR_SPEC_PERSONALITY = 131072,
+    CTR_SPEC_MOUNTS_BY_PATH = 524288, /* a mount namespace is among those to join, whose root becomes another one */
+    CTR_SPEC_CHROOT = 262144,  /* in the mount namespace of the caller, with another root; one that joins such a
+                                * container has its root as the mount before the namespaces */
     CTR_SPEC_USER = 32768      /* in a user namespace that is not the host's, whose root it is until it is somebody else */
 };
 
@@ -125,7 +128,8 @@ enum ctr_mount_flag {
 enum ctr_node_kind {
     CTR_NODE_CHAR = 1,
     CTR_NODE_BLOCK = 2,
-    CTR_NODE_SYMLINK = 3
+    CTR_NODE_FIFO = 3,
+    CTR_NODE_SYMLINK = 4
 };
 
 /* Where the fixed descriptors stand in the SCM_RIGHTS array. Behind them: join fds, the cgroup 2 directory, mount fds,
@@ -201,7 +205,7 @@ struct ctr_mount {
 
 struct ctr_node {
     uint32_t kind;
-    uint32_t name;
+    uint32_t name; /* below a /dev that is mounted; with a slash first, below the root */
     uint32_t target;
     uint32_t mode;
     uint32_t major;

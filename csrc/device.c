@@ -1,4 +1,4 @@
-/* Device nodes and the console, in a /dev that we mounted ourselves a moment ago. */
+/* Device nodes and the console: in a /dev that we mounted ourselves a moment ago, or anywhere in the root. */
 #define _GNU_SOURCE
 #include <linux/magic.h>
 #include <string.h>
@@ -42,20 +42,33 @@ static int make_parents(int dev, const char *name)
     return 0;
 }
 
-/* An empty file to bind something on. */
-static int make_place(const struct child *c, const char *name)
+/* A file to bind something on: a new one, or what is there. */
+static int make_place(int dir, const char *name)
 {
-    _cleanup_close_ int file = openat(c->dev_fd, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0600);
+    _cleanup_close_ int file = openat(dir, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0600);
 
-    return file < 0 ? -1 : openat(c->dev_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    return file < 0 && errno != EEXIST ? -1 : openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+}
+
+/* Whether what is there already can be meant by `n`: the same device, or any symbolic link where one is wanted. */
+static int is_there(int dir, const char *name, const struct ctr_node *n, mode_t type)
+{
+    struct stat st;
+
+    if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return 0;
+    if ((st.st_mode & S_IFMT) == type && (type == S_IFLNK || type == S_IFIFO || st.st_rdev == makedev(n->major, n->minor)))
+        return 1;
+    errno = EEXIST;
+    return 0;
 }
 
 /* The root of a user namespace can make no node; the host's own is shown, if it is that device. */
-static int bind_node(const struct child *c, const struct ctr_node *n, mode_t type)
+static int bind_node(const struct child *c, const struct ctr_node *n, int dir, const char *name, mode_t type)
 {
-    const char *name = message_text(c->spec, n->name);
+    const char *path = message_text(c->spec, n->name);
     _cleanup_close_ int host = open("/dev", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    _cleanup_close_ int source = host < 0 ? -1 : openat(host, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    _cleanup_close_ int source = host < 0 ? -1 : openat(host, path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     _cleanup_close_ int target = -1;
     struct stat st;
 
@@ -65,43 +78,94 @@ static int bind_node(const struct child *c, const struct ctr_node *n, mode_t typ
         errno = ENODEV;
         return -1;
     }
-    target = make_place(c, name);
-    return target < 0 ? -1 : mount_bind(source, target, &(struct bind_options){0});
+    target = make_place(dir, name);
+    if (target < 0 || fstat(target, &st) < 0)
+        return -1;
+    if (S_ISREG(st.st_mode) && st.st_size == 0)
+        return mount_bind(source, target, &(struct bind_options){0});
+    return is_there(dir, name, n, type) ? 0 : -1;
 }
 
-static int make_node(const struct child *c, const struct ctr_node *n)
+static mode_t type_of(const struct ctr_node *n)
 {
-    const char *name = message_text(c->spec, n->name);
-    mode_t type = n->kind == CTR_NODE_BLOCK ? S_IFBLK : S_IFCHR;
+    static const mode_t types[] = {
+        [CTR_NODE_CHAR] = S_IFCHR, [CTR_NODE_BLOCK] = S_IFBLK, [CTR_NODE_FIFO] = S_IFIFO, [CTR_NODE_SYMLINK] = S_IFLNK};
 
-    if (make_parents(c->dev_fd, name) < 0)
-        return -1;
-    if (n->kind == CTR_NODE_SYMLINK)
-        return symlinkat(message_text(c->spec, n->target), c->dev_fd, name);
-    if (c->spec->flags & CTR_SPEC_USER)
-        return bind_node(c, n, type);
-    if (mknodat(c->dev_fd, name, type | n->mode, makedev(n->major, n->minor)) < 0)
-        return -1;
+    return types[n->kind];
+}
+
+static int make_node(const struct child *c, const struct ctr_node *n, int dir, const char *name)
+{
+    mode_t type = type_of(n);
+
+    if (c->spec->flags & CTR_SPEC_USER && (type == S_IFCHR || type == S_IFBLK))
+        return bind_node(c, n, dir, name, type);
+    if (type == S_IFLNK)
+        return symlinkat(message_text(c->spec, n->target), dir, name) < 0 && !is_there(dir, name, n, type) ? -1 : 0;
+    if (mknodat(dir, name, type | n->mode, makedev(n->major, n->minor)) < 0)
+        return errno == EEXIST && is_there(dir, name, n, type) ? 0 : -1;
     if (n->uid == 0 && n->gid == 0)
         return 0;
-    return fchownat(c->dev_fd, name, n->uid, n->gid, AT_SYMLINK_NOFOLLOW);
+    return fchownat(dir, name, n->uid, n->gid, AT_SYMLINK_NOFOLLOW);
 }
 
 /* The file system is ours and nobody else has seen it: names need no resolution. umask is 0 here. */
-int make_devices(struct child *c)
+static int make_in_dev(const struct child *c, const struct ctr_node *n)
+{
+    const char *name = message_text(c->spec, n->name);
+
+    return make_parents(c->dev_fd, name) < 0 ? -1 : make_node(c, n, c->dev_fd, name);
+}
+
+/* In a directory of the root file system, by whatever links lead there. */
+static int make_in_root(const struct child *c, const struct ctr_node *n)
+{
+    const char *path = message_text(c->spec, n->name);
+    const char *name = strrchr(path, '/') + 1;
+    size_t length = (size_t)(name - path);
+    _cleanup_close_ int dir = -1;
+    char parent[4096];
+
+    if (length >= sizeof(parent)) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(parent, path, length);
+    parent[length] = '\0';
+    dir = length == 1 ? openat(c->root_fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC) : path_make(c->root_fd, parent, 1, 0);
+    return dir < 0 ? -1 : make_node(c, n, dir, name);
+}
+
+static int make_all(struct child *c, int in_root)
 {
     const struct ctr_node *n = message_array(c->spec, c->spec->nodes);
 
-    for (uint32_t i = 0; i < c->spec->nodes.count; i++)
-        if (child_at(c, CTR_STEP_DEVICE, (int32_t)i) < 0 || make_node(c, &n[i]) < 0)
+    for (uint32_t i = 0; i < c->spec->nodes.count; i++) {
+        if ((message_text(c->spec, n[i].name)[0] == '/') != in_root)
+            continue;
+        if (child_at(c, CTR_STEP_DEVICE, (int32_t)i) < 0 ||
+            (in_root ? make_in_root : make_in_dev)(c, &n[i]) < 0)
             return -1;
+    }
     return 0;
+}
+
+int make_devices(struct child *c)
+{
+    return make_all(c, 0);
+}
+
+/* After all mounts, because they may lie in one. */
+int step_devices(struct child *c)
+{
+    return make_all(c, 1);
 }
 
 /* A slave of the container's own devpts, and of nothing else, becomes /dev/console. */
 static int bind_console(struct child *c)
 {
-    _cleanup_close_ int target = make_place(c, "console");
+    _cleanup_close_ int dev = c->dev_fd < 0 ? path_open(c->root_fd, "dev", O_PATH | O_DIRECTORY, 1) : dup(c->dev_fd);
+    _cleanup_close_ int target = dev < 0 ? -1 : make_place(dev, "console");
     struct statfs fs;
     struct stat st;
 

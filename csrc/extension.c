@@ -224,6 +224,14 @@ int ctr_mount_tmpfs(const char *const *options, uint32_t count)
     return fd < 0 ? -errno : fd;
 }
 
+/* Everything that lies on `path`, one over the other; what still uses it keeps it. */
+int ctr_unmount(const char *path)
+{
+    while (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+        ;
+    return errno == EINVAL ? 0 : -errno;
+}
+
 static const char *lower_path(const void *context, uint32_t i)
 {
     return ((const char *const *)context)[i];

@@ -99,6 +99,21 @@ static void check_sysctls(struct checker *c)
     }
 }
 
+/* Mounts are made in one namespace: the container's own, one that is named, or that of the caller. */
+static int has_mounts(const struct ctr_spec *s, int gated)
+{
+    const uint32_t mount_namespace = 0x00020000;
+    int is_new = (s->namespaces & mount_namespace) != 0;
+    int is_named = (s->flags & CTR_SPEC_MOUNTS_BY_PATH) != 0;
+    int is_callers = (s->flags & CTR_SPEC_CHROOT) != 0;
+
+    if (is_new + is_named + is_callers != 1)
+        return 0;
+    if (!is_new && (!gated || s->namespaces & new_user_namespace))
+        return 0;
+    return !is_named || s->namespace_count != 0;
+}
+
 /* A new container has namespaces of its own, or joins some; what joins a container brings nothing but its namespaces. */
 static void check_kind(struct checker *c)
 {
@@ -113,7 +128,8 @@ static void check_kind(struct checker *c)
     check_text(c, s->root_work, s->root_upper != 0);
     /* Who stands at a gate was described by somebody else, who may want the caller's processes to be seen. */
     if (joins ? s->namespaces != 0 || s->namespace_count == 0 || s->flags & alien
-              : s->namespaces & ~(gated ? allowed_namespaces | new_user_namespace : allowed_namespaces) || !(s->namespaces & 0x00020000) ||
+              : s->namespaces & ~(gated ? allowed_namespaces | new_user_namespace : allowed_namespaces) ||
+                    !has_mounts(s, gated) ||
                     (!gated && (s->namespace_count != 0 || !(s->namespaces & 0x20000000))))
         c->bad = 1;
     if (gated && (joins || s->flags & CTR_SPEC_INIT))
@@ -125,7 +141,9 @@ static void check_kind(struct checker *c)
     if (s->time_offsets && !gated)
         c->bad = 1;
     if (s->namespace_count > 16 || s->kept_count > CTR_MAX_FDS || s->join_count > CTR_MAX_FDS ||
-        CTR_FD_FIRST_FREE + s->join_count + s->namespace_count + s->kept_count + (uint32_t)gated > c->fd_count)
+        CTR_FD_FIRST_FREE + s->join_count + s->namespace_count + s->kept_count + (uint32_t)gated +
+                (joins && s->flags & CTR_SPEC_CHROOT ? 1 : 0) >
+            c->fd_count)
         c->bad = 1;
 }
 

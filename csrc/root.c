@@ -22,7 +22,9 @@ enum { MAX_OPTIONS = 64 };
 
 int step_mount_private(struct child *c)
 {
-    (void)c;
+    /* Somebody else's namespace stays as it is. */
+    if (c->spec->flags & CTR_SPEC_CHROOT)
+        return 0;
     return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
 }
 
@@ -288,6 +290,8 @@ static int switch_root(struct child *c)
 {
     if (fchdir(c->root_fd) < 0)
         return -1;
+    if (c->spec->flags & CTR_SPEC_CHROOT)
+        return chroot(".") < 0 ? -1 : chdir("/");
     if (c->spec->flags & CTR_SPEC_NO_PIVOT)
         return mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ? -1 : chdir("/");
     if (syscall(SYS_pivot_root, ".", ".") < 0)

@@ -20,6 +20,7 @@ __all__ = [
     "mount_tmpfs",
     "open_in_root",
     "sync_filesystem",
+    "unmount",
 ]
 
 
@@ -100,6 +101,17 @@ def mount_tmpfs(options: Sequence[str]) -> int:
     """
     texts = [ffi.new("char[]", os.fsencode(option)) for option in options]
     return check(lib.ctr_mount_tmpfs(texts, len(texts)), "tmpfs")
+
+
+def unmount(path: str) -> None:
+    """Take away all that is mounted on `path`; nothing there is not an error.
+
+    Whoever still uses it keeps it until the end.
+
+    Raises:
+        OSError: As umount2(2); ENOENT if there is no such file.
+    """
+    check(lib.ctr_unmount(os.fsencode(path)), path)
 
 
 def filesystem_type(fd: int) -> int:

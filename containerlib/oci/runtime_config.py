@@ -7,6 +7,7 @@ Source: OCI runtime-spec 1.2, config.md and config-linux.md.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -388,8 +389,8 @@ def _namespaces(linux: _Reader) -> tuple[frozenset[str], tuple[tuple[str, str], 
             paths[kind] = path
         else:
             new.add(kind)
-    if "mount" not in new:
-        linux.refuse("namespaces", "a mount namespace of the container's own is required")
+    if "user" in new and "mount" not in new:
+        linux.refuse("namespaces", "a new user namespace needs a new mount namespace, in which it may mount")
     return frozenset(new), tuple(paths.items())
 
 
@@ -398,13 +399,13 @@ def _device(reader: _Reader) -> DeviceNode:
     if kind not in _DEVICE_TYPES:
         reader.refuse("type", "must be c, b, u or p")
     path = reader.need_text("path")
-    if kind == "p" or not path.startswith("/dev/") or ".." in path.split("/"):
-        reader.refuse("path", "must be a block or character device below /dev")
+    if not path.startswith("/") or ".." in path.split("/") or path.endswith(("/", "/.")):
+        reader.refuse("path", "must be an absolute path of a file, without '..'")
     return DeviceNode(
-        path=path,
-        type="b" if kind == "b" else "c",
-        major=reader.need_number("major"),
-        minor=reader.need_number("minor"),
+        path=posixpath.normpath(path),
+        type="c" if kind == "u" else kind,
+        major=0 if kind == "p" else reader.need_number("major"),
+        minor=0 if kind == "p" else reader.need_number("minor"),
         file_mode=_or(reader.number("fileMode"), 0o666) & 0o7777,
         uid=reader.number("uid", 0, _MOST_ID) or 0,
         gid=reader.number("gid", 0, _MOST_ID) or 0,

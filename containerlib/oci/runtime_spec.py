@@ -144,7 +144,7 @@ class SpecMount:
 
 @frozen(kw_only=True, cache_hash=True)
 class DeviceNode:
-    """One of ``linux.devices``: a node to make below /dev."""
+    """One of ``linux.devices``: a node to make, of type ``"c"``, ``"b"`` or ``"p"``."""
 
     path: str
     type: str

@@ -15,7 +15,6 @@ from attrs import evolve, frozen
 from containerlib._native.creator import end
 from containerlib._native.ffi import lib
 from containerlib._util import strict_json
-from containerlib._util.remove_tree import remove_tree
 from containerlib.errors import ContainerlibError
 from containerlib.oci.runtime_config import parse_config
 from containerlib.oci_cli.errors import OciError
@@ -364,7 +363,7 @@ def _open_gate(container: Container) -> None:
         time.sleep(_PAUSE_S)
     os.unlink(container.gate)
     with contextlib.suppress(OSError):
-        remove_tree(f"{container.directory}/staging")
+        os.rmdir(f"{container.directory}/staging")
 
 
 def create_options(options: Namespace, *, takes_terminal: bool = False) -> CreateOptions:

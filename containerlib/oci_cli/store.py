@@ -205,8 +205,13 @@ class Store:
         return directory
 
     def remove(self, container_id: str) -> None:
-        """Remove a container's directory."""
-        remove_tree(self.directory(container_id))
+        """Remove a container's directory, and the root that is mounted on it where mounts are shared."""
+        from containerlib._native.path import unmount  # noqa: PLC0415 - commands that only look have no use for it
+
+        directory = self.directory(container_id)
+        with contextlib.suppress(FileNotFoundError):
+            unmount(f"{directory}/staging")
+        remove_tree(directory)
 
     def has(self, container_id: str) -> bool:
         """Whether anything is written down of a container."""

@@ -36,7 +36,7 @@ class Binds:
     sources: dict[tuple[str, str], BindSource] = field(factory=dict)
     fds: list[int] = field(factory=list)
 
-    def add(self, target: str, source: str, *, path: str | None = None, recursive: bool = True) -> int:
+    def add(self, target: str, source: str, *, recursive: bool = True) -> int:
         """Open a source.
 
         Returns:
@@ -44,8 +44,7 @@ class Binds:
 
         Args:
             target: Where it is to be mounted.
-            source: Its path, as it was given.
-            path: The same from here, if that is something else.
+            source: Its path.
             recursive: Whether the mounts below it come along.
 
         Raises:
@@ -54,7 +53,7 @@ class Binds:
         if (target, source) in self.sources:
             raise InvalidOption("mounts", source, f"is to be mounted on {target} twice")
         try:
-            fd = os.open(path or source, os.O_PATH | os.O_CLOEXEC)
+            fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
         except OSError as error:
             reason = f"cannot be mounted on {target}: {(error.strerror or '').lower()}; make it first"
             raise InvalidOption("mounts", source, reason) from None

@@ -210,6 +210,10 @@ def _block_io(block: Mapping[str, Any], host: HostLimits) -> Iterator[Setting]:
         yield Setting("io", file, str(value), None, "blockIO.weight")
     for entry in block.get("weightDevice") or ():
         value, device = number_of(entry, "weight", "blockIO.weightDevice"), _device(entry)
+        if not value and not entry.get("leafWeight"):
+            raise InvalidOption(
+                "linux.resources.blockIO.weightDevice", device, "has neither weight nor leafWeight"
+            )
         if value:
             file = _weight_file(host, is_v2=is_v2)
             name = file if is_v2 else file.replace("weight", "weight_device")

@@ -93,7 +93,8 @@ def create(spec: Spec, host: HostFacts, creation: Creation) -> Channel:
     """
     with contextlib.ExitStack() as undo:
         check_ids(spec.linux, spec.process)
-        binds = undo.enter_context(_open_binds(spec, creation.bundle))
+        spec = _with_sources(spec, creation.bundle)
+        binds = undo.enter_context(_open_binds(spec))
         spec = _with_copies(spec, creation.root, binds)
         rules = _filter_of(spec.seccomp, spec.process, host)
         native = lower(
@@ -168,12 +169,14 @@ def join(
     """
     with contextlib.ExitStack() as undo:
         fds = undo.enter_context(_closing(_namespaces_of(pid)))
+        roots = undo.enter_context(_closing(_root_of(pid, linux)))
         rules = _filter_of(profile, process, host)
         native = lower_exec(
             process,
             seccomp=rules.code,
             seccomp_flags=rules.flags,
             has_user_namespace=not _is_shared(pid, "user"),
+            has_own_root=bool(roots),
             personality=linux.personality,
         )
         _give_streams(stdio, _owner(linux, process))
@@ -181,7 +184,14 @@ def join(
         undo.callback(creator.close)
         _bind_processors(creator, process.exec_affinity[0])
         channel = creator.spawn(
-            SpawnRequest(spec=native, stdio=stdio, join_fds=join_fds, namespace_fds=fds, kept_fds=kept_fds)
+            SpawnRequest(
+                spec=native,
+                stdio=stdio,
+                join_fds=join_fds,
+                mount_fds=roots,
+                namespace_fds=fds,
+                kept_fds=kept_fds,
+            )
         )
         try:
             while channel.wait_held(native, _START_LIMIT_S):
@@ -240,8 +250,17 @@ def _birth_group(spec: Spec, cgroup: PathCgroup) -> str | None:
     return next((tree.path for tree in cgroup.trees if tree.version != 1), None)
 
 
+def _with_sources(spec: Spec, bundle: str) -> Spec:
+    """Source: config.md, "mounts": a relative source of a bind mount is below the bundle."""
+    mounts = (
+        evolve(mount, source=os.path.join(bundle, mount.source)) if is_bind(mount) else mount
+        for mount in spec.mounts
+    )
+    return evolve(spec, mounts=tuple(mounts))
+
+
 @contextlib.contextmanager
-def _open_binds(spec: Spec, bundle: str) -> Iterator[Binds]:
+def _open_binds(spec: Spec) -> Iterator[Binds]:
     wanted = [mount for mount in spec.mounts if is_bind(mount)]
     if len(wanted) > _MAX_MOUNTS:
         raise InvalidOption("mounts", len(wanted), f"one container can have {_MAX_MOUNTS} bind mounts")
@@ -252,7 +271,6 @@ def _open_binds(spec: Spec, bundle: str) -> Iterator[Binds]:
             tree = binds.add(
                 mount.destination,
                 mount.source,
-                path=os.path.join(bundle, mount.source),
                 recursive=options.is_tree,
             )
             if options.id_mapped:
@@ -321,13 +339,10 @@ def _named(spec: Spec) -> Iterator[list[int]]:
     fds: list[int] = []
     try:
         # See _JOINED.
-        for kind, path in sorted(spec.linux.namespace_paths, key=lambda named: named[0] == "user"):
+        rank = {"mount": 1, "user": 2}
+        for kind, path in sorted(spec.linux.namespace_paths, key=lambda named: rank.get(named[0], 0)):
             if kind == "mount":
-                raise UnsupportedHost(
-                    "joining a mount namespace",
-                    needed="a runtime that does that",
-                    found="containerlib, which makes one",
-                )
+                _check_mounts(spec, path)
             try:
                 fds.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
                 is_one = fcntl.ioctl(fds[-1], _GET_TYPE) == _NAMESPACE_TYPES[kind]
@@ -339,6 +354,27 @@ def _named(spec: Spec) -> Iterator[list[int]]:
         yield fds
     finally:
         close_all(fds)
+
+
+def _check_mounts(spec: Spec, path: str) -> None:
+    """All that is in a mount namespace gets the container's root, and may not be the caller itself."""
+    with contextlib.suppress(OSError):
+        if os.stat(path).st_ino == os.stat("/proc/self/ns/mnt").st_ino:
+            reason = "is this runtime's own, which would lose its root; leave the namespace out to share it"
+            raise InvalidOption("linux.namespaces", path, reason)
+    if spec.linux.has_namespace("user"):
+        raise UnsupportedHost(
+            "a mount namespace by its path together with a user namespace",
+            needed="a new mount namespace, in which it may mount",
+            found=path,
+        )
+
+
+def _root_of(pid: int, linux: Linux) -> list[int]:
+    """The root of a container that shares the caller's mounts; nothing for one that does not."""
+    if linux.has_namespace("mount"):
+        return []
+    return [os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
 
 
 def _namespaces_of(pid: int) -> list[int]:

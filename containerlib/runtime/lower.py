@@ -10,7 +10,7 @@ import posixpath
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypedDict
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from containerlib._native.ffi import lib
 from containerlib._native.spec import (
@@ -146,10 +146,27 @@ def _lower_remount(mount: SpecMount, earlier: tuple[SpecMount, ...]) -> NativeMo
     )
 
 
-def _lower_device(device: DeviceNode) -> NativeNode:
+_NODE_KINDS = {"b": lib.CTR_NODE_BLOCK, "c": lib.CTR_NODE_CHAR, "p": lib.CTR_NODE_FIFO}
+
+
+def _lower_nodes(mounts: tuple[SpecMount, ...], devices: tuple[DeviceNode, ...]) -> tuple[NativeNode, ...]:
+    """In a /dev that is mounted, in the root file system if none is; a /dev that is bound has what it has."""
+    there = [mount for mount in mounts if posixpath.normpath(mount.destination) == "/dev"]
+    is_bound = any(is_bind(mount) for mount in there)
+    base = "" if there else "/dev/"
+    nodes = []
+    for device in devices:
+        name = device.path.removeprefix("/dev/")
+        if name == device.path or not is_bound:
+            nodes.append(_lower_device(device, device.path if name == device.path else base + name))
+    links = () if is_bound else _LINKS
+    return (*nodes, *(evolve(link, name=base + link.name) for link in links))
+
+
+def _lower_device(device: DeviceNode, name: str) -> NativeNode:
     return NativeNode(
-        kind=lib.CTR_NODE_BLOCK if device.type == "b" else lib.CTR_NODE_CHAR,
-        name=posixpath.relpath(device.path, "/dev"),
+        kind=_NODE_KINDS[device.type],
+        name=name,
         mode=device.file_mode,
         major=device.major,
         minor=device.minor,
@@ -199,6 +216,8 @@ def _flags(spec: Spec, root: RootPlan, *, init: bool, gate: bool) -> int:
         (root.copied is None and root.upper is None, lib.CTR_SPEC_ROOT_MEMORY),
         (spec.process.oom_score_adj is not None, lib.CTR_SPEC_OOM_SCORE),
         (spec.linux.has_namespace("user"), lib.CTR_SPEC_USER),
+        (not spec.linux.has_namespace("mount"), lib.CTR_SPEC_CHROOT),
+        ("mount" in dict(spec.linux.namespace_paths), lib.CTR_SPEC_MOUNTS_BY_PATH),
         (gate, lib.CTR_SPEC_GATE),
         (gate and not _HELD_HOOKS.isdisjoint(spec.hooks), lib.CTR_SPEC_HOOKS),
     )
@@ -232,7 +251,7 @@ def _lower_fixed(
             )
             for number, mount in enumerate(mounts)
         ),
-        nodes=(*(_lower_device(device) for device in linux.devices), *_LINKS),
+        nodes=_lower_nodes(mounts, linux.devices),
         sysctls=tuple((name.replace(".", "/"), value) for name, value in linux.sysctl),
         readonly_paths=tuple(path.lstrip("/") for path in linux.readonly_paths),
         masked_paths=tuple(dict.fromkeys(path.lstrip("/") for path in linux.masked_paths)),
@@ -321,6 +340,7 @@ def lower_exec(
     seccomp: bytes,
     seccomp_flags: int = 0,
     has_user_namespace: bool = False,
+    has_own_root: bool = False,
     personality: str = "",
     fault: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> NativeSpec:
@@ -331,12 +351,14 @@ def lower_exec(
         seccomp: Compiled filter; empty for none.
         seccomp_flags: SECCOMP_FILTER_FLAG_* bits.
         has_user_namespace: Whether one is among those that it joins.
+        has_own_root: Whether the container's root is not that of its mount namespace, and comes as a mount.
         personality: Of the container; empty for that of the caller.
         fault: For tests: action, step, errno, index.
     """
     chosen = (
         (True, lib.CTR_SPEC_JOIN),
         (has_user_namespace, lib.CTR_SPEC_USER),
+        (has_own_root, lib.CTR_SPEC_CHROOT),
         (process.no_new_privileges, lib.CTR_SPEC_NO_NEW_PRIVS),
         (process.terminal, lib.CTR_SPEC_CONSOLE),
         (process.oom_score_adj is not None, lib.CTR_SPEC_OOM_SCORE),
