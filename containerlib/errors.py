@@ -6,7 +6,7 @@
           PlatformNotFound(ImageNotFound)
         NotLocked
       ConflictError
-        NameInUse  ResourceInUse  InvalidState
+        NameInUse  ResourceInUse  InvalidState  AddressesExhausted
       InvalidInputError(ValueError)
         InvalidReference  InvalidDigest  InvalidManifest  InvalidOption  RegistryBlocked
       VerificationError
@@ -38,6 +38,7 @@ from __future__ import annotations
 import errno
 
 __all__ = [
+    "AddressesExhausted",
     "AuthenticationFailed",
     "BlobNotFound",
     "CgroupError",
@@ -158,6 +159,10 @@ class NameInUse(ConflictError):
 
 class ResourceInUse(ConflictError):
     """The object is used by another one and cannot go yet."""
+
+
+class AddressesExhausted(ConflictError):
+    """No subnet, or no address in a subnet, is left."""
 
 
 class InvalidState(ConflictError):

@@ -141,12 +141,13 @@ static int step_cgroup_namespace(struct child *c)
 static int step_join_namespaces(struct child *c)
 {
     uint32_t first = child_first_kept(c) - c->spec->namespace_count;
+    int kind = c->spec->flags & (CTR_SPEC_JOIN | CTR_SPEC_GATE) ? 0 : CLONE_NEWNET;
 
     if (c->spec->flags & CTR_SPEC_USER && !(c->spec->flags & CTR_SPEC_JOIN))
         return 0;
 
     for (uint32_t i = 0; i < c->spec->namespace_count; i++)
-        if (child_at(c, CTR_STEP_JOIN_NAMESPACE, (int32_t)i) < 0 || setns(c->fds[first + i], 0) < 0)
+        if (child_at(c, CTR_STEP_JOIN_NAMESPACE, (int32_t)i) < 0 || setns(c->fds[first + i], kind) < 0)
             return -1;
     /* The container's root is not that of its mount namespace. */
     if (c->spec->flags & CTR_SPEC_CHROOT && c->spec->flags & CTR_SPEC_JOIN)

@@ -114,6 +114,12 @@ static int has_mounts(const struct ctr_spec *s, int gated)
     return !is_named || s->namespace_count != 0;
 }
 
+/* One of ours has a network of its own, the caller's, or one that was made for it. */
+static int may_join_network(const struct ctr_spec *s)
+{
+    return s->namespace_count == 0 || (s->namespace_count == 1 && !(s->namespaces & 0x40000000));
+}
+
 /* A new container has namespaces of its own, or joins some; what joins a container brings nothing but its namespaces. */
 static void check_kind(struct checker *c)
 {
@@ -130,7 +136,7 @@ static void check_kind(struct checker *c)
     if (joins ? s->namespaces != 0 || s->namespace_count == 0 || s->flags & alien
               : s->namespaces & ~(gated ? allowed_namespaces | new_user_namespace : allowed_namespaces) ||
                     !has_mounts(s, gated) ||
-                    (!gated && (s->namespace_count != 0 || !(s->namespaces & 0x20000000))))
+                    (!gated && (!may_join_network(s) || !(s->namespaces & 0x20000000))))
         c->bad = 1;
     if (gated && (joins || s->flags & CTR_SPEC_INIT))
         c->bad = 1;

@@ -184,12 +184,13 @@ static int first_launch(struct supervisor *s)
     return step;
 }
 
-/* What was moved into the container for its first start is not ours any more: from now on by name. */
+/* What was moved into the container for its first start is not ours any more: from now on by name. Its network, which
+ * comes last, was made for all its starts. */
 static void forget_mounts(struct child *c)
 {
     uint32_t first = CTR_FD_FIRST_FREE + c->spec->join_count + (c->spec->flags & CTR_SPEC_CGROUP_FD ? 1 : 0);
 
-    for (uint32_t i = first; i < c->fd_count; i++)
+    for (uint32_t i = first; i < c->fd_count - c->spec->namespace_count; i++)
         close_fd(&c->fds[i]);
 }
 

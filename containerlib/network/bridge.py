@@ -1,0 +1,113 @@
+"""The bridge of a network on the host: made when it is missing, never one of somebody else's."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from containerlib._native.netlink import NetlinkError
+from containerlib._util.failpoint import reach
+from containerlib.errors import ResourceInUse, UnsupportedHost
+from containerlib.network import link
+
+if TYPE_CHECKING:
+    from containerlib._native.netlink import Netlink
+    from containerlib.network.record import NetworkRecord
+
+__all__ = ["bridge_index", "ensure_bridge", "remove_bridge", "write_setting"]
+
+_ALIAS = "containerlib network "
+# Of addresses of version 6 the network has none, and nobody on it may hand some out.
+_SETTINGS = (("ipv6", "disable_ipv6", "1"), ("ipv6", "accept_ra", "0"), ("ipv4", "accept_redirects", "0"))
+
+
+def bridge_index(record: NetworkRecord) -> int | None:
+    """The number of the bridge; None if it is not there."""
+    try:
+        return socket.if_nametoindex(record.bridge)
+    except OSError:
+        return None
+
+
+def ensure_bridge(connection: Netlink, record: NetworkRecord) -> int:
+    """Make the bridge unless it is there, with the gateway's address; return its number.
+
+    The caller holds the lock of the network.
+
+    Raises:
+        ResourceInUse: Another network has its subnet, or its name.
+        UnsupportedHost: This process may not make one.
+    """
+    index = bridge_index(record)
+    if index is not None:
+        return index
+    reach("make bridge", record.bridge)
+    try:
+        mac = link.mac_of(record.gateway)
+        connection.call(link.add_bridge(record.bridge, mac=mac, mtu=record.mtu))
+        index = socket.if_nametoindex(record.bridge)
+        try:
+            _set_up(connection, record, index)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                connection.call(link.delete(index))
+            raise
+    except OSError as error:
+        raise _refused(record, error) from None
+    return index
+
+
+def _set_up(connection: Netlink, record: NetworkRecord, index: int) -> None:
+    for family, name, value in _SETTINGS:
+        write_setting(record.bridge, family, name, value)
+    interface = f"{record.gateway}/{record.subnet.prefixlen}"
+    connection.call(
+        link.raise_named(record.bridge, alias=_ALIAS + record.id),
+        link.add_address(index, link.interface_of(interface)),
+    )
+    for subnet, other in link.list_subnets(connection):
+        # Two stores may have chosen the same at the same moment.
+        if other != index and subnet.version == record.subnet.version and subnet.overlaps(record.subnet):
+            raise ResourceInUse(
+                f"network {record.name!r}: its subnet {record.subnet} overlaps with {subnet}, to which this "
+                "host has another way; remove the network and make it anew"
+            )
+
+
+def remove_bridge(connection: Netlink, record: NetworkRecord) -> None:
+    """Remove the bridge, if it is there and ours."""
+    found = link.find(connection, record.bridge)
+    if found is None or found.alias != _ALIAS + record.id:
+        return
+    reach("remove bridge", record.bridge)
+    with contextlib.suppress(OSError):  # gone meanwhile
+        connection.call(link.delete(found.index))
+
+
+def write_setting(device: str, family: str, name: str, value: str) -> None:
+    """Change a setting of a device of the host; a kernel without that family has none to change."""
+    path = f"/proc/sys/net/{family}/conf/{device}/{name}"
+    reach("network setting", path)
+    with contextlib.suppress(FileNotFoundError):
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+
+
+def _refused(record: NetworkRecord, error: OSError) -> Exception:
+    if error.errno in {errno.EPERM, errno.EACCES}:
+        return UnsupportedHost("a network of its own", needed="CAP_NET_ADMIN", found="a process without it")
+    if error.errno == errno.EOPNOTSUPP:
+        return UnsupportedHost(
+            "a network of its own", needed="the kernel's bridge device", found=str(error.strerror)
+        )
+    if error.errno == errno.EEXIST and isinstance(error, NetlinkError):
+        return ResourceInUse(
+            f"network {record.name!r}: a device {record.bridge} appeared meanwhile; try again"
+        )
+    return error

@@ -1,0 +1,95 @@
+"""Making networks, and removing them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from containerlib._native.netlink import Netlink
+from containerlib._util import file_lock
+from containerlib.errors import InvalidOption, UnsupportedHost
+from containerlib.network import link
+from containerlib.network.address import AddressLeases
+from containerlib.network.bridge import ensure_bridge, remove_bridge
+from containerlib.network.record import RESERVED, NetworkRecord, NetworkRecords
+from containerlib.network.subnet import choose_subnet, gateway_of, parse_subnet
+from containerlib.store.layout import checked_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from containerlib.store.layout import Layout
+
+__all__ = ["create_network", "remove_network"]
+
+_LEAST_MTU, _MOST_MTU = 576, 65535
+
+
+def create_network(
+    layout: Layout,
+    name: str,
+    *,
+    subnet: str | None,
+    gateway: str | None,
+    internal: bool,
+    mtu: int,
+    labels: Mapping[str, str],
+) -> NetworkRecord:
+    """Make a network and its bridge. After a failure nothing of it is left.
+
+    Raises:
+        InvalidOption: A value that no host could honour, or a subnet that is in use.
+        NameInUse: There is one with this name.
+        AddressesExhausted: No subnet is left.
+        UnsupportedHost: This process may not, or the network is not internal.
+    """
+    _check(name, mtu)
+    if not internal:
+        raise UnsupportedHost(
+            "a network with a way out", needed="internal=True", found="internal=False, which is not there yet"
+        )
+    records = NetworkRecords(layout)
+    # One after the other, or two would choose the same subnet.
+    with file_lock.locked(f"{layout.locks}/networks"), Netlink() as connection:
+        taken = [
+            *(each for each, _ in link.list_subnets(connection)),
+            *(each.subnet for each in records.list()),
+        ]
+        chosen = choose_subnet(taken) if subnet is None else parse_subnet(subnet, taken)
+        record = NetworkRecord(
+            id=os.urandom(32).hex(),
+            name=name,
+            subnet=chosen,
+            gateway=gateway_of(chosen, gateway),
+            internal=internal,
+            mtu=mtu,
+            labels=labels,
+        )
+        records.add(record)
+        try:
+            with records.locked(record):
+                ensure_bridge(connection, record)
+        except BaseException:
+            with contextlib.suppress(Exception), records.locked(record):
+                records.remove(record)
+            raise
+    return record
+
+
+def remove_network(layout: Layout, record: NetworkRecord) -> None:
+    """Remove a network with its bridge; the caller holds its lock, and nobody is in it."""
+    with Netlink() as connection:
+        remove_bridge(connection, record)
+    AddressLeases(layout, record).remove()
+    NetworkRecords(layout).remove(record)
+
+
+def _check(name: str, mtu: int) -> None:
+    checked_name(name, "network name")
+    if name in RESERVED:
+        raise InvalidOption(
+            "name", name, f"is one of {', '.join(sorted(RESERVED))}, which mean something else"
+        )
+    if not _LEAST_MTU <= mtu <= _MOST_MTU:
+        raise InvalidOption("mtu", mtu, f"must be from {_LEAST_MTU} to {_MOST_MTU} bytes")
