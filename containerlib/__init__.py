@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from containerlib.api.exec import ExecProcess
     from containerlib.api.image import Image
     from containerlib.api.images import Images
+    from containerlib.api.network import Network, Networks
     from containerlib.api.options import RunOptions
     from containerlib.api.process import Process
     from containerlib.api.registry import Login, Registry, RemoteManifest
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from containerlib.container.state import ContainerState
     from containerlib.container.streams import DEVNULL, PIPE, STDOUT
     from containerlib.errors import (
+        AddressesExhausted,
         AuthenticationFailed,
         BlobNotFound,
         CgroupError,
@@ -94,6 +96,7 @@ if TYPE_CHECKING:
     from containerlib.image.resolve import Removed
     from containerlib.image.usage import ImagesUsage, ImageUsage
     from containerlib.layer.compare import Change
+    from containerlib.network.inspection import NetworkInspection
     from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.image_config import Config as ImageDefaults
     from containerlib.options import (
@@ -129,6 +132,7 @@ _MODULES = {
     "containerlib.api.engine": ("Engine", "EngineConfig", "default_engine"),
     "containerlib.api.image": ("Image",),
     "containerlib.api.images": ("Images",),
+    "containerlib.api.network": ("Network", "Networks"),
     "containerlib.api.options": ("RunOptions",),
     "containerlib.api.exec": ("ExecProcess",),
     "containerlib.api.process": ("Process",),
@@ -152,6 +156,7 @@ _MODULES = {
         *("VerificationError", "VolumeNotFound", "AuthenticationFailed", "Offline", "PlatformNotFound"),
         *("RateLimited", "RegistryBlocked", "RegistryError", "RegistryUnavailable", "RemoteNotFound"),
         *("ReadOnlyStore", "StoreFull", "NotLocked", "ContainerFileError", "PathNotFound"),
+        "AddressesExhausted",
     ),
     "containerlib.image.export": ("Exported",),
     "containerlib.image.history": ("HistoryEntry",),
@@ -163,6 +168,7 @@ _MODULES = {
     "containerlib.image.resolve": ("Removed",),
     "containerlib.image.usage": ("ImageUsage", "ImagesUsage"),
     "containerlib.layer.compare": ("Change",),
+    "containerlib.network.inspection": ("NetworkInspection",),
     "containerlib.oci.descriptor": ("Descriptor",),
     "containerlib.oci.image_config": ("Config",),
     "containerlib.options": (
@@ -196,6 +202,7 @@ __all__ = [
     "DEVNULL",
     "PIPE",
     "STDOUT",
+    "AddressesExhausted",
     "Attachment",
     "AuthenticationFailed",
     "BlobNotFound",
@@ -257,8 +264,11 @@ __all__ = [
     "MemoryStats",
     "Mount",
     "NameInUse",
+    "Network",
+    "NetworkInspection",
     "NetworkNotFound",
     "NetworkStats",
+    "Networks",
     "NotFoundError",
     "NotLocked",
     "Offline",

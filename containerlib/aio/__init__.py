@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from containerlib.aio.functions import Popen, default_engine, run
     from containerlib.aio.image import Image
     from containerlib.aio.images import Images
+    from containerlib.aio.network import Network, Networks
     from containerlib.aio.process import Process
     from containerlib.aio.registry import Registry
     from containerlib.aio.snapshot import Snapshot
@@ -38,6 +39,8 @@ __all__ = [
     "ExecProcess",
     "Image",
     "Images",
+    "Network",
+    "Networks",
     "PipeReader",
     "PipeWriter",
     "Popen",
@@ -57,6 +60,8 @@ _HOME = {
     "ExecProcess": "exec",
     "Image": "image",
     "Images": "images",
+    "Network": "network",
+    "Networks": "network",
     "PipeReader": "streams",
     "PipeWriter": "streams",
     "Popen": "functions",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from containerlib.aio import waiting, wrap
 from containerlib.aio.container_files import ContainerFiles
 from containerlib.aio.container_looks import ContainerLooks
+from containerlib.aio.container_network import ContainerNetwork
 from containerlib.aio.container_streams import ContainerStreams
 from containerlib.aio.loop import call
 from containerlib.aio.pipes import ContainerPipes
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Container", "Containers"]
 
 
-class Container(ContainerFiles, ContainerLooks, ContainerStreams, ContainerPipes):
+class Container(ContainerFiles, ContainerLooks, ContainerNetwork, ContainerStreams, ContainerPipes):
     """One container of this engine. As a context manager it removes the container, running or not."""
 
     sync: sync_module.Container

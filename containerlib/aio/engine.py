@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from containerlib.aio.container import Containers
     from containerlib.aio.images import Images
+    from containerlib.aio.network import Networks
     from containerlib.aio.registry import Registry
     from containerlib.api.doctor import Finding
     from containerlib.api.engine import EngineConfig
@@ -92,6 +93,11 @@ class Engine:
     def containers(self) -> Containers:
         """The containers of this engine."""
         return wrap.containers(self.sync.containers)
+
+    @property
+    def networks(self) -> Networks:
+        """The networks of the store."""
+        return wrap.networks(self.sync.networks)
 
     def registry(self, host: str) -> Registry:
         """The registry at `host`, such as ``localhost:5000`` or ``docker.io``. Contacts nobody.

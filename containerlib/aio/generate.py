@@ -25,12 +25,13 @@ __all__ = ["main"]
 PACKAGE = Path(__file__).resolve().parent.parent
 MARKER = "made by containerlib.aio.generate; change the module of the same name in containerlib.api"
 MODULES = (
-    *("container", "container_files", "container_handle", "container_looks", "container_path"),
-    *("container_streams", "engine", "image", "images", "registry", "snapshot"),
+    *("container", "container_files", "container_handle", "container_looks", "container_network"),
+    *("container_path", "container_streams", "engine", "image", "images", "network", "registry", "snapshot"),
 )
 CLASSES = frozenset(
-    {"Container", "ContainerFiles", "ContainerHandle", "ContainerLooks", "ContainerPath", "ContainerStreams"}
-    | {"Containers", "Engine", "Image", "Images", "Registry", "Snapshot"}
+    {"Container", "ContainerFiles", "ContainerHandle", "ContainerLooks", "ContainerNetwork", "ContainerPath"}
+    | {"ContainerStreams", "Containers", "Engine", "Image", "Images", "Network", "Networks", "Registry"}
+    | {"Snapshot"}
 )
 # What makes a handle of one without an event loop.
 WRAPPERS = {
@@ -41,6 +42,8 @@ WRAPPERS = {
     "ExecProcess": "exec_process",
     "Image": "image",
     "Images": "images",
+    "Network": "network",
+    "Networks": "networks",
     "Registry": "registry",
     "Snapshot": "snapshot",
 }
@@ -52,6 +55,8 @@ HOME = {
     "ExecProcess": "exec",
     "Image": "image",
     "Images": "images",
+    "Network": "network",
+    "Networks": "network",
     "Registry": "registry",
     "Snapshot": "snapshot",
 }
@@ -76,6 +81,7 @@ LEFT_OUT = frozenset({"stdin", "stdout", "stderr", "entry", "record", "take"})
 UNDO = {
     "Container": "lambda made: made.remove(force=True)",
     "ExecProcess": "lambda made: made.close()",
+    "Network": "lambda made: made.remove()",
     "Snapshot": "lambda made: made.remove()",
 }
 _RUFF = (sys.executable, "-m", "ruff")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from containerlib.aio.exec import ExecProcess
     from containerlib.aio.image import Image
     from containerlib.aio.images import Images
+    from containerlib.aio.network import Network, Networks
     from containerlib.aio.registry import Registry
     from containerlib.aio.snapshot import Snapshot
     from containerlib.api import attachment as sync_attachment
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from containerlib.api import exec as sync_exec
     from containerlib.api import image as sync_image
     from containerlib.api import images as sync_images
+    from containerlib.api import network as sync_network
     from containerlib.api import registry as sync_registry
     from containerlib.api import snapshot as sync_snapshot
 
@@ -30,6 +32,8 @@ __all__ = [
     "exec_process",
     "image",
     "images",
+    "network",
+    "networks",
     "registry",
     "snapshot",
     "unwrap",
@@ -88,6 +92,20 @@ def images(sync: sync_images.Images) -> Images:
     from containerlib.aio.images import Images  # noqa: PLC0415 - see above
 
     return Images(sync)
+
+
+def network(sync: sync_network.Network) -> Network:
+    """A network."""
+    from containerlib.aio.network import Network  # noqa: PLC0415 - see above
+
+    return Network(sync)
+
+
+def networks(sync: sync_network.Networks) -> Networks:
+    """The networks of a store."""
+    from containerlib.aio.network import Networks  # noqa: PLC0415 - see above
+
+    return Networks(sync)
 
 
 def registry(sync: sync_registry.Registry) -> Registry:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, BinaryIO, Unpack
 
 from containerlib.api.container_files import ContainerFiles
 from containerlib.api.container_looks import ContainerLooks
+from containerlib.api.container_network import ContainerNetwork
 from containerlib.api.container_streams import ContainerStreams
 from containerlib.api.exec import ExecProcess, run_exec
 from containerlib.container import create, kill, pause, remove, start, wait
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Container", "Containers"]
 
 
-class Container(ContainerFiles, ContainerLooks, ContainerStreams):
+class Container(ContainerFiles, ContainerLooks, ContainerNetwork, ContainerStreams):
     """One container of this engine. As a context manager it removes the container, running or not."""
 
     def __enter__(self) -> Self:

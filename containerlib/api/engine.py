@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from containerlib.api.doctor import Finding
+    from containerlib.api.network import Networks
     from containerlib.api.registry import Registry
     from containerlib.container.disk_usage import DiskUsage
     from containerlib.container.events import Event
@@ -217,6 +218,13 @@ class Engine:
     def containers(self) -> Containers:
         """The containers of this engine."""
         return Containers(self._session, self._remote)
+
+    @property
+    def networks(self) -> Networks:
+        """The networks of the store."""
+        from containerlib.api.network import Networks  # noqa: PLC0415 - needed by few
+
+        return Networks(self._session)
 
     def registry(self, host: str) -> Registry:
         """The registry at `host`, such as ``localhost:5000`` or ``docker.io``. Contacts nobody.

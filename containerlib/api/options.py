@@ -36,7 +36,9 @@ class RunOptions(TypedDict, total=False):
         read_only: Mount the root file system read-only.
         mounts: See `Mount.bind` and `Mount.tmpfs`.
         devices: Devices of the host.
-        network: ``"none"`` for a network of its own with loopback only (the default), or ``"host"``.
+        network: ``"none"`` for a network of its own with loopback only (the default), ``"host"``, the name
+            of a network of the store (see `Networks.create`), or ``"container:NAME"`` for that of another
+            container.
         resources: Limits.
         security: Capabilities, system call filter, privileges.
         sysctls: Kernel settings of the container's own namespaces.
@@ -72,7 +74,7 @@ class RunOptions(TypedDict, total=False):
     read_only: bool
     mounts: Sequence[Mount]
     devices: Sequence[Device]
-    network: Literal["none", "host"]
+    network: str
     resources: Resources
     security: Security
     sysctls: Mapping[str, str]

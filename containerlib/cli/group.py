@@ -37,6 +37,7 @@ _COMMANDS = {
     "login": "containerlib.cli.login:login",
     "logout": "containerlib.cli.login:logout",
     "logs": "containerlib.cli.containers:logs",
+    "network": "containerlib.cli.network:network",
     "pause": "containerlib.cli.containers:pause",
     "prune": "containerlib.cli.prune:prune",
     "ps": "containerlib.cli.ps:ps",

@@ -27,6 +27,7 @@ __all__ = [
     "parse_log_option",
     "parse_memory",
     "parse_mount",
+    "parse_network_option",
     "parse_number",
     "parse_pids",
     "parse_restart",
@@ -306,6 +307,14 @@ def parse_label(text: str) -> tuple[str, str]:
     if not name:
         raise ValueError("write NAME=VALUE")
     return name, value
+
+
+def parse_network_option(text: str) -> tuple[str, int]:
+    """An option of a network: ``"com.docker.network.driver.mtu=1400"``."""
+    name, _, value = text.partition("=")
+    if name != "com.docker.network.driver.mtu" or not value.isdecimal():
+        raise ValueError("write com.docker.network.driver.mtu=BYTES; there are no other options")
+    return "mtu", int(value)
 
 
 def parse_env(text: str) -> tuple[str, str]:

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-def _parsing(parse: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+def parsing(parse: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, Any], Any]:
     """Make click's callback of one of our parsers, whose reasons are told with the option's name."""
 
     def convert_one(ctx: click.Context, param: click.Parameter, text: str) -> object:
@@ -52,7 +52,7 @@ def _option(
     parse: Callable[[str], object] | None = None,
     multiple: bool = False,
 ) -> click.Option:
-    callback = None if parse is None else _parsing(parse)
+    callback = None if parse is None else parsing(parse)
     return click.Option(list(names), metavar=metavar, multiple=multiple, callback=callback, help=help)
 
 
@@ -143,7 +143,9 @@ RUN_OPTIONS = [
         help="Allow the use of a device of the host.",
     ),
     _option(
-        "--network", metavar="none|host", help="Network; none, with a loopback device only, if left out."
+        "--network",
+        metavar="none|host|container:NAME|NAME",
+        help="Network; none, with a loopback device only, if left out.",
     ),
     _option(
         "-m", "--memory", "memory_bytes", parse=parsers.parse_memory, metavar="SIZE", help="Limit memory."

@@ -14,6 +14,7 @@ from containerlib.container.detached_entry import DetachedEntry
 from containerlib.container.entry import ContainerEntry
 from containerlib.container.frozen import RootLook, make_upper, write_base
 from containerlib.container.names import new_id, new_name
+from containerlib.container.network import require_network
 from containerlib.container.recovery import write_owner
 from containerlib.errors import NameInUse, UnsupportedHost
 from containerlib.runtime.runner import Layers
@@ -99,6 +100,7 @@ def create(
     Raises:
         ImageNotFound: The image has been removed meanwhile.
         NameInUse: Another container of this engine has the name.
+        NetworkNotFound, ContainerNotFound: The network that it is to be in does not exist.
         EngineClosed: The engine is closed.
         UnsupportedHost: It shall outlive this process, and the kernel has no descriptors of processes.
 
@@ -106,6 +108,7 @@ def create(
     """
     session.enter()
     _require_pidfds(config)
+    require_network(session, config.network)
     with session.holds.holding(image), session.naming(config):
         entry = _enter(session, image, config, base)
         return _make(entry, base, starts_now=starts_now)

@@ -17,6 +17,7 @@ from containerlib._util.failpoint import reach
 from containerlib._util.remove_tree import remove_at_once, remove_tree
 from containerlib.container.config_document import json_text
 from containerlib.container.frozen import RootLook, make_upper, read_base
+from containerlib.container.network import give_back_address
 from containerlib.container.state import ContainerState, check_state
 from containerlib.container.wait import wait
 
@@ -250,6 +251,7 @@ class ContainerEntry:
 
     def note_removed(self) -> None:
         """Take note that it is gone."""
+        give_back_address(self)
         self.state = ContainerState.REMOVED
         self.session.drop(self)
 

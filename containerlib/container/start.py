@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from containerlib._util.atomic_file import make_directory, open_lasting
 from containerlib._util.remove_tree import remove_tree
 from containerlib.container.detached_entry import DetachedEntry
+from containerlib.container.network import joined_network
 from containerlib.container.state import ContainerState, check_state
 from containerlib.container.streams import DEVNULL, PIPE, Streams
 from containerlib.errors import ContainerlibError, InvalidOption, InvalidState
@@ -66,7 +67,10 @@ def start(
             return _start_detached(entry, runner, stdin, stdout, stderr)
         streams = _open_streams(entry, stdin, stdout, stderr)
         try:
-            process = runner.start(entry.id, entry.config, entry.layers, streams.inner, entry.on_exit)
+            with joined_network(entry) as network:
+                process = runner.start(
+                    entry.id, entry.config, entry.layers, streams.inner, entry.on_exit, network
+                )
         except BaseException:
             streams.close_inner()
             streams.close_outer()
@@ -123,21 +127,23 @@ def _start_detached(
     )
     try:
         os.close(open_lasting(entry.starting_path))
-        start_detached(
-            runner,
-            entry.id,
-            config,
-            entry.find_layers(),
-            streams.inner,
-            order=make_order(
+        with joined_network(entry) as network:
+            start_detached(
+                runner,
+                entry.id,
                 config,
-                reads_stdout=stdout is None and not config.tty,
-                reads_stderr=stderr is None and not config.tty,
-                keeps_stdin=stdin is None and config.stdin_open and not config.tty,
-            ),
-            begin=entry.begin_run,
-            open_journal=entry.session.stores.journal.open_directory,
-        )
+                entry.find_layers(),
+                streams.inner,
+                order=make_order(
+                    config,
+                    reads_stdout=stdout is None and not config.tty,
+                    reads_stderr=stderr is None and not config.tty,
+                    keeps_stdin=stdin is None and config.stdin_open and not config.tty,
+                ),
+                begin=entry.begin_run,
+                open_journal=entry.session.stores.journal.open_directory,
+                network=network,
+            )
     except BaseException:
         streams.close_outer()
         # Nearly always nothing is left; where even cleaning up fails, the mark stays for the next attempt.

@@ -44,6 +44,7 @@ _ALLOWED = {
         ContainerState.PAUSED,
         ContainerState.EXITED,
     ),
+    "reach the network of": (ContainerState.RUNNING, ContainerState.PAUSED),
     "look at": (ContainerState.RUNNING, ContainerState.PAUSED),
     "measure": (ContainerState.RUNNING, ContainerState.PAUSED),
     "update": (ContainerState.RUNNING, ContainerState.PAUSED),

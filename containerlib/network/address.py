@@ -15,6 +15,7 @@ from attrs import frozen
 
 from containerlib._util import file_lock, strict_json
 from containerlib._util.atomic_file import make_directory, remove_file, write_atomic
+from containerlib._util.failpoint import reach
 from containerlib._util.remove_tree import remove_tree
 from containerlib.errors import AddressesExhausted, InvalidInputError, ResourceInUse
 
@@ -74,7 +75,7 @@ class AddressLeases:
         """
         with file_lock.locked(self._lock):
             make_directory(self._directory)
-            has = self._address_of(container_id)
+            has = self.address_of(container_id)
             if has is not None and wanted in {None, has}:
                 return has
             if has is not None:
@@ -85,12 +86,22 @@ class AddressLeases:
             write_atomic(f"{self._directory}/{_OF}{container_id}", str(address).encode(), durable=False)
             return address
 
+    def address_of(self, container_id: str) -> IPv4Address | None:
+        """The address of a container; None if it has none."""
+        try:
+            with open(f"{self._directory}/{_OF}{container_id}", encoding="ascii") as file:
+                address = ipaddress.IPv4Address(file.read(_LIMIT))
+        except (FileNotFoundError, ValueError):
+            return None
+        lease = self._read(str(address))
+        return address if lease is not None and lease.container_id == container_id else None
+
     def give_back(self, container_id: str) -> None:
         """Take a container's address back; calling it again does nothing."""
         if not os.path.exists(f"{self._directory}/{_OF}{container_id}"):
             return
         with file_lock.locked(self._lock):
-            address = self._address_of(container_id)
+            address = self.address_of(container_id)
             if address is not None:
                 self._give_back(address, container_id)
 
@@ -103,6 +114,9 @@ class AddressLeases:
         """Forget them all; the network is gone."""
         remove_tree(self._directory)
         remove_file(self._lock)
+        reach("remove directory", self._directory)
+        with contextlib.suppress(OSError):  # another network has some
+            os.rmdir(os.path.dirname(self._directory))
 
     def _all(self) -> Iterator[Lease]:
         for name in self._names():
@@ -127,15 +141,6 @@ class AddressLeases:
             )
         except (FileNotFoundError, InvalidInputError, KeyError, ValueError):
             return None  # given back meanwhile, or half of it is there after a power loss
-
-    def _address_of(self, container_id: str) -> IPv4Address | None:
-        try:
-            with open(f"{self._directory}/{_OF}{container_id}", encoding="ascii") as file:
-                address = ipaddress.IPv4Address(file.read(_LIMIT))
-        except (FileNotFoundError, ValueError):
-            return None
-        lease = self._read(str(address))
-        return address if lease is not None and lease.container_id == container_id else None
 
     def _give_back(self, address: IPv4Address, container_id: str) -> None:
         remove_file(f"{self._directory}/{_OF}{container_id}")

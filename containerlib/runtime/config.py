@@ -26,7 +26,7 @@ from containerlib.options import (
     Rlimit,
     Security,
 )
-from containerlib.runtime.defaults import SHM_SIZE_BYTES, STOP_TIMEOUT_S
+from containerlib.runtime.defaults import SHARED_NETWORK, SHM_SIZE_BYTES, STOP_TIMEOUT_S
 from containerlib.runtime.image_health import image_health
 from containerlib.runtime.signals import parse_signal
 from containerlib.runtime.user import UserRequest, parse_user
@@ -68,7 +68,7 @@ class ContainerConfig:
     read_only: bool = False
     mounts: tuple[Mount, ...] = ()
     devices: tuple[Device, ...] = ()
-    network: Literal["none", "host"] = "none"
+    network: str = "none"
     resources: Resources = _DEFAULT_RESOURCES
     security: Security = _DEFAULT_SECURITY
     sysctls: Mapping[str, str] = field(factory=dict)
@@ -178,8 +178,9 @@ def check_names(name: str | None, hostname: str | None, domainname: str | None) 
 
 
 def _check_network(network: str) -> None:
-    if network not in {"none", "host"}:
-        raise InvalidOption("network", network, "give 'none' or 'host'; there are no other networks yet")
+    _check_texts(network=network)
+    if not _NAME.fullmatch(network.removeprefix(SHARED_NETWORK)):
+        raise InvalidOption("network", network, "give 'none', 'host', 'container:NAME', or a network's name")
 
 
 def _check_lifetime(lifetime: str, rest: Mapping[str, Any]) -> None:
@@ -330,7 +331,7 @@ def merge(
         hostname=hostname,
         domainname=domainname,
         lifetime="detached" if lifetime == "detached" else "process",
-        network="host" if network == "host" else "none",
+        network=network,
         mounts=_normal_mounts(mounts),
         labels={**image.labels, **_check_text_map("labels", labels or {})},
         sysctls=_check_text_map("sysctls", sysctls or {}),

@@ -16,6 +16,7 @@ __all__ = [
     "NAMESPACES",
     "READONLY_PATHS",
     "RLIMITS",
+    "SHARED_NETWORK",
     "SHM_SIZE_BYTES",
     "STOP_TIMEOUT_S",
     "SYSCTL_NAMESPACES",
@@ -25,6 +26,9 @@ __all__ = [
 LIFETIME = "process"
 STOP_TIMEOUT_S = 10.0
 SHM_SIZE_BYTES = 64 * 1024 * 1024
+
+SHARED_NETWORK = "container:"
+"""What a network begins with if it is that of another container."""
 
 NAMESPACES = frozenset({"mount", "pid", "ipc", "uts", "cgroup", "network"})
 

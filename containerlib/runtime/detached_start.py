@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from containerlib.oci.runtime_spec import Spec
     from containerlib.runtime.cgroup_manager import ManagerKind
     from containerlib.runtime.config import ContainerConfig
+    from containerlib.runtime.files import JoinedNetwork
     from containerlib.runtime.runner import Layers, Runner
 
 __all__ = ["start_detached"]
@@ -47,6 +48,7 @@ def start_detached(
     order: Order,
     begin: Callable[[int, tuple[str, ...]], None],
     open_journal: Callable[[], int],
+    network: JoinedNetwork | None = None,
 ) -> None:
     """Start a container that outlives this process, and return when its command was executed.
 
@@ -60,6 +62,7 @@ def start_detached(
         stdio: See `Runner.start`; what the order lets the supervisor have instead is not used.
         order: What its supervisor does; its check and its control groups are filled in.
         open_journal: Opens the directory of the journal; -1 if there is none.
+        network: See `Prepared`; its supervisor keeps the namespace for all starts.
         begin: Called before the start, with the supervisor's pid and the directories of control groups.
 
     Raises:
@@ -91,7 +94,7 @@ def start_detached(
             begin(supervisor.pid, paths)
             return runner.finish(_supervise(supervisor, request, full, directory, open_journal), native)
 
-        prepared = Prepared(container_id, config, layers, stdio, attempt.begin, staging, spawn)
+        prepared = Prepared(container_id, config, layers, stdio, attempt.begin, staging, spawn, network)
         channel, _ = runner.start_prepared(prepared)
         channel.close()
         undo.pop_all()

@@ -5,10 +5,26 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
+from attrs import frozen
+
 if TYPE_CHECKING:
     from containerlib.runtime.config import ContainerConfig
 
-__all__ = ["small_files"]
+__all__ = ["JoinedNetwork", "small_files"]
+
+
+@frozen(kw_only=True)
+class JoinedNetwork:
+    """A network namespace that was made, or taken from another container, for a container to join.
+
+    Attributes:
+        namespace_fd: It.
+        address: The container's address in it; empty if it has none of its own.
+    """
+
+    namespace_fd: int
+    address: str = ""
+
 
 _LOOPBACK = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 _LIMIT = 1 << 20
@@ -22,7 +38,9 @@ def _host_file(path: str) -> bytes:
         return b""
 
 
-def small_files(config: ContainerConfig, hostname: str) -> dict[str, bytes]:
+def small_files(
+    config: ContainerConfig, hostname: str, network: JoinedNetwork | None = None
+) -> dict[str, bytes]:
     """Content by path in the container, without those on or below one of the caller's mounts.
 
     With the host's network the host's own names and resolvers are right; with none there is nobody to ask.
@@ -30,8 +48,9 @@ def small_files(config: ContainerConfig, hostname: str) -> dict[str, bytes]:
     if config.network == "host":
         hosts, resolvers = _host_file("/etc/hosts"), _host_file("/etc/resolv.conf")
     else:
+        address = network.address if network is not None and network.address else "127.0.1.1"
         names = f"{hostname}.{config.domainname}\t{hostname}" if config.domainname else hostname
-        hosts, resolvers = f"{_LOOPBACK}127.0.1.1\t{names}\n".encode(), b""
+        hosts, resolvers = f"{_LOOPBACK}{address}\t{names}\n".encode(), b""
     files = {"/etc/hosts": hosts, "/etc/hostname": f"{hostname}\n".encode(), "/etc/resolv.conf": resolvers}
     covered = {posixpath.normpath(mount.target) for mount in config.mounts}
     return {path: content for path, content in files.items() if path not in covered and "/etc" not in covered}

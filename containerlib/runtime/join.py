@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from containerlib.runtime.process import RunningProcess
     from containerlib.runtime.user import ResolvedUser
 
-__all__ = ["exec_config", "joined_user", "namespaces", "open_root"]
+__all__ = ["exec_config", "joined_user", "namespaces", "open_network", "open_root"]
 
 # The mount namespace last: from there on names are the container's.
 _KINDS = ("cgroup", "ipc", "uts", "net", "pid", "mnt")
@@ -124,6 +124,22 @@ def open_root(process: RunningProcess | DetachedProcess, name: str) -> int:
     """
     pid = process.pid
     fd = _open_of(process, pid, "root", os.O_PATH | os.O_DIRECTORY, name)
+    try:
+        _check_alive(process, pid, name)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def open_network(process: RunningProcess | DetachedProcess, name: str) -> int:
+    """Open the network namespace of the first process; the caller closes it.
+
+    Raises:
+        InvalidState: The container has ended.
+    """
+    pid = process.pid
+    fd = _open_of(process, pid, "ns/net", os.O_RDONLY, name)
     try:
         _check_alive(process, pid, name)
     except BaseException:

@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import frozen
 
-from containerlib._native.path import kernel_features
 from containerlib._native.spawn import Spawner, SpawnRequest
 from containerlib._util.atomic_file import make_directory
 from containerlib._util.failpoint import reach
 from containerlib._util.remove_tree import remove_tree
 from containerlib.errors import (
-    ContainerlibError,
     EngineClosed,
     InvalidInputError,
-    InvalidOption,
     InvalidState,
     SpawnError,
 )
@@ -38,11 +35,12 @@ from containerlib.runtime.host import HostFacts
 from containerlib.runtime.join import joined_user, namespaces
 from containerlib.runtime.lower import RootPlan, lower, lower_exec
 from containerlib.runtime.process import RunningProcess
+from containerlib.runtime.request import joined_fds, requested
 from containerlib.runtime.user import resolve_user
 from containerlib.store.view import read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from containerlib._native.channel import Channel
     from containerlib._native.spec import NativeSpec
@@ -52,6 +50,7 @@ if TYPE_CHECKING:
     from containerlib.runtime.cgroup_manager import ManagerKind
     from containerlib.runtime.config import ContainerConfig
     from containerlib.runtime.detached import DetachedProcess
+    from containerlib.runtime.files import JoinedNetwork
     from containerlib.runtime.usage import ExitStatus
     from containerlib.runtime.user import ResolvedUser
 
@@ -91,6 +90,7 @@ class Prepared:
         open_cgroup: Says where its control groups are made; called once for each attempt.
         staging: Directory over which its root is assembled.
         spawn: Has the process made, and waits until its command was executed.
+        network: What was made for it to join, if it is neither alone nor in the host's.
     """
 
     container_id: str
@@ -100,6 +100,7 @@ class Prepared:
     open_cgroup: Callable[[], EngineCgroup]
     staging: str
     spawn: Callable[[SpawnRequest, NativeSpec, Spec], Channel]
+    network: JoinedNetwork | None = None
 
 
 class Runner:
@@ -231,6 +232,7 @@ class Runner:
         layers: Layers,
         stdio: tuple[int, int, int],
         on_exit: Callable[[ExitStatus], None],
+        network: JoinedNetwork | None = None,
     ) -> RunningProcess:
         """Start a container, and return when its command was executed.
 
@@ -242,6 +244,7 @@ class Runner:
             layers: Its root file system.
             stdio: Descriptors of its standard streams; stay the caller's.
             on_exit: Called once when the end is learnt.
+            network: See `Prepared`; stays the caller's.
 
         Raises:
             InvalidOption: A value that no host could honour, or that does not fit the image.
@@ -259,7 +262,9 @@ class Runner:
             reach("spawn", container_id)
             return self.finish(spawner.spawn(request), native)
 
-        prepared = Prepared(container_id, config, layers, stdio, lambda: engine_cgroup, self._staging, spawn)
+        prepared = Prepared(
+            container_id, config, layers, stdio, lambda: engine_cgroup, self._staging, spawn, network
+        )
         channel, cgroup = self.start_prepared(prepared)
         return RunningProcess(channel, cgroup, on_exit)
 
@@ -293,7 +298,7 @@ class Runner:
                 built,
                 root=self._root_plan(container_id, layers, prepared.staging, copied=copied),
                 sources=binds.sources,
-                files=small_files(config, hostname),
+                files=small_files(config, hostname, prepared.network),
                 seccomp=program,
                 init=config.init,
                 fault=config.fault,
@@ -302,7 +307,9 @@ class Runner:
                 container_id, config.resources, devices=(*DEFAULT_RULES, *rules) if rules else DEFAULT_RULES
             )
             try:
-                with _requested(native, prepared.stdio, cgroup, binds) as request:
+                with requested(
+                    native, prepared.stdio, cgroup, binds, joined_fds(prepared.network)
+                ) as request:
                     channel = prepared.spawn(request, native, built)
             except BaseException:
                 _discard(cgroup)
@@ -357,7 +364,7 @@ class Runner:
         try:
             with (
                 namespaces(container, name) as fds,
-                _requested(native, stdio, cgroup, _NO_BINDS, fds) as request,
+                requested(native, stdio, cgroup, _NO_BINDS, fds) as request,
             ):
                 channel = self.finish(self._join(container, name, request), native)
         except BaseException:
@@ -420,54 +427,6 @@ def _launch_spawner(cgroup: EngineCgroup) -> Spawner:
     finally:
         for fd in fds:
             os.close(fd)
-
-
-@contextlib.contextmanager
-def _requested(
-    native: NativeSpec,
-    stdio: tuple[int, int, int],
-    cgroup: ContainerCgroup | ExecCgroup | None,
-    binds: Binds,
-    namespace_fds: Sequence[int] = (),
-) -> Iterator[SpawnRequest]:
-    """The request for a process, and everything that goes with it, open for the length of a block.
-
-    Raises:
-        InvalidOption: A text holds a NUL character.
-    """
-    try:
-        with _ways_in(cgroup) as (join_fds, cgroup_fd):
-            yield SpawnRequest(
-                spec=native,
-                stdio=stdio,
-                join_fds=join_fds,
-                cgroup_fd=cgroup_fd,
-                mount_fds=binds.fds,
-                namespace_fds=namespace_fds,
-            )
-    except ValueError as error:
-        if isinstance(error, ContainerlibError):
-            raise
-        raise InvalidOption("text", str(error), "no option may hold a NUL character") from None
-
-
-@contextlib.contextmanager
-def _ways_in(cgroup: ContainerCgroup | ExecCgroup | None) -> Iterator[tuple[list[int], int | None]]:
-    """Descriptors by which the process joins its control groups, and the one of the group it is born in.
-
-    Without clone3 nobody is born in a group of version 2; it is then joined like the others.
-    """
-    if cgroup is None:
-        yield [], None
-        return
-    if cgroup.cgroup2_fd is None or "clone3" in kernel_features():
-        yield cgroup.join_fds, cgroup.cgroup2_fd
-        return
-    fd = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup.cgroup2_fd)
-    try:
-        yield [*cgroup.join_fds, fd], None
-    finally:
-        os.close(fd)
 
 
 def _present_layer(layers: Layers) -> tuple[bool, bool]:

@@ -106,7 +106,7 @@ def _sysctls(asked: tuple[tuple[str, str], ...], *, own_network: bool) -> tuple[
             allowed = ", ".join(f"{prefix}*" for prefix in defaults.SYSCTL_NAMESPACES)
             raise InvalidOption("sysctls", name, f"is not a setting of a namespace; allowed are {allowed}")
         if namespace == "network" and not own_network:
-            raise InvalidOption("sysctls", name, "would change the host, whose network this container uses")
+            raise InvalidOption("sysctls", name, "would change others, whose network this container uses")
         if "\n" in value or "\0" in value:
             raise InvalidOption("sysctls", f"{name}={value}", "a value is one line")
         chosen[name] = value
@@ -193,7 +193,7 @@ def build(
             tuple(devices),
             tuple(config.sysctls.items()),
             host.thermal_paths,
-            own_network=config.network != "host",
+            network=config.network,
         ),
     )
 
@@ -204,12 +204,15 @@ def _linux(
     sysctls: tuple[tuple[str, str], ...],
     thermal_paths: tuple[str, ...],
     *,
-    own_network: bool,
+    network: str,
 ) -> Linux:
     return Linux(
-        namespaces=defaults.NAMESPACES if own_network else defaults.NAMESPACES - {"network"},
+        # Any other network has a namespace that was made before the container.
+        namespaces=defaults.NAMESPACES if network == "none" else defaults.NAMESPACES - {"network"},
         devices=(*defaults.DEVICES, *devices),
         masked_paths=(*defaults.MASKED_PATHS, *thermal_paths),
         readonly_paths=defaults.READONLY_PATHS,
-        sysctl=_sysctls(sysctls, own_network=own_network),
+        sysctl=_sysctls(
+            sysctls, own_network=network != "host" and not network.startswith(defaults.SHARED_NETWORK)
+        ),
     )

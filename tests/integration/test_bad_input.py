@@ -182,7 +182,7 @@ def test_arguments_that_are_too_long(image: Image) -> None:
         ({"sysctls": {"kernel.core_pattern": "|/x"}}, "sysctls='kernel.core_pattern'"),
         ({"sysctls": {"net.ipv4/../../vm/swappiness": "1"}}, "sysctls='net.ipv4/../../vm/swappiness'"),
         ({"sysctls": {"nonsense": "1"}}, "sysctls='nonsense'"),
-        ({"sysctls": {"net.ipv4.ip_forward": "1"}, "network": "host"}, "would change the host"),
+        ({"sysctls": {"net.ipv4.ip_forward": "1"}, "network": "host"}, "would change others"),
         ({"sysctls": {"net.ipv4.ip_forward": "1\n0"}}, r"sysctls='net.ipv4.ip_forward=1\n0'"),
         ({"sysctls": {"net.ipv4.ip_forward": 1}}, "sysctls={'net.ipv4.ip_forward': 1}"),
     ],

@@ -234,7 +234,7 @@ def test_missing_click_is_explained(cli: CommandLine, tmp_path: Path) -> None:
     assert "pip install 'containerlib[cli]'" in done.stderr
 
 
-@pytest.mark.parametrize("heavy", ["rich", "pyroute2", "cryptography", "ssl", "asyncio", "logging"])
+@pytest.mark.parametrize("heavy", ["rich", "cryptography", "ssl", "asyncio", "logging"])
 def test_running_loads_nothing_heavy(cli: CommandLine, heavy: str) -> None:
     """What a run does not need is not loaded."""
     environment = cli.environment | {"PYTHONPROFILEIMPORTTIME": "1"}

@@ -178,7 +178,9 @@ CASES = {
 }
 STORING = ("append", "create", "link", "make directory", "rename")
 """Steps that need room in the store."""
-READING = frozenset({"wait", "attach to", "look at", "measure", "inspect", "export", "compare"})
+READING = frozenset(
+    {"wait", "attach to", "look at", "measure", "inspect", "export", "compare", "reach the network of"}
+)
 """Verbs that change nothing."""
 
 

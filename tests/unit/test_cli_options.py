@@ -97,6 +97,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     ],
     "parse_sysctl": [("a.b=1", ("a.b", "1")), ("a.b=", ("a.b", "")), ("a=b=c", ("a", "b=c"))],
     "parse_label": [("a=b", ("a", "b")), ("a", ("a", "")), ("a=b=c", ("a", "b=c"))],
+    "parse_network_option": [("com.docker.network.driver.mtu=1400", ("mtu", 1400))],
     "parse_env": [("A=b", ("A", "b")), ("A=", ("A", "")), ("A=b=c", ("A", "b=c"))],
     "parse_security": [
         ("no-new-privileges", ("no_new_privileges", True)),
@@ -171,6 +172,7 @@ BAD: dict[str, list[str]] = {
     "parse_device": ["", "fuse", "/dev/a:b", "/dev/a:/dev/b:/dev/c", "/dev/a:/dev/b:x", "/dev/a::r"],
     "parse_sysctl": ["", "a.b", "=1"],
     "parse_label": ["", "=1"],
+    "parse_network_option": ["", "mtu", "com.docker.network.driver.mtu=x", "other=1"],
     "parse_env": ["", "=1", "HOME"],
     "parse_security": [
         "",

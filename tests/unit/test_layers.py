@@ -57,7 +57,6 @@ DOORS: dict[str, frozenset[str]] = {
     "click": frozenset({"cli", "oci_cli"}),
     "isal": frozenset({"layer"}),
     "jeepney": frozenset({"runtime"}),
-    "pyroute2": frozenset({"_native", "network"}),
     "rich": frozenset({"cli", "oci_cli"}),
     "socks": frozenset({"registry"}),
     "urllib3": frozenset({"registry"}),

@@ -21,7 +21,6 @@ HEAVY = (
     "jeepney",
     "json",
     "logging",
-    "pyroute2",
     "socket",
     "ssl",
     "subprocess",

@@ -1,0 +1,176 @@
+"""The networks of a store as the caller sees them."""
+
+# made by containerlib.aio.generate; change the module of the same name in containerlib.api
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from containerlib.aio import wrap
+from containerlib.aio.loop import call
+
+if TYPE_CHECKING:
+    import builtins
+    import datetime as dt
+    from collections.abc import Mapping
+    from ipaddress import IPv4Address, IPv4Network
+    from types import TracebackType
+    from typing import Self
+
+    from containerlib.api import network as sync_module
+    from containerlib.network.inspection import NetworkInspection
+__all__ = ["Network", "Networks"]
+
+
+class Network:
+    """A network of the store. As a context manager it removes itself, which nobody must be in then."""
+
+    sync: sync_module.Network
+
+    def __init__(self, sync: sync_module.Network) -> None:
+        """Take over a handle."""
+        self.sync = sync
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await call(lambda: self.sync.__exit__(kind, error, trace))
+
+    def __repr__(self) -> str:
+        return f"<aio {self.sync!r}>"
+
+    @property
+    def id(self) -> str:
+        """64 hexadecimal digits."""
+        return self.sync.id
+
+    @property
+    def name(self) -> str:
+        """Its name, which no other network of the store has."""
+        return self.sync.name
+
+    @property
+    def driver(self) -> str:
+        """How it is made: ``"bridge"``."""
+        return self.sync.driver
+
+    @property
+    def subnet(self) -> IPv4Network:
+        """The addresses that its containers get theirs from."""
+        return self.sync.subnet
+
+    @property
+    def gateway(self) -> IPv4Address:
+        """The host's own address in it."""
+        return self.sync.gateway
+
+    @property
+    def internal(self) -> bool:
+        """Whether nothing but the host and its containers is reached through it."""
+        return self.sync.internal
+
+    @property
+    def mtu(self) -> int:
+        """Bytes of the largest packet."""
+        return self.sync.mtu
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What its maker has written on it."""
+        return self.sync.labels
+
+    @property
+    def created_at(self) -> dt.datetime:
+        """When it was made."""
+        return self.sync.created_at
+
+    @property
+    def bridge(self) -> str:
+        """The name of its device on the host."""
+        return self.sync.bridge
+
+    async def containers(self) -> dict[str, str]:
+        """The containers in it, running or not: their addresses by their names; empty for none yet.
+
+        Those of other processes are seen as soon as they have an address.
+
+        Cost: one small file for each.
+        """
+        return await call(self.sync.containers)
+
+    async def inspect(self) -> NetworkInspection:
+        """Everything that is known about it, now; `NetworkInspection.to_json` has it in Docker's form."""
+        return await call(self.sync.inspect)
+
+    async def remove(self) -> None:
+        """Remove it with its bridge. Calling it again is an error.
+
+        Raises:
+            NetworkNotFound: It is gone already.
+            ResourceInUse: Containers are in it, running or not; the message names them.
+        """
+        await call(self.sync.remove)
+
+
+class Networks:
+    """The networks of a store. They stay until they are removed; bridges are made anew after a reboot."""
+
+    sync: sync_module.Networks
+
+    def __init__(self, sync: sync_module.Networks) -> None:
+        """Take over a handle."""
+        self.sync = sync
+
+    async def create(
+        self,
+        name: str,
+        *,
+        subnet: str | None = None,
+        gateway: str | None = None,
+        internal: bool = False,
+        mtu: int = 1500,
+        labels: Mapping[str, str] | None = None,
+    ) -> Network:
+        """Make a network. After a failure nothing of it is left.
+
+        Args:
+            name: Letters, digits, ``_.-``.
+            subnet: Such as ``"10.5.0.0/16"``; one that nobody on this host uses if left out.
+            gateway: The host's address in it; the first one if left out.
+            internal: Whether nothing but the host and its containers is reached through it. Others are not
+                there yet.
+            mtu: Bytes of the largest packet.
+            labels: Texts by name.
+
+        Raises:
+            InvalidOption: A value that no host could honour, or a subnet that is in use.
+            NameInUse: There is one with this name.
+            AddressesExhausted: No subnet is left.
+            UnsupportedHost: This process may not, or the network is not internal.
+        """
+        return wrap.network(
+            await call(
+                lambda: self.sync.create(
+                    name, subnet=subnet, gateway=gateway, internal=internal, mtu=mtu, labels=labels
+                ),
+                undo=lambda made: made.remove(),
+            )
+        )
+
+    async def get(self, name: str) -> Network:
+        """The network with this name, id, or unambiguous beginning of an id (4 digits or more).
+
+        Raises:
+            NetworkNotFound: None, or several; the message names those there are.
+        """
+        return wrap.network(await call(lambda: self.sync.get(name)))
+
+    async def list(self) -> builtins.list[Network]:
+        """All networks of the store, by name."""
+        return [wrap.network(found) for found in await call(self.sync.list)]
+
+    async def prune(self) -> builtins.list[str]:
+        """Remove the networks that no container is in; return their names."""
+        return await call(self.sync.prune)

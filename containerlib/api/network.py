@@ -1,0 +1,191 @@
+"""The networks of a store as the caller sees them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from containerlib.container import named_network
+from containerlib.errors import NetworkNotFound, ResourceInUse
+from containerlib.network.networks import create_network
+from containerlib.network.record import NetworkRecords
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Mapping
+    from ipaddress import IPv4Address, IPv4Network
+    from types import TracebackType
+    from typing import Self
+
+    from containerlib.container.session import Session
+    from containerlib.network.inspection import NetworkInspection
+    from containerlib.network.record import NetworkRecord
+
+__all__ = ["Network", "Networks"]
+
+
+class Network:
+    """A network of the store. As a context manager it removes itself, which nobody must be in then."""
+
+    def __init__(self, session: Session, record: NetworkRecord) -> None:
+        """Take a record."""
+        self._session = session
+        self._record = record
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        return f"<Network {self.name} {self.subnet}>"
+
+    @property
+    def id(self) -> str:
+        """64 hexadecimal digits."""
+        return self._record.id
+
+    @property
+    def name(self) -> str:
+        """Its name, which no other network of the store has."""
+        return self._record.name
+
+    @property
+    def driver(self) -> str:
+        """How it is made: ``"bridge"``."""
+        return "bridge"
+
+    @property
+    def subnet(self) -> IPv4Network:
+        """The addresses that its containers get theirs from."""
+        return self._record.subnet
+
+    @property
+    def gateway(self) -> IPv4Address:
+        """The host's own address in it."""
+        return self._record.gateway
+
+    @property
+    def internal(self) -> bool:
+        """Whether nothing but the host and its containers is reached through it."""
+        return self._record.internal
+
+    @property
+    def mtu(self) -> int:
+        """Bytes of the largest packet."""
+        return self._record.mtu
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What its maker has written on it."""
+        return dict(self._record.labels)
+
+    @property
+    def created_at(self) -> dt.datetime:
+        """When it was made."""
+        return dt.datetime.fromtimestamp(self._record.created_at, dt.UTC)
+
+    @property
+    def bridge(self) -> str:
+        """The name of its device on the host."""
+        return self._record.bridge
+
+    def containers(self) -> dict[str, str]:
+        """The containers in it, running or not: their addresses by their names; empty for none yet.
+
+        Those of other processes are seen as soon as they have an address.
+
+        Cost: one small file for each.
+        """
+        return named_network.containers_in(self._session, self._record)
+
+    def inspect(self) -> NetworkInspection:
+        """Everything that is known about it, now; `NetworkInspection.to_json` has it in Docker's form."""
+        from containerlib.network.inspection import NetworkInspection  # noqa: PLC0415 - needed by few
+
+        return NetworkInspection(record=self._record, containers=self.containers())
+
+    def remove(self) -> None:
+        """Remove it with its bridge. Calling it again is an error.
+
+        Raises:
+            NetworkNotFound: It is gone already.
+            ResourceInUse: Containers are in it, running or not; the message names them.
+        """
+        named_network.discard(self._session, self._record)
+        self._session.stores.journal.record("network", "destroy", self.id, self.name, self.labels)
+
+
+class Networks:
+    """The networks of a store. They stay until they are removed; bridges are made anew after a reboot."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def create(
+        self,
+        name: str,
+        *,
+        subnet: str | None = None,
+        gateway: str | None = None,
+        internal: bool = False,
+        mtu: int = 1500,
+        labels: Mapping[str, str] | None = None,
+    ) -> Network:
+        """Make a network. After a failure nothing of it is left.
+
+        Args:
+            name: Letters, digits, ``_.-``.
+            subnet: Such as ``"10.5.0.0/16"``; one that nobody on this host uses if left out.
+            gateway: The host's address in it; the first one if left out.
+            internal: Whether nothing but the host and its containers is reached through it. Others are not
+                there yet.
+            mtu: Bytes of the largest packet.
+            labels: Texts by name.
+
+        Raises:
+            InvalidOption: A value that no host could honour, or a subnet that is in use.
+            NameInUse: There is one with this name.
+            AddressesExhausted: No subnet is left.
+            UnsupportedHost: This process may not, or the network is not internal.
+        """
+        self._session.enter()
+        record = create_network(
+            self._session.stores.layout,
+            name,
+            subnet=subnet,
+            gateway=gateway,
+            internal=internal,
+            mtu=mtu,
+            labels=dict(labels or {}),
+        )
+        self._session.stores.journal.record("network", "create", record.id, name, dict(record.labels))
+        return Network(self._session, record)
+
+    def get(self, name: str) -> Network:
+        """The network with this name, id, or unambiguous beginning of an id (4 digits or more).
+
+        Raises:
+            NetworkNotFound: None, or several; the message names those there are.
+        """
+        return Network(self._session, named_network.find(self._session, name))
+
+    def list(self) -> builtins.list[Network]:
+        """All networks of the store, by name."""
+        return [
+            Network(self._session, record) for record in NetworkRecords(self._session.stores.layout).list()
+        ]
+
+    def prune(self) -> builtins.list[str]:
+        """Remove the networks that no container is in; return their names."""
+        removed = []
+        for network in self.list():
+            try:
+                network.remove()
+            except (NetworkNotFound, ResourceInUse):
+                continue
+            removed.append(network.name)
+        return removed
