@@ -177,6 +177,40 @@ class Netlink:
         if refused is not None:
             raise refused
 
+    def batch(self, begin: Message, messages: Sequence[Message], end: Message) -> None:
+        """Have the kernel do all of these in one step, or none.
+
+        Args:
+            begin: Opens the batch; not answered unless the whole is refused.
+            messages: What is done.
+            end: Closes the batch.
+
+        Raises:
+            NetlinkError: What was refused; the index is -1 if it is the whole.
+        """
+        with self._lock:
+            first, last = (next(self._numbers) & 0xFFFFFFFF for _ in range(2))
+            numbers = {next(self._numbers) & 0xFFFFFFFF: index for index, _ in enumerate(messages)}
+            inner = (
+                _encoded(each, _REQUEST | _ACK, number)
+                for each, number in zip(messages, numbers, strict=True)
+            )
+            self._socket.send(
+                _encoded(begin, _REQUEST, first) + b"".join(inner) + _encoded(end, _REQUEST, last)
+            )
+            refused: NetlinkError | None = None
+            while numbers:
+                for kind, flags, number, body in self._receive():
+                    if kind != _ERROR or number not in {first, *numbers}:
+                        continue
+                    index = numbers.pop(number, -1)
+                    error = _refusal(flags, body, index)
+                    refused = refused or error
+                    if index < 0:
+                        numbers.clear()
+        if refused is not None:
+            raise refused
+
     def dump(self, message: Message) -> Iterator[bytes]:
         """Ask for all there is of a kind; the bodies of the answers.
 

@@ -139,8 +139,8 @@ class Networks:
             name: Letters, digits, ``_.-``.
             subnet: Such as ``"10.5.0.0/16"``; one that nobody on this host uses if left out.
             gateway: The host's address in it; the first one if left out.
-            internal: Whether nothing but the host and its containers is reached through it. Others are not
-                there yet.
+            internal: Whether nothing but the host and its containers is reached through it. Others reach what
+                this host reaches, under its address.
             mtu: Bytes of the largest packet.
             labels: Texts by name.
 
@@ -148,7 +148,7 @@ class Networks:
             InvalidOption: A value that no host could honour, or a subnet that is in use.
             NameInUse: There is one with this name.
             AddressesExhausted: No subnet is left.
-            UnsupportedHost: This process may not, or the network is not internal.
+            UnsupportedHost: This process may not, or the kernel has no bridges or nftables.
         """
         return wrap.network(
             await call(

@@ -46,7 +46,9 @@ def endpoint(entry: ContainerEntry) -> Iterator[JoinedNetwork]:
         with Netlink() as connection:
             made = make_endpoint(connection, NetworkRecords(session.stores.layout), record, address, entry.id)
         try:
-            yield JoinedNetwork(namespace_fd=made.namespace_fd, address=str(address))
+            yield JoinedNetwork(
+                namespace_fd=made.namespace_fd, address=str(address), is_open=not record.internal
+            )
         finally:
             made.close()
     except BaseException:

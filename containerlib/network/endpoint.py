@@ -18,6 +18,7 @@ from containerlib._util.failpoint import reach
 from containerlib.errors import AddressesExhausted, UnsupportedHost
 from containerlib.network import link
 from containerlib.network.bridge import bridge_index, ensure_bridge, write_setting
+from containerlib.network.firewall import admit
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address
@@ -75,6 +76,7 @@ def make_endpoint(
     Cost: a millisecond, most of it the kernel's for namespace and devices; one bridge takes 1,023 devices.
     """
     reach("make endpoint", container_id)
+    admit(record)
     try:
         fd = new_network()
     except OSError as error:
@@ -105,7 +107,7 @@ def _connect(
         if bridge is None:
             with records.locked(record):
                 bridge = ensure_bridge(connection, record)
-        name = f"clv{os.urandom(6).hex()}"
+        name = f"cl-v{os.urandom(5).hex()}"
         try:
             connection.call(
                 link.add_pair(

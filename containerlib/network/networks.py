@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from containerlib._native.netlink import Netlink
 from containerlib._util import file_lock
-from containerlib.errors import InvalidOption, UnsupportedHost
+from containerlib.errors import InvalidOption
 from containerlib.network import link
 from containerlib.network.address import AddressLeases
 from containerlib.network.bridge import ensure_bridge, remove_bridge
+from containerlib.network.firewall import admit, expel
 from containerlib.network.record import RESERVED, NetworkRecord, NetworkRecords
 from containerlib.network.subnet import choose_subnet, gateway_of, parse_subnet
 from containerlib.store.layout import checked_name
@@ -42,13 +43,9 @@ def create_network(
         InvalidOption: A value that no host could honour, or a subnet that is in use.
         NameInUse: There is one with this name.
         AddressesExhausted: No subnet is left.
-        UnsupportedHost: This process may not, or the network is not internal.
+        UnsupportedHost: This process may not, or the kernel has no bridges or nftables.
     """
     _check(name, mtu)
-    if not internal:
-        raise UnsupportedHost(
-            "a network with a way out", needed="internal=True", found="internal=False, which is not there yet"
-        )
     records = NetworkRecords(layout)
     # One after the other, or two would choose the same subnet.
     with file_lock.locked(f"{layout.locks}/networks"), Netlink() as connection:
@@ -69,9 +66,11 @@ def create_network(
         records.add(record)
         try:
             with records.locked(record):
+                admit(record)
                 ensure_bridge(connection, record)
         except BaseException:
             with contextlib.suppress(Exception), records.locked(record):
+                expel(record)
                 records.remove(record)
             raise
     return record
@@ -81,6 +80,7 @@ def remove_network(layout: Layout, record: NetworkRecord) -> None:
     """Remove a network with its bridge; the caller holds its lock, and nobody is in it."""
     with Netlink() as connection:
         remove_bridge(connection, record)
+    expel(record)
     AddressLeases(layout, record).remove()
     NetworkRecords(layout).remove(record)
 

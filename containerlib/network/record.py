@@ -62,7 +62,8 @@ class NetworkRecord:
     @property
     def bridge(self) -> str:
         """The name of its bridge on the host."""
-        return f"clb{self.id[:12]}"
+        # The firewall tells the two kinds apart by this.
+        return f"cl-{'i' if self.internal else 'o'}{self.id[:11]}"
 
     def document(self) -> dict[str, object]:
         """As it is written down."""

@@ -27,7 +27,6 @@ from containerlib import (
     OperationTimeout,
     ResourceInUse,
     RestartPolicy,
-    UnsupportedHost,
 )
 
 if TYPE_CHECKING:
@@ -177,12 +176,6 @@ def test_subnets_in_use(engine: Engine, network: Network) -> None:
         engine.networks.create("other", subnet=str(network.subnet), internal=True)
     with pytest.raises(NameInUse, match="'net' is in use"):
         engine.networks.create("net", internal=True)
-
-
-def test_ways_out_are_refused(engine: Engine) -> None:
-    """What is not there yet is an error."""
-    with pytest.raises(UnsupportedHost, match="internal=True"):
-        engine.networks.create("out")
 
 
 def test_a_bridge_is_no_one_elses(engine: Engine) -> None:

@@ -1,0 +1,211 @@
+"""Tables, chains, rules and sets of nftables as messages to the kernel.
+
+Source: linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from containerlib._native.netlink import Message, attribute, attributes, text_attribute
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "ACCEPT",
+    "DROP",
+    "NETFILTER",
+    "add_chain",
+    "add_element",
+    "add_rule",
+    "add_set",
+    "add_table",
+    "batch_begin",
+    "batch_end",
+    "compare",
+    "connection_is",
+    "delete_element",
+    "delete_table",
+    "get_element",
+    "has_elements",
+    "list_elements",
+    "load_name",
+    "lookup",
+    "masquerade",
+    "name_begins",
+    "verdict",
+]
+
+NETFILTER = 12
+"""The protocol of the connection that takes these."""
+
+DROP, ACCEPT = 0, 1
+_INET, _SUBSYSTEM = 1, 10
+_NEW_TABLE, _DELETE_TABLE, _NEW_CHAIN, _NEW_RULE = 0, 2, 3, 6
+_NEW_SET, _NEW_ELEMENT, _GET_ELEMENT, _DELETE_ELEMENT = 9, 12, 13, 14
+_CREATE, _EXCLUSIVE, _APPEND = 0x400, 0x200, 0x800
+_NAME_BYTES, _NAME_TYPE, _TYPE_BITS = 16, 41, 6
+_FAMILY_BYTES, _ELEMENTS = 4, 3
+_FIRST_REGISTER = 1
+_ITEM = 1
+# NFT_META_*
+_INTERFACES = {"in": 6, "out": 7}
+# NF_INET_*
+_HOOKS = {"forward": 2, "postrouting": 4}
+
+
+def _number(kind: int, value: int) -> bytes:
+    return attribute(kind, struct.pack("!i", value))
+
+
+def _message(kind: int, flags: int, *parts: bytes) -> Message:
+    return Message(_SUBSYSTEM << 8 | kind, flags, struct.pack("!BBH", _INET, 0, 0) + b"".join(parts))
+
+
+def batch_begin() -> Message:
+    """Open a batch."""
+    return Message(0x10, 0, struct.pack("!BBH", 0, 0, _SUBSYSTEM))
+
+
+def batch_end() -> Message:
+    """Close a batch."""
+    return Message(0x11, 0, struct.pack("!BBH", 0, 0, _SUBSYSTEM))
+
+
+def add_table(name: str, *, is_new: bool = False) -> Message:
+    """Make a table unless it is there; `is_new` makes it an error if it is."""
+    return _message(_NEW_TABLE, _CREATE | (_EXCLUSIVE if is_new else 0), text_attribute(1, name))
+
+
+def delete_table(name: str) -> Message:
+    """Remove a table with all that is in it."""
+    return _message(_DELETE_TABLE, 0, text_attribute(1, name))
+
+
+def add_chain(table: str, name: str, *, hook: str, kind: str, priority: int) -> Message:
+    """Make a chain that packets come through."""
+    return _message(
+        _NEW_CHAIN,
+        _CREATE,
+        text_attribute(1, table),
+        text_attribute(3, name),
+        attribute(4, [_number(1, _HOOKS[hook]), _number(2, priority)]),
+        _number(5, ACCEPT),
+        text_attribute(7, kind),
+    )
+
+
+def add_set(table: str, name: str, *, names: int) -> Message:
+    """Make a set whose keys are names of interfaces, one or two in each."""
+    return _message(
+        _NEW_SET,
+        _CREATE,
+        text_attribute(1, table),
+        text_attribute(2, name),
+        _number(3, 0),
+        # What nft prints keys as.
+        _number(4, _NAME_TYPE if names == 1 else _NAME_TYPE << _TYPE_BITS | _NAME_TYPE),
+        _number(5, names * _NAME_BYTES),
+        _number(10, 1),
+        # Only nft reads this: in which order to print the bytes of a key.
+        attribute(13, b"\x00\x04" + struct.pack("=I", 1)),
+    )
+
+
+def _elements(kind: int, flags: int, table: str, name: str, key: bytes) -> Message:
+    element = attribute(_ITEM, [attribute(1, [attribute(1, key)])])
+    return _message(kind, flags, text_attribute(1, table), text_attribute(2, name), attribute(3, [element]))
+
+
+def add_element(table: str, name: str, key: bytes) -> Message:
+    """Put a key into a set, if it is not there."""
+    return _elements(_NEW_ELEMENT, _CREATE, table, name, key)
+
+
+def delete_element(table: str, name: str, key: bytes) -> Message:
+    """Take a key out of a set."""
+    return _elements(_DELETE_ELEMENT, 0, table, name, key)
+
+
+def get_element(table: str, name: str, key: bytes) -> Message:
+    """Ask whether a key is in a set; it is an error if it is not."""
+    return _elements(_GET_ELEMENT, 0, table, name, key)
+
+
+def list_elements(table: str, name: str) -> Message:
+    """Ask for all keys of a set."""
+    return _message(_GET_ELEMENT, 0, text_attribute(1, table), text_attribute(2, name))
+
+
+def has_elements(body: bytes) -> bool:
+    """Whether an answer to `list_elements` has any."""
+    return bool(attributes(body[_FAMILY_BYTES:]).get(_ELEMENTS))
+
+
+def add_rule(table: str, chain: str, *expressions: bytes) -> Message:
+    """Put a rule at the end of a chain."""
+    return _message(
+        _NEW_RULE,
+        _CREATE | _APPEND,
+        text_attribute(1, table),
+        text_attribute(2, chain),
+        attribute(4, list(expressions)),
+    )
+
+
+def _expression(name: str, *parts: bytes) -> bytes:
+    return attribute(_ITEM, [text_attribute(1, name), attribute(2, list(parts))])
+
+
+def load_name(side: str, register: int = _FIRST_REGISTER) -> bytes:
+    """Put the name of the interface that a packet comes ``"in"`` or goes ``"out"`` by into a register."""
+    return _expression("meta", _number(1, register), _number(2, _INTERFACES[side]))
+
+
+def compare(data: bytes, *, is_equal: bool = True) -> bytes:
+    """Go on if the first bytes of the first register are these, or are not."""
+    return _expression(
+        "cmp",
+        _number(1, _FIRST_REGISTER),
+        _number(2, 0 if is_equal else 1),
+        attribute(3, [attribute(1, data)]),
+    )
+
+
+def name_begins(side: str, prefix: str, *, is_equal: bool = True) -> tuple[bytes, bytes]:
+    """Go on if the name of an interface begins like this, or does not."""
+    return load_name(side), compare(prefix.encode(), is_equal=is_equal)
+
+
+def lookup(name: str) -> bytes:
+    """Go on if what is in the registers is in a set."""
+    return _expression("lookup", text_attribute(1, name), _number(2, _FIRST_REGISTER))
+
+
+def connection_is(bits: int) -> Sequence[bytes]:
+    """Go on if the state of the connection is one of these bits."""
+    mask = struct.pack("=I", bits)
+    return (
+        _expression("ct", _number(1, _FIRST_REGISTER), _number(2, 0)),
+        _expression(
+            "bitwise",
+            _number(1, _FIRST_REGISTER),
+            _number(2, _FIRST_REGISTER),
+            _number(3, len(mask)),
+            attribute(4, [attribute(1, mask)]),
+            attribute(5, [attribute(1, bytes(4))]),
+        ),
+        compare(bytes(4), is_equal=False),
+    )
+
+
+def verdict(code: int) -> bytes:
+    """End the chain."""
+    return _expression("immediate", _number(1, 0), attribute(2, [attribute(2, [_number(1, code)])]))
+
+
+def masquerade() -> bytes:
+    """Give what leaves the address of the interface that it leaves by."""
+    return _expression("masq")
