@@ -47,6 +47,7 @@ _NESTED, _TYPE_MASK = 0x8000, 0x3FFF
 _RECEIVE_BYTES = 1 << 17
 _DEADLINE_S = 30.0
 _GET_INDEX, _INTERFACE = 0x8933, struct.Struct("=16si20x")
+_GET_FLAGS, _INTERFACE_FLAGS, _UP = 0x8913, struct.Struct("=16sH22x"), 0x1
 
 
 class NetlinkError(OSError):
@@ -145,6 +146,17 @@ class Netlink:
         answer = fcntl.ioctl(self._socket, _GET_INDEX, _INTERFACE.pack(name.encode(), 0))
         index: int = _INTERFACE.unpack(answer)[1]
         return index
+
+    def is_up(self, name: str) -> bool:
+        """Whether a device of the namespace is set up.
+
+        Raises:
+            OSError: There is none of this name.
+
+        Source: netdevice(7), SIOCGIFFLAGS.
+        """
+        answer = fcntl.ioctl(self._socket, _GET_FLAGS, _INTERFACE_FLAGS.pack(name.encode(), 0))
+        return bool(_INTERFACE_FLAGS.unpack(answer)[1] & _UP)
 
     def call(self, *messages: Message) -> None:
         """Have the kernel do these, one after the other, up to the first that it refuses.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import socket
 from typing import TYPE_CHECKING
 
 from containerlib._native.netlink import NetlinkError
@@ -24,10 +23,10 @@ _ALIAS = "containerlib network "
 _SETTINGS = (("ipv6", "disable_ipv6", "1"), ("ipv6", "accept_ra", "0"), ("ipv4", "accept_redirects", "0"))
 
 
-def bridge_index(record: NetworkRecord) -> int | None:
-    """The number of the bridge; None if it is not there."""
+def bridge_index(connection: Netlink, record: NetworkRecord) -> int | None:
+    """The number of the bridge; None if it is not there, or not yet as it is to be."""
     try:
-        return socket.if_nametoindex(record.bridge)
+        return connection.index_of(record.bridge) if connection.is_up(record.bridge) else None
     except OSError:
         return None
 
@@ -41,33 +40,41 @@ def ensure_bridge(connection: Netlink, record: NetworkRecord) -> int:
         ResourceInUse: Another network has its subnet, or its name.
         UnsupportedHost: This process may not make one.
     """
-    index = bridge_index(record)
+    index = bridge_index(connection, record)
     if index is not None:
         return index
-    reach("make bridge", record.bridge)
     try:
-        mac = link.mac_of(record.gateway)
-        connection.call(link.add_bridge(record.bridge, mac=mac, mtu=record.mtu))
-        index = socket.if_nametoindex(record.bridge)
-        try:
-            _set_up(connection, record, index)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                connection.call(link.delete(index))
-            raise
+        return _make(connection, record)
     except OSError as error:
         raise _refused(record, error) from None
+
+
+def _make(connection: Netlink, record: NetworkRecord) -> int:
+    """Make it, or go on where somebody was killed who made it: it is set up last."""
+    found = link.find(connection, record.bridge)
+    if found is None:
+        reach("make bridge", record.bridge)
+        mac = link.mac_of(record.gateway)
+        connection.call(
+            link.add_bridge(record.bridge, mac=mac, mtu=record.mtu),
+            link.label(record.bridge, _ALIAS + record.id),
+        )
+    index = connection.index_of(record.bridge)
+    try:
+        _set_up(connection, record, index)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            connection.call(link.delete(index))
+        raise
     return index
 
 
 def _set_up(connection: Netlink, record: NetworkRecord, index: int) -> None:
     for family, name, value in _SETTINGS:
         write_setting(record.bridge, family, name, value)
+    reach("set bridge up", record.bridge)
     interface = f"{record.gateway}/{record.subnet.prefixlen}"
-    connection.call(
-        link.raise_named(record.bridge, alias=_ALIAS + record.id),
-        link.add_address(index, link.interface_of(interface)),
-    )
+    connection.call(link.add_address(index, link.interface_of(interface)), link.raise_link(index))
     for subnet, other in link.list_subnets(connection):
         # Two stores may have chosen the same at the same moment.
         if other != index and subnet.version == record.subnet.version and subnet.overlaps(record.subnet):

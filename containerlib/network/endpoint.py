@@ -18,7 +18,7 @@ from containerlib._util.failpoint import reach
 from containerlib.errors import AddressesExhausted, UnsupportedHost
 from containerlib.network import link
 from containerlib.network.bridge import bridge_index, ensure_bridge, write_setting
-from containerlib.network.firewall import admit
+from containerlib.network.firewall import admit, admit_changing, changing
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address
@@ -103,10 +103,12 @@ def _connect(
 ) -> None:
     """Make the pair of devices; the bridge as well if it was taken away."""
     for is_last in (False, True):
-        bridge = bridge_index(record)
+        bridge = bridge_index(connection, record)
         if bridge is None:
-            with records.locked(record):
+            with records.locked(record), changing():
+                admit_changing(record)
                 bridge = ensure_bridge(connection, record)
+        reach("connect endpoint", container_id)
         name = f"cl-v{os.urandom(5).hex()}"
         try:
             connection.call(
@@ -129,6 +131,7 @@ def _connect(
 
 
 def _set_up(record: NetworkRecord, address: IPv4Address, fd: int) -> None:
+    reach("set endpoint up", str(address))
     with contextlib.suppress(FileNotFoundError):  # a kernel without version 6
         setting = open_in_network(fd, f"/proc/sys/net/ipv6/conf/{INTERFACE}/disable_ipv6", os.O_WRONLY)
         try:

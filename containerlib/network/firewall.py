@@ -1,8 +1,7 @@
 """What may pass between networks: one table of nftables for this host, the same for every store on it.
 
 Rules know networks by the names of their bridges, so that a container costs none. Those of networks with a
-way out begin with ``cl-o``, those of internal ones with ``cl-i``. The set `bridges` has each of them once;
-the last one that goes takes the table away.
+way out begin with ``cl-o``, those of internal ones with ``cl-i``. The set `bridges` has each of them once.
 
 Source: nftables(8).
 """
@@ -11,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 from typing import TYPE_CHECKING
 
@@ -20,10 +20,12 @@ from containerlib.errors import UnsupportedHost
 from containerlib.network import nftables as nft
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from containerlib._native.netlink import Message
     from containerlib.network.record import NetworkRecord
 
-__all__ = ["admit", "expel"]
+__all__ = ["admit", "admit_changing", "changing", "expel"]
 
 _TABLE = "containerlib"
 _GUARD = "containerlib-guard"
@@ -32,7 +34,7 @@ _ANY, _OPEN = "cl-", "cl-o"
 _ESTABLISHED = 2 | 4  # and related
 _NAME_BYTES = 16
 _FILTER, _SOURCE_NAT = 0, 100
-_ATTEMPTS = 3
+_LOCK = "/proc/sys/net/ipv4/tcp_fastopen_key"
 _FORWARDING = "/proc/sys/net/ipv4/ip_forward"
 
 
@@ -65,6 +67,21 @@ def _rules() -> list[Message]:
     ]
 
 
+@contextlib.contextmanager
+def changing() -> Iterator[None]:
+    """Be the only one on this host who makes or removes bridges and rules, for the length of a block.
+
+    The lock is on a file that each network namespace has: all stores share it, and none is left behind. Of
+    those only root may open this one: nobody else can hold the lock, and in a container it is another file.
+    """
+    fd = os.open(_LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
 def admit(record: NetworkRecord) -> None:
     """Make sure that the rules are there, and that they know a network; nothing happens if they do.
 
@@ -76,22 +93,40 @@ def admit(record: NetworkRecord) -> None:
 
     Cost: some 50 us where all is as it should be.
     """
-    key = 2 * _key(record.bridge)
+    with _connected() as connection:
+        if _is_admitted(connection, record):
+            return
+    with changing():
+        admit_changing(record)
+
+
+def admit_changing(record: NetworkRecord) -> None:
+    """Do what `admit` does, for a caller inside `changing`."""
+    with _connected() as connection:
+        if not _knows(connection, record):
+            _teach(connection, record)
+        if not record.internal:
+            _pass_on(connection)
+
+
+@contextlib.contextmanager
+def _connected() -> Iterator[Netlink]:
     try:
         with Netlink(nft.NETFILTER) as connection:
-            if not _knows(connection, key):
-                _teach(connection, key)
-            if not record.internal:
-                _pass_on(connection)
+            yield connection
     except OSError as error:
         raise UnsupportedHost(
             "a network of its own", needed="nftables, and CAP_NET_ADMIN", found=str(error.strerror)
         ) from None
 
 
-def _knows(connection: Netlink, key: bytes) -> bool:
+def _is_admitted(connection: Netlink, record: NetworkRecord) -> bool:
+    return _knows(connection, record) and (record.internal or _forwarding() != "0")
+
+
+def _knows(connection: Netlink, record: NetworkRecord) -> bool:
     try:
-        connection.call(nft.get_element(_TABLE, _BRIDGES, key))
+        connection.call(nft.get_element(_TABLE, _BRIDGES, 2 * _key(record.bridge)))
     except NetlinkError as error:
         if error.errno != errno.ENOENT:
             raise
@@ -99,28 +134,29 @@ def _knows(connection: Netlink, key: bytes) -> bool:
     return True
 
 
-def _teach(connection: Netlink, key: bytes) -> None:
-    """The table is made, or there; whoever removes it at the same moment does so before or after us."""
-    element = nft.add_element(_TABLE, _BRIDGES, key)
-    for attempt in range(_ATTEMPTS):
-        for messages, refusal in (([*_rules(), element], errno.EEXIST), ([element], errno.ENOENT)):
-            reach("firewall", _TABLE)
-            try:
-                connection.batch(nft.batch_begin(), messages, nft.batch_end())
-            except NetlinkError as error:
-                if error.errno != refusal or attempt == _ATTEMPTS - 1:
-                    raise
-            else:
-                return
+def _teach(connection: Netlink, record: NetworkRecord) -> None:
+    element = nft.add_element(_TABLE, _BRIDGES, 2 * _key(record.bridge))
+    reach("firewall", _TABLE)
+    try:
+        connection.batch(nft.batch_begin(), [*_rules(), element], nft.batch_end())
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST:
+            raise
+        connection.batch(nft.batch_begin(), [element], nft.batch_end())
 
 
 def expel(record: NetworkRecord) -> None:
-    """After the removal of a network: forget it, and with the last one all rules."""
-    key = 2 * _key(record.bridge)
-    with contextlib.suppress(OSError), Netlink(nft.NETFILTER) as connection:
+    """After the removal of a network's bridge: forget it, and with the last one of the host all rules.
+
+    The caller is inside `changing`, and has been since before that removal.
+
+    Raises:
+        OSError: The kernel cannot be reached; it can be called again.
+    """
+    with Netlink(nft.NETFILTER) as connection:
         # What somebody has flushed need not be removed.
-        _try(connection, nft.delete_element(_TABLE, _BRIDGES, key))
-        if _has_elements(connection, _TABLE, _BRIDGES) or _has_bridges():
+        _try(connection, nft.delete_element(_TABLE, _BRIDGES, 2 * _key(record.bridge)))
+        if _has_bridges():
             return
         _try(connection, nft.delete_table(_TABLE))
         _stop_passing_on(connection)

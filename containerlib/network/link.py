@@ -28,6 +28,7 @@ __all__ = [
     "delete",
     "find",
     "interface_of",
+    "label",
     "list_links",
     "list_subnets",
     "mac_of",
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 _NEW_LINK, _DELETE_LINK, _GET_LINK, _NEW_ADDRESS, _NEW_ROUTE, _GET_ROUTE = 16, 17, 18, 20, 24, 26
-_CREATE, _EXCLUSIVE = 0x400, 0x200
+_CREATE, _EXCLUSIVE, _REPLACE = 0x400, 0x200, 0x100
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
@@ -121,8 +122,14 @@ def raise_link(index: int) -> Message:
     return Message(_NEW_LINK, 0, _LINK.pack(0, 0, index, _UP, _UP))
 
 
+def label(name: str, alias: str) -> Message:
+    """Write on a device whose it is, which cannot be done where it is made."""
+    body = _LINK.pack(0, 0, 0, 0, 0) + text_attribute(_NAME, name) + text_attribute(_ALIAS, alias)
+    return Message(_NEW_LINK, 0, body)
+
+
 def raise_named(name: str, *, alias: str) -> Message:
-    """Set a device up, and write on it whose it is, which cannot be done where it is made."""
+    """Set a device up, and write on it whose it is."""
     body = _LINK.pack(0, 0, 0, _UP, _UP) + text_attribute(_NAME, name) + text_attribute(_ALIAS, alias)
     return Message(_NEW_LINK, 0, body)
 
@@ -133,7 +140,7 @@ def delete(index: int) -> Message:
 
 
 def add_address(index: int, interface: IPv4Interface | IPv6Interface) -> Message:
-    """Give a device an address, which brings the route to its subnet."""
+    """Give a device an address, unless it has it, which brings the route to its subnet."""
     packed = interface.ip.packed
     body = _ADDRESS.pack(_FAMILIES[interface.version], interface.network.prefixlen, 0, _UNIVERSE, index)
     body += attribute(_LOCAL, packed) + attribute(1, packed)
@@ -142,7 +149,7 @@ def add_address(index: int, interface: IPv4Interface | IPv6Interface) -> Message
     else:
         # Nobody else can have an address that we have given away.
         body += attribute(_ADDRESS_FLAGS, struct.pack("=I", _NO_DUPLICATE_CHECK))
-    return Message(_NEW_ADDRESS, _CREATE | _EXCLUSIVE, body)
+    return Message(_NEW_ADDRESS, _CREATE | _REPLACE, body)
 
 
 def add_default_route(index: int, gateway: IPv4Address | IPv6Address) -> Message:

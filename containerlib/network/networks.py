@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from containerlib._native.netlink import Netlink
 from containerlib._util import file_lock
-from containerlib.errors import InvalidOption
+from containerlib.errors import InvalidOption, NameInUse
 from containerlib.network import link
 from containerlib.network.address import AddressLeases
 from containerlib.network.bridge import ensure_bridge, remove_bridge
-from containerlib.network.firewall import admit, expel
+from containerlib.network.firewall import admit_changing, changing, expel
 from containerlib.network.record import RESERVED, NetworkRecord, NetworkRecords
 from containerlib.network.subnet import choose_subnet, gateway_of, parse_subnet
 from containerlib.store.layout import checked_name
@@ -63,13 +63,16 @@ def create_network(
             mtu=mtu,
             labels=labels,
         )
-        records.add(record)
         try:
-            with records.locked(record):
-                admit(record)
+            records.add(record)
+            with records.locked(record), changing():
+                admit_changing(record)
                 ensure_bridge(connection, record)
+        except NameInUse:
+            raise
         except BaseException:
-            with contextlib.suppress(Exception), records.locked(record):
+            # Also of one that was written down, and then the disk failed.
+            with contextlib.suppress(Exception), records.locked(record), changing():
                 expel(record)
                 records.remove(record)
             raise
@@ -78,9 +81,9 @@ def create_network(
 
 def remove_network(layout: Layout, record: NetworkRecord) -> None:
     """Remove a network with its bridge; the caller holds its lock, and nobody is in it."""
-    with Netlink() as connection:
+    with changing(), Netlink() as connection:
         remove_bridge(connection, record)
-    expel(record)
+        expel(record)
     AddressLeases(layout, record).remove()
     NetworkRecords(layout).remove(record)
 

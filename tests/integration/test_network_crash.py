@@ -1,0 +1,130 @@
+"""Networks whose making, use or removal is cut short: at each step, by a kill or by an error of the host."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from support.failpoints import Step, died_at, failing_at, record_steps
+
+from containerlib import ContainerlibError
+from containerlib._util import failpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from containerlib import Engine, Image
+
+pytestmark = [pytest.mark.root, pytest.mark.cgroup, pytest.mark.netadmin]
+
+
+@pytest.fixture
+def engine(busybox_image: Image, shared_engine: Engine) -> Iterator[Engine]:
+    """Return an engine that has started something, and that is without networks in the end."""
+    busybox_image.call(["true"], check=True)
+    yield shared_engine
+    for container in shared_engine.containers.list():
+        container.remove(force=True)
+    shared_engine.networks.prune()
+    assert shared_engine.networks.list() == []
+    # What children have left that were killed.
+    shared_engine.recover()
+
+
+def create(engine: Engine) -> None:
+    """Make a network."""
+    engine.networks.create("net")
+
+
+def remove(engine: Engine) -> None:
+    """Remove a network that is there."""
+    engine.networks.get("net").remove()
+
+
+def prepare(engine: Engine, operation: Callable[[Engine], None]) -> None:
+    """Have the network there, or not, as an operation needs it."""
+    names = [each.name for each in engine.networks.list()]
+    if operation is remove and not names:
+        create(engine)
+    if operation is create and names:
+        remove(engine)
+
+
+def works(engine: Engine, image: Image) -> None:
+    """A network of that name can be made unless it is there, used, and removed."""
+    if not engine.networks.list():
+        create(engine)
+    assert image.call(["ip", "addr", "show", "eth0"], network="net", check=True).stdout
+    assert engine.networks.get("net").containers() == {}
+    remove(engine)
+    # What was in containers goes a moment later.
+    assert not [name for name in os.listdir("/sys/class/net") if name.startswith(("cl-o", "cl-i"))]
+
+
+@pytest.mark.parametrize("operation", [create, remove])
+def test_kills(engine: Engine, busybox_image: Image, operation: Callable[[Engine], None]) -> None:
+    """Whoever comes after somebody who was killed at a step can go on."""
+    prepare(engine, operation)
+    # Those of a new engine, which the child is, have a test of their own.
+    first = set(record_steps(engine._session.enter, engine.root))
+    steps = [step for step in record_steps(lambda: operation(engine), engine.root) if step not in first]
+    assert len(steps) > 5
+    for step in steps:
+        prepare(engine, operation)
+        died_at(lambda: operation(engine), engine.root, step)
+        works(engine, busybox_image)
+
+
+@pytest.mark.parametrize("operation", [create, remove])
+def test_errors(engine: Engine, busybox_image: Image, operation: Callable[[Engine], None]) -> None:
+    """What the host refuses is an error, after which all is as before or as after."""
+    prepare(engine, operation)
+    for step in record_steps(lambda: operation(engine), engine.root):
+        prepare(engine, operation)
+        with hooked(failing_at(step, engine.root, errno.EIO)):
+            try:
+                operation(engine)
+            except (ContainerlibError, OSError):
+                if operation is create:
+                    assert engine.networks.list() == [], step
+        works(engine, busybox_image)
+
+
+def test_errors_of_a_start(engine: Engine, busybox_image: Image) -> None:
+    """A container that cannot be started leaves neither an address nor a device."""
+    create(engine)
+
+    def start() -> None:
+        busybox_image.call(["true"], network="net", check=True)
+
+    network = engine.networks.get("net")
+    steps = [step for step in record_steps(start, engine.root) if is_of_networks(step)]
+    assert len(steps) > 3
+    for step in steps:
+        with hooked(failing_at(step, engine.root, errno.EIO)):
+            try:
+                start()
+            except (ContainerlibError, OSError):
+                assert network.containers() == {}, step
+        start()
+    remove(engine)
+
+
+def is_of_networks(step: Step) -> bool:
+    """Whether a step is of what a network adds to a start."""
+    return any(word in step.name for word in ("endpoint", "firewall", "network"))
+
+
+class hooked:  # noqa: N801 - used like a function
+    """A hook for the length of a block."""
+
+    def __init__(self, hook: failpoint.Hook) -> None:
+        self._hook = hook
+
+    def __enter__(self) -> None:
+        failpoint.set_hook(self._hook)
+
+    def __exit__(self, *exc_info: object) -> None:
+        failpoint.set_hook(None)
