@@ -68,8 +68,9 @@ def test_kills(engine: Engine, busybox_image: Image, operation: Callable[[Engine
     """Whoever comes after somebody who was killed at a step can go on."""
     prepare(engine, operation)
     # Those of a new engine, which the child is, have a test of their own.
-    first = set(record_steps(engine._session.enter, engine.root))
-    steps = [step for step in record_steps(lambda: operation(engine), engine.root) if step not in first]
+    others = {step.name for step in record_steps(engine._session.enter, engine.root)}  # noqa: SLF001
+    every = record_steps(lambda: operation(engine), engine.root)
+    steps = [step for step in every if step.name not in others]
     assert len(steps) > 5
     for step in steps:
         prepare(engine, operation)
