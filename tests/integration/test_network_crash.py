@@ -68,7 +68,7 @@ def test_kills(engine: Engine, busybox_image: Image, operation: Callable[[Engine
     """Whoever comes after somebody who was killed at a step can go on."""
     prepare(engine, operation)
     # Those of a new engine, which the child is, have a test of their own.
-    others = {step.name for step in record_steps(engine._session.enter, engine.root)}  # noqa: SLF001
+    others = {step.name for step in record_steps(engine._session.enter, engine.root)}
     every = record_steps(lambda: operation(engine), engine.root)
     steps = [step for step in every if step.name not in others]
     assert len(steps) > 5
