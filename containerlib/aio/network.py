@@ -171,6 +171,21 @@ class Networks:
         """All networks of the store, by name."""
         return [wrap.network(found) for found in await call(self.sync.list)]
 
-    async def prune(self) -> builtins.list[str]:
-        """Remove the networks that no container is in; return their names."""
-        return await call(self.sync.prune)
+    async def prune(
+        self,
+        *,
+        until: dt.datetime | dt.timedelta | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        without_labels: Mapping[str, str | None] | None = None,
+    ) -> builtins.list[str]:
+        """Remove the networks that no container is in; return their names.
+
+        Args:
+            until: Only what was made before that time, or longer ago than that.
+            labels: Only what has all of these labels; None for any value.
+            without_labels: Only what has none of these.
+
+        Raises:
+            InvalidOption: `until` lies before 1970.
+        """
+        return await call(lambda: self.sync.prune(until=until, labels=labels, without_labels=without_labels))

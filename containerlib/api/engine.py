@@ -311,7 +311,7 @@ class Engine:
         labels: Mapping[str, str | None] | None = None,
         without_labels: Mapping[str, str | None] | None = None,
     ) -> SystemPruneReport:
-        """Remove what nobody uses: containers that do not run, images, content, leftovers of dead processes.
+        """Remove what nobody uses: containers that do not run, networks, images, leftovers of dead processes.
 
         Containers are those of this engine, and detached ones. Volumes are never removed.
 

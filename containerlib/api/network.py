@@ -6,9 +6,7 @@ import datetime as dt
 from typing import TYPE_CHECKING
 
 from containerlib.container import named_network
-from containerlib.errors import NetworkNotFound, ResourceInUse
 from containerlib.network.networks import create_network
-from containerlib.network.record import NetworkRecords
 
 if TYPE_CHECKING:
     import builtins
@@ -116,7 +114,6 @@ class Network:
             ResourceInUse: Containers are in it, running or not; the message names them.
         """
         named_network.discard(self._session, self._record)
-        self._session.stores.journal.record("network", "destroy", self.id, self.name, self.labels)
 
 
 class Networks:
@@ -175,17 +172,27 @@ class Networks:
 
     def list(self) -> builtins.list[Network]:
         """All networks of the store, by name."""
-        return [
-            Network(self._session, record) for record in NetworkRecords(self._session.stores.layout).list()
-        ]
+        return [Network(self._session, record) for record in named_network.list_all(self._session)]
 
-    def prune(self) -> builtins.list[str]:
-        """Remove the networks that no container is in; return their names."""
-        removed = []
-        for network in self.list():
-            try:
-                network.remove()
-            except (NetworkNotFound, ResourceInUse):
-                continue
-            removed.append(network.name)
-        return removed
+    def prune(
+        self,
+        *,
+        until: dt.datetime | dt.timedelta | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        without_labels: Mapping[str, str | None] | None = None,
+    ) -> builtins.list[str]:
+        """Remove the networks that no container is in; return their names.
+
+        Args:
+            until: Only what was made before that time, or longer ago than that.
+            labels: Only what has all of these labels; None for any value.
+            without_labels: Only what has none of these.
+
+        Raises:
+            InvalidOption: `until` lies before 1970.
+        """
+        from containerlib.container.prune import prune_networks  # noqa: PLC0415 - needed by few
+        from containerlib.image.prune import ImageFilter  # noqa: PLC0415
+
+        chosen = ImageFilter.make(until=until, labels=labels, without_labels=without_labels)
+        return list(prune_networks(self._session, chosen))

@@ -39,6 +39,11 @@ class RunOptions(TypedDict, total=False):
         network: ``"none"`` for a network of its own with loopback only (the default), ``"host"``, the name
             of a network of the store (see `Networks.create`), or ``"container:NAME"`` for that of another
             container.
+        ip_address: Its address in that network; a free one if left out.
+        extra_hosts: Further lines of its /etc/hosts: addresses by names; ``"host-gateway"`` for the host's.
+        dns: Addresses of the name servers that it asks, instead of the host's.
+        dns_search: Domains in which it looks names up, instead of the host's.
+        dns_options: Options of its resolver, such as ``"ndots:2"``, instead of the host's.
         resources: Limits.
         security: Capabilities, system call filter, privileges.
         sysctls: Kernel settings of the container's own namespaces.
@@ -75,6 +80,11 @@ class RunOptions(TypedDict, total=False):
     mounts: Sequence[Mount]
     devices: Sequence[Device]
     network: str
+    ip_address: str | None
+    extra_hosts: Mapping[str, str]
+    dns: Sequence[str]
+    dns_search: Sequence[str]
+    dns_options: Sequence[str]
     resources: Resources
     security: Security
     sysctls: Mapping[str, str]

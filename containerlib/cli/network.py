@@ -10,6 +10,7 @@ import click
 from containerlib.api.engine import Engine
 from containerlib.cli.options import parse_label, parse_network_option
 from containerlib.cli.output import FORMAT_OPTION, QUIET_OPTION, print_json, print_table, short_id
+from containerlib.cli.prune import network_prune
 from containerlib.cli.run_options import parsing
 from containerlib.errors import ContainerlibError, NetworkNotFound
 
@@ -105,14 +106,6 @@ def _complain(problems: Sequence[str]) -> int:
     return _FAILED if problems else 0
 
 
-def _prune(*, sure: bool) -> None:
-    if not sure:
-        click.confirm("Remove all networks that no container is in?", abort=True, err=True)
-    with Engine() as engine:
-        removed = engine.networks.prune()
-    print("".join(f"{name}\n" for name in removed), end="")
-
-
 def _names() -> click.Argument:
     return click.Argument(["names"], nargs=-1, required=True, metavar="NETWORK...")
 
@@ -155,12 +148,7 @@ network = click.Group(
             help="Show everything about networks as an array of JSON, in Docker's form.",
         ),
         click.Command("ls", callback=_ls, params=[FORMAT_OPTION(), QUIET_OPTION()], help="List networks."),
-        click.Command(
-            "prune",
-            callback=_prune,
-            params=[click.Option(["-f", "--force", "sure"], is_flag=True, help="Do not ask.")],
-            help="Remove the networks that no container is in, and print their names.",
-        ),
+        network_prune,
         click.Command("rm", callback=_rm, params=[_names()], help="Remove networks that no container is in."),
     ],
     help="Networks between containers and this host.",

@@ -20,8 +20,11 @@ __all__ = [
     "merge_env",
     "parse_cpus",
     "parse_device",
+    "parse_device_operations",
+    "parse_device_rate",
     "parse_duration",
     "parse_env",
+    "parse_host",
     "parse_label",
     "parse_log_driver",
     "parse_log_option",
@@ -83,6 +86,27 @@ def parse_size(text: str) -> int:
 def parse_memory(text: str) -> int | None:
     """A size; 0 means no limit, as Docker has it."""
     return parse_size(text) or None
+
+
+def parse_device_rate(text: str) -> tuple[str, int]:
+    """Bytes a second of a device: ``"/dev/sda:1mb"``."""
+    path, rate = _device_and_rate(text)
+    return path, parse_size(rate)
+
+
+def parse_device_operations(text: str) -> tuple[str, int]:
+    """Operations a second of a device: ``"/dev/sda:1000"``."""
+    path, rate = _device_and_rate(text)
+    if not rate.isdecimal():
+        raise ValueError("write PATH:NUMBER, with a whole number")
+    return path, int(rate)
+
+
+def _device_and_rate(text: str) -> tuple[str, str]:
+    path, _, rate = text.rpartition(":")
+    if not path.startswith("/"):
+        raise ValueError("write PATH:RATE, such as /dev/sda:1mb")
+    return path, rate
 
 
 def parse_swap(text: str) -> int | None:
@@ -307,6 +331,16 @@ def parse_label(text: str) -> tuple[str, str]:
     if not name:
         raise ValueError("write NAME=VALUE")
     return name, value
+
+
+def parse_host(text: str) -> tuple[str, str]:
+    """A line of /etc/hosts: ``"NAME:ADDRESS"``, ``"NAME=ADDRESS"`` or ``"NAME:host-gateway"``."""
+    name, equals, address = text.partition("=")
+    if not equals:
+        name, _, address = text.partition(":")
+    if not name or not address:
+        raise ValueError("write NAME:ADDRESS")
+    return name, address.removeprefix("[").removesuffix("]")
 
 
 def parse_network_option(text: str) -> tuple[str, int]:

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
     from containerlib.image.prune import PruneReport
 
-__all__ = ["container_prune", "image_prune", "prune"]
+__all__ = ["container_prune", "image_prune", "network_prune", "prune"]
 
 _CANCELLED = 1
 _DANGLING = "all images without a name"
+_NETWORKS = "all networks that no container is in"
 _ALL = "all images without at least one container"
 
 
@@ -76,15 +77,31 @@ def _image_prune(*, every: bool, force: bool, conditions: Sequence[tuple[str, st
 
 def _prune(*, every: bool, force: bool, conditions: Sequence[tuple[str, str]]) -> int:
     chosen = _chosen(Filters(conditions))
-    what = ["all containers that do not run", _ALL if every else _DANGLING]
+    what = ["all containers that do not run", _NETWORKS, _ALL if every else _DANGLING]
     if not _ask([*what, "what processes that died have left"], force=force):
         return _CANCELLED
     with Engine() as engine:
         report = engine.prune(all=every, **chosen)
     if report.containers:
         print("Deleted Containers:", *report.containers, "", sep="\n")
+    _print_networks(report.networks)
     _print_images(report.images)
     print(f"Total reclaimed space: {human_size(report.freed_bytes)}")
+    return 0
+
+
+def _print_networks(names: Sequence[str]) -> None:
+    """Say which networks were removed, as Docker does."""
+    if names:
+        print("Deleted Networks:", *names, "", sep="\n")
+
+
+def _network_prune(*, force: bool, conditions: Sequence[tuple[str, str]]) -> int:
+    chosen = _chosen(Filters(conditions))
+    if not _ask([_NETWORKS], force=force):
+        return _CANCELLED
+    with Engine() as engine:
+        _print_networks(engine.networks.prune(**chosen))
     return 0
 
 
@@ -120,11 +137,20 @@ container_prune = click.Command(
     params=[click.Option(["-f", "--force"], is_flag=True, help="Do not ask.")],
     help="Remove detached containers that do not run.",
 )
+network_prune = click.Command(
+    "prune",
+    callback=_network_prune,
+    params=[
+        click.Option(["-f", "--force"], is_flag=True, help="Do not ask."),
+        FILTER_OPTION("until", "label", "label!", short=False),
+    ],
+    help="Remove the networks that no container is in.",
+)
 prune = click.Command(
     "prune",
     callback=_prune,
     params=_options("until", "label", "label!"),
-    help="Remove containers that do not run, images that no container uses, and what is left of processes "
-    "that died.",
+    help="Remove containers that do not run, networks and images that none uses, and what is left of "
+    "processes that died.",
     short_help="Remove what nobody uses.",
 )

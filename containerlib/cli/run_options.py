@@ -147,6 +147,20 @@ RUN_OPTIONS = [
         metavar="none|host|container:NAME|NAME",
         help="Network; none, with a loopback device only, if left out.",
     ),
+    _option("--ip", "ip_address", metavar="ADDRESS", help="Its address in that network."),
+    _option(
+        "--add-host",
+        "extra_hosts",
+        parse=parsers.parse_host,
+        metavar="NAME:ADDRESS",
+        multiple=True,
+        help="Add a line to /etc/hosts; host-gateway is the host's address.",
+    ),
+    _option("--dns", metavar="ADDRESS", multiple=True, help="Ask this name server instead of the host's."),
+    _option("--dns-search", metavar="DOMAIN", multiple=True, help="Look names up in this domain."),
+    _option(
+        "--dns-option", "dns_options", metavar="OPTION", multiple=True, help="Set an option of the resolver."
+    ),
     _option(
         "-m", "--memory", "memory_bytes", parse=parsers.parse_memory, metavar="SIZE", help="Limit memory."
     ),
@@ -191,6 +205,28 @@ RUN_OPTIONS = [
         parse=parsers.parse_number,
         metavar="N",
         help="Weight for block devices, 10 to 1000.",
+    ),
+    *(
+        _option(
+            f"--device-{way}-bps",
+            f"device_{way}_bps",
+            parse=parsers.parse_device_rate,
+            metavar="PATH:RATE",
+            multiple=True,
+            help=f"Limit {what} a device, in bytes a second.",
+        )
+        for way, what in (("read", "reading from"), ("write", "writing to"))
+    ),
+    *(
+        _option(
+            f"--device-{way}-iops",
+            f"device_{way}_iops",
+            parse=parsers.parse_device_operations,
+            metavar="PATH:NUMBER",
+            multiple=True,
+            help=f"Limit {what} a device, in operations a second.",
+        )
+        for way, what in (("read", "reading from"), ("write", "writing to"))
     ),
     _option(
         "--oom-score-adj",
@@ -270,6 +306,7 @@ RUN_OPTIONS = [
 
 _PLAIN = (
     *("name", "workdir", "user", "group_add", "hostname", "domainname", "read_only", "network", "devices"),
+    *("ip_address", "dns", "dns_search", "dns_options"),
     *("rlimits", "shm_size_bytes", "tty", "init", "stop_signal", "stop_timeout_s"),
 )
 
@@ -297,7 +334,7 @@ def run_options(values: Mapping[str, Any]) -> RunOptions:
         options["security"] = Security(**security)
     if env := parsers.merge_env(values["env_file"], values["env"]):
         options["env"] = env
-    for name in ("sysctls", "labels"):
+    for name in ("sysctls", "labels", "extra_hosts"):
         if values[name]:
             options[name] = dict(values[name])
     if mounts := (*values["mount"], *values["volume"], *values["tmpfs"]):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["config_document", "json_text", "native_text", "parse_config"]
 
 _RATES = ("device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops")
-_TUPLES = ("args", "group_add", "console_size")
+_TUPLES = ("args", "group_add", "console_size", "dns", "dns_search", "dns_options")
 _LEFT_OUT = ("fault",)
 
 
@@ -48,7 +48,7 @@ def parse_config(document: Mapping[str, Any]) -> ContainerConfig:
     if unknown:
         raise ValueError(f"unknown fields {sorted(unknown)}")
     for name in _TUPLES:
-        values[name] = tuple(values[name])
+        values[name] = tuple(values.get(name, ()))
     values["user"] = parse_user(values["user"])
     values["mounts"] = tuple(Mount(**mount) for mount in values["mounts"])
     values["devices"] = tuple(Device(**device) for device in values["devices"])

@@ -40,6 +40,10 @@ def host_config_json(config: ContainerConfig) -> dict[str, object]:
     """The member ``HostConfig``: what concerns the host."""
     return {
         "NetworkMode": config.network,
+        "Dns": list(config.dns),
+        "DnsSearch": list(config.dns_search),
+        "DnsOptions": list(config.dns_options),
+        "ExtraHosts": [f"{name}:{address}" for name, address in config.extra_hosts.items()],
         "LogConfig": _log_json(config.log),
         "RestartPolicy": {"Name": config.restart.name, "MaximumRetryCount": config.restart.max_retries},
         "AutoRemove": config.remove,

@@ -9,6 +9,7 @@ import attrs
 
 from containerlib.container.docker_form import config_json, host_config_json, mounts_json
 from containerlib.container.health import health_status
+from containerlib.container.network import address_of
 from containerlib.container.state import ContainerState, check_state
 from containerlib.errors import InvalidReference
 from containerlib.oci import timestamp
@@ -45,6 +46,7 @@ class ContainerInspection:
         restart_count: How often its policy has started it again since `Container.start`.
         health: What its health check says; None without one.
         config: What it was asked to be, together with what its image says.
+        ip_address: Its address in its network; None if it has none.
     """
 
     id: str
@@ -60,6 +62,7 @@ class ContainerInspection:
     restart_count: int
     health: HealthStatus | None
     config: ContainerConfig
+    ip_address: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return the object that ``docker container inspect`` prints, as far as there is something to say.
@@ -82,8 +85,13 @@ class ContainerInspection:
             "Config": config_json(
                 config, image=_familiar(self.image_name), hostname=config.hostname or self.id[:12]
             ),
-            "NetworkSettings": {"Ports": {}, "Networks": {}},
+            "NetworkSettings": self._network_json(),
         }
+
+    def _network_json(self) -> dict[str, object]:
+        address, name = self.ip_address, self.config.network
+        networks = {} if address is None or ":" in name else {name: {"IPAddress": address}}
+        return {"Ports": {}, "IPAddress": address or "", "Networks": networks}
 
     def _state_json(self) -> dict[str, object]:
         status, ended = self.exit_status, not self.state.is_alive
@@ -158,6 +166,7 @@ def inspect_container(entry: ContainerEntry) -> ContainerInspection:
             restart_count=entry.restart_count,
             health=health_status(entry),
             config=entry.config,
+            ip_address=address_of(entry),
         )
 
 

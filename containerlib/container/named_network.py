@@ -6,21 +6,22 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from containerlib._native.netlink import Netlink
-from containerlib.errors import NetworkNotFound, ResourceInUse
+from containerlib.errors import ContainerlibError, NetworkNotFound, ResourceInUse
 from containerlib.network.address import AddressLeases
 from containerlib.network.endpoint import make_endpoint
 from containerlib.network.networks import remove_network
 from containerlib.network.record import NetworkRecords
+from containerlib.network.subnet import parse_address
 from containerlib.runtime.files import JoinedNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from containerlib.container.entry import ContainerEntry
     from containerlib.container.session import Session
     from containerlib.network.record import NetworkRecord
 
-__all__ = ["address_of", "containers_in", "discard", "endpoint", "find", "give_back"]
+__all__ = ["address_of", "containers_in", "discard", "endpoint", "find", "give_back", "joined", "list_all"]
 
 _SHOWN = 5
 
@@ -34,27 +35,50 @@ def find(session: Session, key: str) -> NetworkRecord:
     return NetworkRecords(session.stores.layout).get(key)
 
 
+def list_all(session: Session) -> list[NetworkRecord]:
+    """The networks of the store, by name."""
+    return NetworkRecords(session.stores.layout).list()
+
+
 @contextlib.contextmanager
 def endpoint(entry: ContainerEntry) -> Iterator[JoinedNetwork]:
     """A place in the container's network, for the length of a block; see `network.joined_network`."""
     session = entry.session
-    record = find(session, entry.config.network)
+    records = NetworkRecords(session.stores.layout)
+    record = records.get(entry.config.network)
     leases = AddressLeases(session.stores.layout, record)
     is_new = leases.address_of(entry.id) is None
-    address = leases.take(entry.id, entry.name, _owner(entry))
+    wanted = entry.config.ip_address
+    chosen = None if wanted is None else parse_address("ip_address", wanted, record.subnet)
+    # Who removes a network holds its lock: afterwards it is gone, or has somebody in it.
+    with records.locked(record):
+        address = leases.take(entry.id, entry.name, _owner(entry), chosen)
     try:
         with Netlink() as connection:
-            made = make_endpoint(connection, NetworkRecords(session.stores.layout), record, address, entry.id)
+            made = make_endpoint(connection, records, record, address, entry.id)
         try:
-            yield JoinedNetwork(
-                namespace_fd=made.namespace_fd, address=str(address), is_open=not record.internal
-            )
+            yield _joined(record, made.namespace_fd, str(address))
         finally:
             made.close()
     except BaseException:
         if is_new:
             leases.give_back(entry.id)
         raise
+
+
+def joined(entry: ContainerEntry, namespace_fd: int) -> JoinedNetwork:
+    """The network of a running container, for another one that shares it."""
+    record = find(entry.session, entry.config.network)
+    return _joined(record, namespace_fd, address_of(entry) or "")
+
+
+def _joined(record: NetworkRecord, namespace_fd: int, address: str) -> JoinedNetwork:
+    return JoinedNetwork(
+        namespace_fd=namespace_fd,
+        address=address,
+        gateway=str(record.gateway),
+        is_open=not record.internal,
+    )
 
 
 def _owner(entry: ContainerEntry) -> str:
@@ -66,7 +90,7 @@ def _owner(entry: ContainerEntry) -> str:
 
 def give_back(entry: ContainerEntry) -> None:
     """After the container's removal: let others have its address."""
-    with contextlib.suppress(NetworkNotFound, OSError):
+    with contextlib.suppress(ContainerlibError, OSError):
         _leases(entry).give_back(entry.id)
 
 
@@ -84,12 +108,15 @@ def _leases(entry: ContainerEntry) -> AddressLeases:
 
 def containers_in(session: Session, record: NetworkRecord) -> dict[str, str]:
     """The containers in a network, running or not: their addresses by their names; empty for none yet."""
-    leases = AddressLeases(session.stores.layout, record).list()
-    found = {lease.container_name: str(lease.address) for lease in leases}
-    for entry in session.entries():
-        if entry.config.network in {record.name, record.id}:
-            found.setdefault(entry.name, "")
-    return dict(sorted(found.items()))
+    mine = {
+        each.id: each.name for each in session.entries() if each.config.network in {record.name, record.id}
+    }
+    # A lease has the name that its holder had when it was given.
+    found = {
+        mine.pop(lease.container_id, lease.container_name): str(lease.address)
+        for lease in AddressLeases(session.stores.layout, record).list()
+    }
+    return dict(sorted({**dict.fromkeys(mine.values(), ""), **found}.items()))
 
 
 def discard(session: Session, record: NetworkRecord) -> None:
@@ -99,9 +126,16 @@ def discard(session: Session, record: NetworkRecord) -> None:
         NetworkNotFound: It is gone already.
         ResourceInUse: A container is in it, running or not.
     """
+    # Containers are locked by who looks at them, and whoever starts one wants the lock of its network.
+    _require_nobody(record, containers_in(session, record))
     with NetworkRecords(session.stores.layout).locked(record):
-        names = list(containers_in(session, record))
-        if names:
-            shown = ", ".join(names[:_SHOWN]) + (" and others" if len(names) > _SHOWN else "")
-            raise ResourceInUse(f"network {record.name!r} is that of {shown}; remove them first")
+        leases = AddressLeases(session.stores.layout, record).list()
+        _require_nobody(record, [lease.container_name for lease in leases])
         remove_network(session.stores.layout, record)
+    session.stores.journal.record("network", "destroy", record.id, record.name, dict(record.labels))
+
+
+def _require_nobody(record: NetworkRecord, names: Collection[str]) -> None:
+    if names:
+        shown = ", ".join(list(names)[:_SHOWN]) + (" and others" if len(names) > _SHOWN else "")
+        raise ResourceInUse(f"network {record.name!r} is that of {shown}; remove them first")

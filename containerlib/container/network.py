@@ -78,7 +78,7 @@ def joined_network(entry: ContainerEntry) -> Iterator[JoinedNetwork | None]:
     else:
         other = entry.session.find(network.removeprefix(SHARED_NETWORK))
         with entered_network(other) as fd:
-            yield JoinedNetwork(namespace_fd=fd, address=address_of(other) or "", is_open=_is_open(other))
+            yield _shared(other, fd)
 
 
 def give_back_address(entry: ContainerEntry) -> None:
@@ -101,13 +101,16 @@ def address_of(entry: ContainerEntry) -> str | None:
     return named_network.address_of(entry)
 
 
-def _is_open(entry: ContainerEntry) -> bool:
-    network = entry.config.network
+def _shared(other: ContainerEntry, fd: int) -> JoinedNetwork:
+    """What another container has."""
+    network = other.config.network
+    if network in _UNNAMED:
+        return JoinedNetwork(namespace_fd=fd)
     if not _is_named(network):
-        return network not in _UNNAMED and _is_open(entry.session.find(network.removeprefix(SHARED_NETWORK)))
+        return _shared(other.session.find(network.removeprefix(SHARED_NETWORK)), fd)
     from containerlib.container import named_network  # noqa: PLC0415 - needed by few
 
-    return not named_network.find(entry.session, network).internal
+    return named_network.joined(other, fd)
 
 
 @contextlib.contextmanager

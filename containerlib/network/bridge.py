@@ -59,6 +59,10 @@ def _make(connection: Netlink, record: NetworkRecord) -> int:
             link.add_bridge(record.bridge, mac=mac, mtu=record.mtu),
             link.label(record.bridge, _ALIAS + record.id),
         )
+    elif found.alias != _ALIAS + record.id:
+        raise ResourceInUse(
+            f"network {record.name!r}: somebody else has made a device {record.bridge}; remove that"
+        )
     index = connection.index_of(record.bridge)
     try:
         _set_up(connection, record, index)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from containerlib._native.netlink import Netlink, NetlinkError
 from containerlib._util.failpoint import reach
 from containerlib.errors import UnsupportedHost
+from containerlib.network import link
 from containerlib.network import nftables as nft
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ __all__ = ["admit", "admit_changing", "changing", "expel"]
 _TABLE = "containerlib"
 _GUARD = "containerlib-guard"
 _BRIDGES, _DEVICES = "bridges", "devices"
-_ANY, _OPEN = "cl-", "cl-o"
+_ANY, _OPEN, _BRIDGE_NAMES = "cl-", "cl-o", ("cl-o", "cl-i")
 _ESTABLISHED = 2 | 4  # and related
 _NAME_BYTES = 16
 _FILTER, _SOURCE_NAT = 0, 100
@@ -170,9 +171,7 @@ def _try(connection: Netlink, message: Message) -> None:
 
 def _has_bridges() -> bool:
     """Whether a network of any store has its bridge, whatever the rules know."""
-    return any(
-        name.startswith(_ANY) and os.path.isdir(f"/sys/class/net/{name}/bridge") for name in _devices()
-    )
+    return any(name.startswith(_BRIDGE_NAMES) for name in _devices())
 
 
 def _has_elements(connection: Netlink, table: str, name: str) -> bool:
@@ -227,7 +226,8 @@ def _foreign_devices() -> list[str]:
 
 
 def _devices() -> list[str]:
-    return sorted(os.listdir("/sys/class/net"))
+    with Netlink() as connection:
+        return [each.name for each in link.list_links(connection)]
 
 
 def _forwarding() -> str:

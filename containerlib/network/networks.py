@@ -73,6 +73,7 @@ def create_network(
         except BaseException:
             # Also of one that was written down, and then the disk failed.
             with contextlib.suppress(Exception), records.locked(record), changing():
+                remove_bridge(connection, record)
                 expel(record)
                 records.remove(record)
             raise

@@ -27,6 +27,7 @@ from containerlib.options import (
     Security,
 )
 from containerlib.runtime.defaults import SHARED_NETWORK, SHM_SIZE_BYTES, STOP_TIMEOUT_S
+from containerlib.runtime.host_names import are_addresses, are_hosts, are_words, is_address
 from containerlib.runtime.image_health import image_health
 from containerlib.runtime.signals import parse_signal
 from containerlib.runtime.user import UserRequest, parse_user
@@ -69,6 +70,11 @@ class ContainerConfig:
     mounts: tuple[Mount, ...] = ()
     devices: tuple[Device, ...] = ()
     network: str = "none"
+    ip_address: str | None = None
+    extra_hosts: Mapping[str, str] = field(factory=dict)
+    dns: tuple[str, ...] = field(default=(), converter=tuple)
+    dns_search: tuple[str, ...] = field(default=(), converter=tuple)
+    dns_options: tuple[str, ...] = field(default=(), converter=tuple)
     resources: Resources = _DEFAULT_RESOURCES
     security: Security = _DEFAULT_SECURITY
     sysctls: Mapping[str, str] = field(factory=dict)
@@ -177,8 +183,10 @@ def check_names(name: str | None, hostname: str | None, domainname: str | None) 
             raise InvalidOption(option, value, "use letters, digits, '-' and '.', at most 64 characters")
 
 
-def _check_network(network: str) -> None:
+def _check_network(network: str, rest: Mapping[str, Any]) -> None:
     _check_texts(network=network)
+    if rest.get("ip_address") and (network in {"none", "host"} or network.startswith(SHARED_NETWORK)):
+        raise InvalidOption("ip_address", rest["ip_address"], "is for a network of the store; name one")
     if not _NAME.fullmatch(network.removeprefix(SHARED_NETWORK)):
         raise InvalidOption("network", network, "give 'none', 'host', 'container:NAME', or a network's name")
 
@@ -263,6 +271,14 @@ _CHECKS: dict[str, _Check] = {
     ),
     "restart": (lambda value: isinstance(value, RestartPolicy), "give a RestartPolicy object"),
     "health": (lambda value: value is None or isinstance(value, HealthCheck), "give a HealthCheck object"),
+    "ip_address": (
+        lambda value: value is None or (is_address(value) and ":" not in value),
+        "give an address of version 4, such as '10.5.0.7'",
+    ),
+    "extra_hosts": (are_hosts, "give addresses, or 'host-gateway', by names"),
+    "dns": (are_addresses, "give a list of addresses"),
+    "dns_search": (are_words, "give a list of domains"),
+    "dns_options": (are_words, "give a list of options, such as 'ndots:2'"),
     "layer": (lambda value: value in ("memory", "disk"), "give 'memory' or 'disk'"),
 }
 
@@ -320,7 +336,7 @@ def merge(
     _check_kinds("group_add", str, group_add)
     _check_rest(rest)
     _check_lifetime(lifetime, rest)
-    _check_network(network)
+    _check_network(network, rest)
     merged_env = {"PATH": DEFAULT_PATH, **_image_env(image.env), **parse_env(env)}
     return ContainerConfig(
         args=_command(image, command, entrypoint),

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from containerlib.errors import InvalidOption
+from containerlib.runtime.host_names import HOST_GATEWAY
+
 if TYPE_CHECKING:
     from containerlib.runtime.config import ContainerConfig
 
@@ -21,16 +24,21 @@ class JoinedNetwork:
     Attributes:
         namespace_fd: It.
         address: The container's address in it; empty if it has none of its own.
+        gateway: The host's address in it; empty if it has none.
         is_open: Whether there is a way out, to those whom the host asks for names.
     """
 
     namespace_fd: int
     address: str = ""
+    gateway: str = ""
     is_open: bool = False
 
 
 _LOOPBACK = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 _LIMIT = 1 << 20
+_HOST_NAMES = "host.docker.internal host.containers.internal"
+# Servers that are somebody else inside.
+_LOCAL = re.compile(rb"\s*nameserver\s+(127\.|::1\b)")
 
 
 def _host_file(path: str) -> bytes:
@@ -41,14 +49,48 @@ def _host_file(path: str) -> bytes:
         return b""
 
 
-def _reachable(resolvers: bytes) -> bytes:
-    """The lines of resolv.conf(5) without servers that are somebody else inside."""
-    kept = [
-        line
-        for line in resolvers.splitlines(keepends=True)
-        if not re.match(rb"\s*nameserver\s+(127\.|::1\b)", line)
-    ]
-    return b"".join(kept)
+def _hosts(config: ContainerConfig, hostname: str, network: JoinedNetwork | None) -> bytes:
+    if config.network == "host":
+        text = _host_file("/etc/hosts").decode(errors="surrogateescape")
+        if text and not text.endswith("\n"):
+            text += "\n"
+    else:
+        address = network.address if network is not None and network.address else "127.0.1.1"
+        names = f"{hostname}.{config.domainname}\t{hostname}" if config.domainname else hostname
+        text = f"{_LOOPBACK}{address}\t{names}\n"
+    gateway = network.gateway if network is not None else ""
+    if gateway:
+        text += f"{gateway}\t{_HOST_NAMES}\n"
+    for name, given in config.extra_hosts.items():
+        address = (gateway or _own_gateway(config)) if given == HOST_GATEWAY else given
+        text += f"{address}\t{name}\n"
+    return text.encode(errors="surrogateescape")
+
+
+def _own_gateway(config: ContainerConfig) -> str:
+    if config.network == "host":
+        return "127.0.0.1"
+    reason = f"{HOST_GATEWAY!r} takes a network in which the host has an address, not {config.network!r}"
+    raise InvalidOption("extra_hosts", dict(config.extra_hosts), reason)
+
+
+def _resolvers(config: ContainerConfig, network: JoinedNetwork | None) -> bytes:
+    """What the host has, where that is right, with what the caller says instead."""
+    lines: list[bytes] = []
+    if config.network == "host":
+        lines = _host_file("/etc/resolv.conf").splitlines()
+    elif network is not None and network.is_open:
+        lines = [line for line in _host_file("/etc/resolv.conf").splitlines() if not _LOCAL.match(line)]
+    said = {
+        "nameserver": config.dns,
+        "search": (" ".join(config.dns_search),) if config.dns_search else (),
+        "options": (" ".join(config.dns_options),) if config.dns_options else (),
+    }
+    for word, values in said.items():
+        if values:
+            lines = [line for line in lines if line.split(None, 1)[:1] != [word.encode()]]
+            lines += [f"{word} {value}".encode() for value in values]
+    return b"".join(line + b"\n" for line in lines)
 
 
 def small_files(
@@ -58,15 +100,14 @@ def small_files(
 
     With the host's network the host's own names and resolvers are right; with none there is nobody to ask.
     Where there is a way out those of the host's resolvers are right that are not on its loopback device.
+
+    Raises:
+        InvalidOption: A name is to be the host's, who has no address in the container's network.
     """
-    if config.network == "host":
-        hosts, resolvers = _host_file("/etc/hosts"), _host_file("/etc/resolv.conf")
-    else:
-        address = network.address if network is not None and network.address else "127.0.1.1"
-        names = f"{hostname}.{config.domainname}\t{hostname}" if config.domainname else hostname
-        hosts, resolvers = f"{_LOOPBACK}{address}\t{names}\n".encode(), b""
-        if network is not None and network.is_open:
-            resolvers = _reachable(_host_file("/etc/resolv.conf"))
-    files = {"/etc/hosts": hosts, "/etc/hostname": f"{hostname}\n".encode(), "/etc/resolv.conf": resolvers}
+    files = {
+        "/etc/hosts": _hosts(config, hostname, network),
+        "/etc/hostname": f"{hostname}\n".encode(),
+        "/etc/resolv.conf": _resolvers(config, network),
+    }
     covered = {posixpath.normpath(mount.target) for mount in config.mounts}
     return {path: content for path, content in files.items() if path not in covered and "/etc" not in covered}

@@ -164,7 +164,7 @@ def test_arguments_that_are_too_long(image: Image) -> None:
         ({"stop_signal": 0}, "signal=0"),
         ({"stop_signal": 65}, "signal=65"),
         ({"stop_timeout_s": -1}, "stop_timeout_s=-1"),
-        ({"network": "bridge"}, "network='bridge'"),
+        ({"network": "a b"}, "network='a b'"),
         ({"lifetime": "for ever"}, "lifetime='for ever'"),
         ({"lifetime": "detached", "layer": "memory"}, "lifetime='detached'"),
         ({"layer": "cloud"}, "layer='cloud'"),

@@ -365,3 +365,69 @@ def test_start_attached() -> None:
     assert command("start", "-a", "-i", "echo", data=b"one\ntwo\n") == (4, "one\ntwo\n", "")
     code, _, err = command("start", "-a", "talk", "echo")
     assert (code, "one container" in err) == (125, True)
+
+
+def test_networks(capsys: pytest.CaptureFixture[str]) -> None:
+    """A network is made, shown, used by containers of several commands, kept meanwhile, and removed."""
+    assert run(["network", "create", "--subnet", "10.99.4.0/24", "--label", "a=b", "net"]) == 0
+    assert len(capsys.readouterr().out.strip()) == 64
+    assert run(["network", "create", "--internal", "-o", "com.docker.network.driver.mtu=1400", "inside"]) == 0
+    assert run(["network", "create", "net"]) == 125
+    assert "is in use" in capsys.readouterr().err
+    assert run(["network", "ls", "--format", "json"]) == 0
+    listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(each["name"], each["internal"], each["mtu"]) for each in listed] == [
+        *(("inside", True, 1400), ("net", False, 1500))
+    ]
+    server = ("nc", "-ll", "-p", "7", "-e", "cat")
+    assert (
+        command("run", "-d", "--name", "web", "--network", "net", "--ip", "10.99.4.9", "box:1", *server)[0]
+        == 0
+    )
+    script = "until echo hello | nc web 7; do :; done; cat /etc/resolv.conf"
+    code, out, _ = command(
+        *("run", "--network", "net", "--add-host", "web:10.99.4.9", "--dns", "10.99.4.1"),
+        *("--dns-search", "corp", "box:1", "sh", "-c", script),
+    )
+    assert code == 0
+    assert out.startswith("hello\n")
+    assert {"nameserver 10.99.4.1", "search corp"} <= set(out.splitlines())
+    capsys.readouterr()
+    assert run(["network", "inspect", "net", "nothing"]) == 1
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)[0]["Containers"]["web"]["IPv4Address"] == "10.99.4.9/24"
+    assert "'nothing' does not exist" in shown.err
+    assert run(["inspect", "web"]) == 0
+    found = json.loads(capsys.readouterr().out)[0]
+    assert found["NetworkSettings"]["Networks"] == {"net": {"IPAddress": "10.99.4.9"}}
+    assert (found["HostConfig"]["NetworkMode"], found["HostConfig"]["ExtraHosts"]) == ("net", [])
+    assert run(["network", "rm", "net"]) == 1
+    assert "is that of web" in capsys.readouterr().err
+    assert run(["network", "prune"]) == 125
+    assert "give --force" in capsys.readouterr().err
+    assert run(["network", "prune", "-f", "--filter", "label=a"]) == 0
+    assert capsys.readouterr().out == ""
+    assert run(["network", "prune", "-f"]) == 0
+    assert capsys.readouterr().out.split() == ["Deleted", "Networks:", "inside"]
+    assert run(["rm", "-f", "web"]) == run(["prune", "-f"]) == 0
+    assert "Deleted Networks:\nnet\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("network", "create", "--subnet", "x", "net"), "give for example"),
+        (("network", "create", "-o", "other=1", "net"), "there are no other options"),
+        (("network", "create", "-d", "overlay", "net"), "overlay"),
+        (("run", "--network", "nothing", "box:1", "true"), "'nothing' does not exist"),
+        (("run", "--ip", "10.0.0.1", "box:1", "true"), "for a network of the store"),
+        (("run", "--add-host", "a", "box:1", "true"), "write NAME:ADDRESS"),
+        (("run", "--dns", "one", "box:1", "true"), "a list of addresses"),
+        (("run", "--device-read-bps", "sda:1mb", "box:1", "true"), "such as /dev/sda:1mb"),
+    ],
+)
+def test_bad_networks(arguments: tuple[str, ...], problem: str) -> None:
+    """Each is refused with what to write instead."""
+    code, _, err = command(*arguments)
+    assert code == 125
+    assert problem in err

@@ -178,12 +178,14 @@ def test_subnets_in_use(engine: Engine, network: Network) -> None:
         engine.networks.create("net", internal=True)
 
 
-def test_a_bridge_is_no_one_elses(engine: Engine) -> None:
+def test_a_bridge_is_no_one_elses(engine: Engine, image: Image) -> None:
     """A device of that name that somebody else has made is left alone."""
     made = engine.networks.create("taken", internal=True)
     subprocess.run(["ip", "link", "delete", made.bridge], check=True)
     subprocess.run(["ip", "link", "add", made.bridge, "type", "bridge"], check=True)
     try:
+        with pytest.raises(ResourceInUse, match="somebody else has made"):
+            image.run(["true"], network="taken")
         made.remove()
         assert Path(f"/sys/class/net/{made.bridge}").exists()
     finally:
@@ -206,6 +208,8 @@ def test_containers_reach_each_other(image: Image, network: Network) -> None:
         done = client.exec(["sh", "-c", f"echo hello | nc -w 5 {address} 7"], check=True)
         assert done.stdout == b"hello\n"
         assert network.containers() == {server.name: address, client.name: client.ip_address}
+        client.rename("other")
+        assert network.containers() == {server.name: address, "other": client.ip_address}
         hosts = client.exec(["cat", "/etc/hosts"]).stdout.decode()
         assert f"{client.ip_address}\t{client.id[:12]}\n" in hosts
 
@@ -292,6 +296,71 @@ def test_restarts(image: Image, network: Network) -> None:
             assert f"inet {address}/" in container.exec(["ip", "addr"]).stdout.decode()
         wait_until_gone(network, 1)
     wait_until_gone(network)
+
+
+def test_an_address_that_is_asked_for(engine: Engine, image: Image) -> None:
+    """It is given if it is one of the network's and nobody else has it."""
+    with engine.networks.create("fixed", subnet="10.99.2.0/24") as network:
+        asked = {"network": "fixed", "ip_address": "10.99.2.77"}
+        with image.run(["sleep", "600"], name="holder", **asked) as container:
+            assert container.ip_address == "10.99.2.77"
+            shown: Any = container.inspect().to_json()["NetworkSettings"]
+            assert (shown["IPAddress"], list(shown["Networks"])) == ("10.99.2.77", ["fixed"])
+            with pytest.raises(ResourceInUse, match=r"10\.99\.2\.77 is that of container 'holder'"):
+                image.run(["true"], **asked)
+            for wrong in ("10.99.2.0", "10.99.3.1"):
+                with pytest.raises(InvalidOption, match="is no address of a host in"):
+                    image.run(["true"], network="fixed", ip_address=wrong)
+            with pytest.raises(ResourceInUse, match="is the gateway"):
+                image.run(["true"], network="fixed", ip_address="10.99.2.1")
+        assert image.call(["hostname", "-i"], check=True, **asked).stdout == b"10.99.2.77\n"
+        assert network.containers() == {}
+
+
+def test_the_host_by_name(image: Image, network: Network) -> None:
+    """A container knows the host by the names that it has elsewhere, and connects to what listens there."""
+    with socket.create_server((str(network.gateway), 0)) as listener:
+        listener.settimeout(30)
+        port = listener.getsockname()[1]
+        with image.run(
+            ["sh", "-c", f"echo hello | nc host.docker.internal {port}"],
+            network="net",
+            extra_hosts={"me": "host-gateway"},
+        ) as container:
+            connection, peer = listener.accept()
+            with connection:
+                assert connection.recv(100) == b"hello\n"
+            assert peer[0] == container.ip_address
+
+
+def test_removal_while_containers_start(engine: Engine, image: Image) -> None:
+    """Either the network is gone before a container is in it, or it stays."""
+    failed: list[BaseException] = []
+
+    def start() -> None:
+        for _ in range(10):
+            try:
+                with image.run(["sleep", "600"], network="fought") as container:
+                    container.exec(["ip", "addr", "show", "eth0"], check=True)
+                    assert links(engine.networks.get("fought"))
+            except NetworkNotFound:
+                return
+            except BaseException as error:  # noqa: BLE001 - told by the test
+                failed.append(error)
+                return
+
+    for _ in range(10):
+        network = engine.networks.create("fought")
+        thread = threading.Thread(target=start)
+        thread.start()
+        while thread.is_alive():
+            with contextlib.suppress(ResourceInUse, NetworkNotFound):
+                network.remove()
+        thread.join()
+        with contextlib.suppress(NetworkNotFound):
+            network.remove()
+    assert failed == []
+    assert engine.networks.list() == []
 
 
 def test_addresses_run_out(engine: Engine, image: Image) -> None:

@@ -97,6 +97,15 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     ],
     "parse_sysctl": [("a.b=1", ("a.b", "1")), ("a.b=", ("a.b", "")), ("a=b=c", ("a", "b=c"))],
     "parse_label": [("a=b", ("a", "b")), ("a", ("a", "")), ("a=b=c", ("a", "b=c"))],
+    "parse_device_rate": [("/dev/sda:1mb", ("/dev/sda", 1 << 20)), ("/dev/a:b:4096", ("/dev/a:b", 4096))],
+    "parse_device_operations": [("/dev/sda:1000", ("/dev/sda", 1000))],
+    "parse_host": [
+        ("db:10.0.0.1", ("db", "10.0.0.1")),
+        ("db=10.0.0.1", ("db", "10.0.0.1")),
+        ("db:::1", ("db", "::1")),
+        ("db:[::1]", ("db", "::1")),
+        ("host:host-gateway", ("host", "host-gateway")),
+    ],
     "parse_network_option": [("com.docker.network.driver.mtu=1400", ("mtu", 1400))],
     "parse_env": [("A=b", ("A", "b")), ("A=", ("A", "")), ("A=b=c", ("A", "b=c"))],
     "parse_security": [
@@ -172,6 +181,9 @@ BAD: dict[str, list[str]] = {
     "parse_device": ["", "fuse", "/dev/a:b", "/dev/a:/dev/b:/dev/c", "/dev/a:/dev/b:x", "/dev/a::r"],
     "parse_sysctl": ["", "a.b", "=1"],
     "parse_label": ["", "=1"],
+    "parse_device_rate": ["", "/dev/sda", "sda:1mb", "/dev/sda:", "/dev/sda:x"],
+    "parse_device_operations": ["", "/dev/sda", "/dev/sda:1m", "/dev/sda:-1"],
+    "parse_host": ["", "db", "db:", ":1", "=1"],
     "parse_network_option": ["", "mtu", "com.docker.network.driver.mtu=x", "other=1"],
     "parse_env": ["", "=1", "HOME"],
     "parse_security": [

@@ -1,0 +1,144 @@
+"""What a network costs a start: the same container in none, in the host's, and in a bridge network.
+
+    python benchmarks/network.py [--rounds 60] [--rows none,host,bridge,kernel] [--json FILE] [--check]
+
+Each round makes and starts one container of Debian's static busybox and removes it; only the start is
+measured, until the command was executed. `kernel` is what a network namespace, a pair of devices on a bridge,
+their addresses and routes take without any container: nothing can be faster. Rows are interleaved. Needs
+root, gcc and busybox-static. `--check` ends with status 1 if a target is missed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from measure import MissingRowError, summary
+from report import Target, arguments, at_most, conclude, print_table, settings_of
+from start import prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from peers import Place
+
+NONE, HOST, BRIDGE, KERNEL = "none", "host", "bridge", "kernel"
+ROWS = (NONE, HOST, BRIDGE, KERNEL)
+NAMES = {BRIDGE: "bench"}
+COMMAND = ["busybox", "sleep", "100000"]
+
+
+class Starts:
+    """Containers of one engine in its networks."""
+
+    def __init__(self, place: Place, stack: contextlib.ExitStack) -> None:
+        import containerlib as cl  # noqa: PLC0415 - the checkout, if not installed: see `prepare`
+
+        self._engine = stack.enter_context(cl.Engine(place.make("cl"), place.make("cl-run")))
+        self._image = self._engine.images.from_directory(place.rootfs, reference="bench:1")
+        stack.enter_context(self._engine.networks.create("bench"))
+
+    def measure(self, network: str) -> float:
+        """Start one; return the microseconds that took."""
+        container = self._engine.containers.create(self._image, COMMAND, network=network, layer="memory")
+        begin = time.perf_counter()
+        container.start()
+        taken = time.perf_counter() - begin
+        container.remove(force=True)
+        return taken * 1e6
+
+
+def kernel(stack: contextlib.ExitStack) -> Callable[[], float]:
+    """Return what measures the kernel's part alone."""
+    from ipaddress import ip_interface  # noqa: PLC0415
+
+    from containerlib._native.netlink import Netlink, new_network  # noqa: PLC0415 - see `Starts`
+    from containerlib.network import link  # noqa: PLC0415
+
+    here = stack.enter_context(Netlink())
+    here.call(link.add_bridge("clb-floor", mac=b"\2\0\0\0\0\1", mtu=1500))
+    bridge = here.index_of("clb-floor")
+    stack.callback(here.call, link.delete(bridge))
+    here.call(link.raise_link(bridge))
+
+    def measure() -> float:
+        name = f"clb{os.urandom(5).hex()}"
+        begin = time.perf_counter()
+        fd = new_network()
+        here.call(
+            link.add_pair(name, master=bridge, mtu=1500, peer="eth0", peer_mac=b"\2\0\0\0\0\2", network_fd=fd)
+        )
+        with Netlink(namespace_fd=fd) as inside:
+            index = inside.index_of("eth0")
+            inside.call(
+                link.raise_link(1),
+                link.add_address(index, ip_interface("10.255.255.2/24")),
+                link.raise_link(index),
+                link.add_default_route(index, ip_interface("10.255.255.1/24").ip),
+            )
+        taken = time.perf_counter() - begin
+        os.close(fd)
+        return taken * 1e6
+
+    return measure
+
+
+def take_times(
+    actions: Mapping[str, Callable[[], float]], *, rounds: int, warmup: int
+) -> dict[str, list[float]]:
+    """Do everything once a round, and return what each says that it took."""
+    times: dict[str, list[float]] = {name: [] for name in actions}
+    for turn in range(warmup + rounds):
+        for name, action in actions.items():
+            taken = action()
+            if turn >= warmup:
+                times[name].append(taken)
+    return times
+
+
+def targets(medians: Mapping[str, float]) -> list[Target]:
+    """Return what is asked of the medians."""
+    added = medians[BRIDGE] - medians[NONE] if {BRIDGE, NONE} <= medians.keys() else None
+    return [at_most("added by a bridge network, ms", None if added is None else added / 1e3, 1.5)]
+
+
+def main() -> int:
+    """Run the benchmark that the command line asks for."""
+    chosen = arguments(__doc__, "network", rounds=60, warmup=5)
+    settings = settings_of(chosen, "tmpfs")
+    missing: dict[str, str] = {}
+    actions: dict[str, Callable[[], float]] = {}
+    with contextlib.ExitStack() as stack:
+        place = prepare(stack)
+        starts = Starts(place, stack)
+        for name in chosen.rows or ROWS:
+            try:
+                actions[name] = (
+                    kernel(stack) if name == KERNEL else partial(starts.measure, NAMES.get(name, name))
+                )
+            except (MissingRowError, OSError) as error:
+                missing[name] = str(error)
+        times = take_times(actions, rounds=chosen.rounds, warmup=chosen.warmup)
+    numbers = {name: summary(samples) for name, samples in times.items()}
+    rows = [
+        [name, *(f"{row[key] / 1e3:.2f}" for key in ("median", "p95", "min"))]
+        for name, row in numbers.items()
+    ]
+    print_table("Starts in networks", ["row", "median ms", "p95 ms", "min ms"], rows)
+    holds = conclude(
+        times=times,
+        extras={},
+        missing=missing,
+        targets=targets({name: row["median"] for name, row in numbers.items()}),
+        settings=settings,
+        json_path=chosen.json,
+    )
+    return 1 if not holds and chosen.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
