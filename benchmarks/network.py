@@ -54,10 +54,10 @@ class Starts:
 
 def kernel(stack: contextlib.ExitStack) -> Callable[[], float]:
     """Return what measures the kernel's part alone."""
-    from ipaddress import ip_interface  # noqa: PLC0415
+    from ipaddress import ip_interface  # noqa: PLC0415 - for this row alone
 
     from containerlib._native.netlink import Netlink, new_network  # noqa: PLC0415 - see `Starts`
-    from containerlib.network import link  # noqa: PLC0415
+    from containerlib.network import link  # noqa: PLC0415 - see `Starts`
 
     here = stack.enter_context(Netlink())
     here.call(link.add_bridge("clb-floor", mac=b"\2\0\0\0\0\1", mtu=1500))

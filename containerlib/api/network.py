@@ -192,7 +192,7 @@ class Networks:
             InvalidOption: `until` lies before 1970.
         """
         from containerlib.container.prune import prune_networks  # noqa: PLC0415 - needed by few
-        from containerlib.image.prune import ImageFilter  # noqa: PLC0415
+        from containerlib.image.prune import ImageFilter  # noqa: PLC0415 - as above
 
         chosen = ImageFilter.make(until=until, labels=labels, without_labels=without_labels)
         return list(prune_networks(self._session, chosen))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import select
 import socket
 import time
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from containerlib._native.netlink import socket_in_network
 from containerlib.container.network import address_of, entered_network
 from containerlib.errors import InvalidOption, InvalidState, OperationTimeout
+from containerlib.runtime.host_names import is_address
 
 if TYPE_CHECKING:
     from containerlib.container.entry import ContainerEntry
@@ -55,10 +55,9 @@ def new_socket(entry: ContainerEntry, family: int, kind: int) -> socket.socket:
 def connect(entry: ContainerEntry, port: int, *, host: str, timeout_s: float) -> socket.socket:
     """A connection to what listens in the container's network; see `Container.connect`."""
     _check_port(port)
-    try:
-        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET  # noqa: PLR2004
-    except ValueError:
-        raise InvalidOption("host", host, "give an address, such as '127.0.0.1'") from None
+    if not is_address(host):
+        raise InvalidOption("host", host, "give an address, such as '127.0.0.1'")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     deadline = time.monotonic() + timeout_s
     pause = _FIRST_PAUSE_S
     while True:

@@ -36,7 +36,7 @@ class Event:
 
     Attributes:
         time: When.
-        type: Of what kind of object: ``"container"``, ``"image"``, ``"engine"``.
+        type: Of what kind of object: ``"container"``, ``"image"``, ``"network"``, ``"engine"``.
         action: What, in Docker's words: ``"create"``, ``"start"``, ``"die"``, ``"destroy"``, ``"pull"``, ...
         id: The object's id.
         name: Its name at that time; empty if it has none, or none is known any more.

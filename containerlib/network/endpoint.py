@@ -39,13 +39,9 @@ class Endpoint:
 
     Attributes:
         namespace_fd: The namespace; whoever has the endpoint closes it.
-        address: The container's address.
-        mac: The address of its device.
     """
 
     namespace_fd: int
-    address: IPv4Address
-    mac: str
 
     def close(self) -> None:
         """Give up the namespace, which stays as long as a process is in it."""
@@ -73,7 +69,7 @@ def make_endpoint(
         AddressesExhausted: The bridge takes no more devices.
         UnsupportedHost: This process may not do that.
 
-    Cost: a millisecond, most of it the kernel's for namespace and devices; one bridge takes 1,023 devices.
+    Cost: a millisecond and a half, most of it the kernel's; one bridge takes 1,023 devices.
     """
     reach("make endpoint", container_id)
     admit(record)
@@ -90,7 +86,7 @@ def make_endpoint(
     except BaseException:
         os.close(fd)
         raise
-    return Endpoint(namespace_fd=fd, address=address, mac=link.mac_of(address).hex(":"))
+    return Endpoint(namespace_fd=fd)
 
 
 def _connect(

@@ -33,14 +33,9 @@ _GUARD = "containerlib-guard"
 _BRIDGES, _DEVICES = "bridges", "devices"
 _ANY, _OPEN, _BRIDGE_NAMES = "cl-", "cl-o", ("cl-o", "cl-i")
 _ESTABLISHED = 2 | 4  # and related
-_NAME_BYTES = 16
 _FILTER, _SOURCE_NAT = 0, 100
 _LOCK = "/proc/sys/net/ipv4/tcp_fastopen_key"
 _FORWARDING = "/proc/sys/net/ipv4/ip_forward"
-
-
-def _key(name: str) -> bytes:
-    return name.encode().ljust(_NAME_BYTES, b"\0")
 
 
 def _rules() -> list[Message]:
@@ -92,7 +87,7 @@ def admit(record: NetworkRecord) -> None:
     Raises:
         UnsupportedHost: The kernel has no nftables, or this process may not use them.
 
-    Cost: some 50 us where all is as it should be.
+    Cost: some 80 us where all is as it should be.
     """
     with _connected() as connection:
         if _is_admitted(connection, record):
@@ -127,7 +122,7 @@ def _is_admitted(connection: Netlink, record: NetworkRecord) -> bool:
 
 def _knows(connection: Netlink, record: NetworkRecord) -> bool:
     try:
-        connection.call(nft.get_element(_TABLE, _BRIDGES, 2 * _key(record.bridge)))
+        connection.call(nft.get_element(_TABLE, _BRIDGES, 2 * nft.name_key(record.bridge)))
     except NetlinkError as error:
         if error.errno != errno.ENOENT:
             raise
@@ -136,7 +131,7 @@ def _knows(connection: Netlink, record: NetworkRecord) -> bool:
 
 
 def _teach(connection: Netlink, record: NetworkRecord) -> None:
-    element = nft.add_element(_TABLE, _BRIDGES, 2 * _key(record.bridge))
+    element = nft.add_element(_TABLE, _BRIDGES, 2 * nft.name_key(record.bridge))
     reach("firewall", _TABLE)
     try:
         connection.batch(nft.batch_begin(), [*_rules(), element], nft.batch_end())
@@ -156,7 +151,7 @@ def expel(record: NetworkRecord) -> None:
     """
     with Netlink(nft.NETFILTER) as connection:
         # What somebody has flushed need not be removed.
-        _try(connection, nft.delete_element(_TABLE, _BRIDGES, 2 * _key(record.bridge)))
+        _try(connection, nft.delete_element(_TABLE, _BRIDGES, 2 * nft.name_key(record.bridge)))
         if _has_bridges():
             return
         _try(connection, nft.delete_table(_TABLE))
@@ -197,7 +192,7 @@ def _pass_on(connection: Netlink) -> None:
             nft.lookup(_DEVICES),
             nft.verdict(nft.DROP),
         ),
-        *(nft.add_element(_GUARD, _DEVICES, _key(name)) for name in _foreign_devices()),
+        *(nft.add_element(_GUARD, _DEVICES, nft.name_key(name)) for name in _foreign_devices()),
     ]
     reach("firewall", _GUARD)
     connection.batch(nft.batch_begin(), messages, nft.batch_end())
@@ -215,7 +210,7 @@ def _stop_passing_on(connection: Netlink) -> None:
 
 def _is_known(connection: Netlink, name: str) -> bool:
     try:
-        connection.call(nft.get_element(_GUARD, _DEVICES, _key(name)))
+        connection.call(nft.get_element(_GUARD, _DEVICES, nft.name_key(name)))
     except NetlinkError:
         return False
     return True

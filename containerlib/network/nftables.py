@@ -35,6 +35,7 @@ __all__ = [
     "lookup",
     "masquerade",
     "name_begins",
+    "name_key",
     "verdict",
 ]
 
@@ -117,6 +118,11 @@ def add_set(table: str, name: str, *, names: int) -> Message:
 def _elements(kind: int, flags: int, table: str, name: str, key: bytes) -> Message:
     element = attribute(_ITEM, [attribute(1, [attribute(1, key)])])
     return _message(kind, flags, text_attribute(1, table), text_attribute(2, name), attribute(3, [element]))
+
+
+def name_key(name: str) -> bytes:
+    """The name of an interface as sets have it; of two, one behind the other."""
+    return name.encode().ljust(_NAME_BYTES, b"\0")
 
 
 def add_element(table: str, name: str, key: bytes) -> Message:

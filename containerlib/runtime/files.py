@@ -38,7 +38,7 @@ _LOOPBACK = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 _LIMIT = 1 << 20
 _HOST_NAMES = "host.docker.internal host.containers.internal"
 # Servers that are somebody else inside.
-_LOCAL = re.compile(rb"\s*nameserver\s+(127\.|::1\b)")
+_LOCAL = rb"\s*nameserver\s+(127\.|::1\b)"
 
 
 def _host_file(path: str) -> bytes:
@@ -80,7 +80,7 @@ def _resolvers(config: ContainerConfig, network: JoinedNetwork | None) -> bytes:
     if config.network == "host":
         lines = _host_file("/etc/resolv.conf").splitlines()
     elif network is not None and network.is_open:
-        lines = [line for line in _host_file("/etc/resolv.conf").splitlines() if not _LOCAL.match(line)]
+        lines = [line for line in _host_file("/etc/resolv.conf").splitlines() if not re.match(_LOCAL, line)]
     said = {
         "nameserver": config.dns,
         "search": (" ".join(config.dns_search),) if config.dns_search else (),

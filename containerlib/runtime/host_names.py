@@ -13,8 +13,9 @@ __all__ = ["HOST_GATEWAY", "are_addresses", "are_hosts", "are_words", "is_addres
 HOST_GATEWAY = "host-gateway"
 """Stands for the host's address in the container's network."""
 
-_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})")
-_WORD = re.compile(r"[A-Za-z0-9_.:-]{1,253}")
+# Compiled when they are used, which is seldom.
+_HOST = r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})"
+_WORD = r"[A-Za-z0-9_.:-]{1,253}"
 
 
 def is_address(value: object) -> bool:
@@ -32,7 +33,7 @@ def are_hosts(value: object) -> bool:
     """Whether they are addresses by names, as /etc/hosts can have them."""
     return isinstance(value, dict) and all(
         isinstance(name, str)
-        and _HOST.fullmatch(name) is not None
+        and re.fullmatch(_HOST, name) is not None
         and (address == HOST_GATEWAY or is_address(address))
         for name, address in value.items()
     )
@@ -45,7 +46,7 @@ def are_addresses(value: object) -> bool:
 
 def are_words(value: object) -> bool:
     """Whether they are domains or options, as resolv.conf(5) can have them."""
-    return _are(value, lambda word: isinstance(word, str) and _WORD.fullmatch(word) is not None)
+    return _are(value, lambda word: isinstance(word, str) and re.fullmatch(_WORD, word) is not None)
 
 
 def _are(value: object, check: Callable[[object], bool]) -> bool:

@@ -431,3 +431,16 @@ def test_bad_networks(arguments: tuple[str, ...], problem: str) -> None:
     code, _, err = command(*arguments)
     assert code == 125
     assert problem in err
+
+
+def test_rates_of_a_device(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each of the four flags becomes its own limit."""
+    rates = {"read-bps": "1mb", "write-bps": "2mb", "read-iops": "30", "write-iops": "40"}
+    flags = [word for name, rate in rates.items() for word in (f"--device-{name}", f"/dev/loop0:{rate}")]
+    assert run(["create", "--name", "slow", *flags, "box:1", "true"]) == 0
+    capsys.readouterr()
+    assert run(["inspect", "slow"]) == 0
+    host = json.loads(capsys.readouterr().out)[0]["HostConfig"]
+    assert [host[f"BlkioDevice{name}"] for name in ("ReadBps", "WriteBps", "ReadIOps", "WriteIOps")] == [
+        [{"Path": "/dev/loop0", "Rate": rate}] for rate in (1 << 20, 2 << 20, 30, 40)
+    ]

@@ -90,10 +90,10 @@ def exists(connection: Netlink, table: str, name: str) -> bool:
     return True
 
 
-def flush() -> None:
-    """Take all our rules away, as somebody might who resets the host's firewall."""
+def flush(table: str = "containerlib") -> None:
+    """Take our rules away, as somebody might who resets the host's firewall."""
     with Netlink(nft.NETFILTER) as connection:
-        connection.batch(nft.batch_begin(), [nft.delete_table("containerlib")], nft.batch_end())
+        connection.batch(nft.batch_begin(), [nft.delete_table(table)], nft.batch_end())
 
 
 class Server:
@@ -152,6 +152,8 @@ def test_a_way_out(engine: Engine, image: Image, world: int) -> None:
         container.connect(7).close()
         assert reaches(None, container.address(7)[0])
         assert not reaches(world, container.address(7)[0])
+        flush()
+        assert reaches(world, container.address(7)[0])  # so it is the rules that keep the world out
 
 
 def test_no_way_out(engine: Engine, image: Image, world: int) -> None:
@@ -227,6 +229,9 @@ def test_the_host_passes_on_nothing_else(engine: Engine, world: int) -> None:
                     assert FORWARDING.read_text(encoding="ascii") == "1\n"
                     assert reaches(None, "203.0.113.2", 9)
                     assert not reaches(world, "203.0.113.2", 9)
+                    flush("containerlib-guard")
+                    assert reaches(world, "203.0.113.2", 9)  # so it is the guard that keeps them apart
+                    FORWARDING.write_text("0", encoding="ascii")
             finally:
                 here.call(link.delete(here.index_of("clt-port")), link.delete(bridge))
     finally:
@@ -271,7 +276,7 @@ def test_rules_that_were_flushed(engine: Engine, image: Image, world: int) -> No
     assert tables() == set()
 
 
-def test_several_processes_at_once(engine: Engine) -> None:
+def test_several_at_once(engine: Engine) -> None:
     """Networks that are made and removed at once leave nothing, and no rule is missed meanwhile."""
     failed: list[BaseException] = []
 

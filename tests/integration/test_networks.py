@@ -227,20 +227,6 @@ def test_what_a_container_finds(image: Image, network: Network) -> None:
     wait_until_gone(network)
 
 
-def test_networks_are_apart(engine: Engine, image: Image, network: Network) -> None:
-    """A container reaches none of another network."""
-    with (
-        engine.networks.create("other", internal=True) as other,
-        image.run(["sh", "-c", ECHO], network="net") as server,
-        image.run(["sleep", "600"], network="other") as stranger,
-    ):
-        assert not network.subnet.overlaps(other.subnet)
-        reach(server).close()
-        done = stranger.exec(["sh", "-c", f"echo x | nc -w 2 {server.ip_address} 7"])
-        assert (done.exit_code, done.stdout) != (0, b"x\n")
-        assert done.stdout == b""
-
-
 def test_another_containers_network(image: Image, network: Network) -> None:
     """It has the same devices and ports; the other must run."""
     with (
