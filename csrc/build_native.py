@@ -22,6 +22,7 @@ PROGRAM_SOURCES = [
     "starter.c",
     "supervisor.c",
     "creator.c",
+    "companion.c",
     "streams.c",
     "health.c",
     "event.c",

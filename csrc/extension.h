@@ -16,8 +16,8 @@ enum ctr_launch_step {
 };
 
 /* Starts our program from `program_fd` in the role `role`, without copying this process and without a SIGCHLD
- * to it: "ctr-spawner" as process 1 of a new PID namespace, with `second_fd` its owner; "ctr-supervisor" and "ctr-creator"
- * with no `second_fd` (-1); "ctr-unpacker" with `second_fd` the directory to unpack into, and the archive and the owner
+ * to it: "ctr-spawner" as process 1 of a new PID namespace, with `second_fd` its owner; "ctr-supervisor", "ctr-creator"
+ * and "ctr-companion" with no `second_fd` (-1); "ctr-unpacker" with `second_fd` the directory to unpack into, and the archive and the owner
  * as `join_fds`. namespaces: CLONE_NEW* flags of what it gets for itself. ret_pidfd: its pidfd. reterr: which step
  * failed. */
 int ctr_launch(const char *role, int program_fd, int control_fd, int second_fd, int owner_is_pidfd,

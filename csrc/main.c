@@ -14,6 +14,8 @@ int main(int argc, char **argv)
         supervisor_role(argc, argv);
     if (argc > 0 && strcmp(argv[0], "ctr-creator") == 0)
         creator_role(argc, argv);
+    if (argc > 0 && strcmp(argv[0], "ctr-companion") == 0)
+        companion_role(argc, argv);
     if (argc > 0 && strcmp(argv[0], "ctr-unpacker") == 0)
         unpacker_role(argc, argv);
     if (argc > 0 && strcmp(argv[0], "ctr-init") == 0)

@@ -13,4 +13,8 @@ _Noreturn void supervisor_role(int argc, char **argv);
 /* argv: the same, without an owner. Starts one process, as a child of who launched this one, and ends. */
 _Noreturn void creator_role(int argc, char **argv);
 
+/* argv: the same, without an owner. Takes one message of texts that end in NUL, a program's path and its arguments, and
+ * executes it with the descriptors that come along, two at most, as its first standard streams. Says an errno if that fails. */
+_Noreturn void companion_role(int argc, char **argv);
+
 #endif

@@ -63,7 +63,7 @@ class Starter:
 
     def __init__(
         self,
-        role: Literal["ctr-spawner", "ctr-supervisor", "ctr-creator"],
+        role: Literal["ctr-spawner", "ctr-supervisor", "ctr-creator", "ctr-companion"],
         second_fd: int,
         join_fds: Sequence[int],
         *,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from containerlib._native.netlink import Netlink
 from containerlib.errors import ContainerlibError, NetworkNotFound, ResourceInUse
-from containerlib.network.address import AddressLeases
-from containerlib.network.endpoint import make_endpoint
+from containerlib.network.address import AddressLeases, Holder
+from containerlib.network.attend import attend, leave
+from containerlib.network.endpoint import make_endpoint, new_device
 from containerlib.network.networks import remove_network
 from containerlib.network.record import NetworkRecords
 from containerlib.network.subnet import parse_address
@@ -21,9 +24,19 @@ if TYPE_CHECKING:
     from containerlib.container.session import Session
     from containerlib.network.record import NetworkRecord
 
-__all__ = ["address_of", "containers_in", "discard", "endpoint", "find", "give_back", "joined", "list_all"]
+__all__ = [
+    "address_of",
+    "containers_in",
+    "discard",
+    "endpoint",
+    "find",
+    "give_back",
+    "joined",
+    "list_all",
+    "rename",
+]
 
-_SHOWN = 5
+_SHOWN, _SHORT_ID = 5, 12
 
 
 def find(session: Session, key: str) -> NetworkRecord:
@@ -43,20 +56,22 @@ def list_all(session: Session) -> list[NetworkRecord]:
 @contextlib.contextmanager
 def endpoint(entry: ContainerEntry) -> Iterator[JoinedNetwork]:
     """A place in the container's network, for the length of a block; see `network.joined_network`."""
-    session = entry.session
-    records = NetworkRecords(session.stores.layout)
+    layout = entry.session.stores.layout
+    records = NetworkRecords(layout)
     record = records.get(entry.config.network)
-    leases = AddressLeases(session.stores.layout, record)
+    leases = AddressLeases(layout, record)
     is_new = leases.address_of(entry.id) is None
     wanted = entry.config.ip_address
     chosen = None if wanted is None else parse_address("ip_address", wanted, record.subnet)
+    holder = _holder(entry)
     # Who removes a network holds its lock: afterwards it is gone, or has somebody in it.
     with records.locked(record):
-        address = leases.take(entry.id, entry.name, _owner(entry), chosen)
+        address = leases.take(holder, chosen)
     try:
         with Netlink() as connection:
-            made = make_endpoint(connection, records, record, address, entry.id)
+            made = make_endpoint(connection, records, record, address, entry.id, holder.device)
         try:
+            attend(layout, record, leases.directory)
             yield _joined(record, made.namespace_fd, str(address))
         finally:
             made.close()
@@ -64,6 +79,32 @@ def endpoint(entry: ContainerEntry) -> Iterator[JoinedNetwork]:
         if is_new:
             leases.give_back(entry.id)
         raise
+
+
+def _holder(entry: ContainerEntry) -> Holder:
+    """What its network knows of a container that is about to start."""
+    return Holder(
+        container_id=entry.id,
+        container_name=entry.name,
+        owner=_owner(entry),
+        device=new_device(),
+        names=_names(entry.name, entry.id),
+        dns=entry.config.dns,
+    )
+
+
+def _names(name: str, container_id: str) -> tuple[str, ...]:
+    return name, container_id[:_SHORT_ID]
+
+
+def rename(entry: ContainerEntry) -> None:
+    """After it got another name: have it found by that."""
+
+    def change(holder: Holder) -> Holder:
+        return evolve(holder, container_name=entry.name, names=_names(entry.name, entry.id))
+
+    with contextlib.suppress(ContainerlibError, OSError):
+        _leases(entry).change(entry.id, change)
 
 
 def joined(entry: ContainerEntry, namespace_fd: int) -> JoinedNetwork:
@@ -111,9 +152,8 @@ def containers_in(session: Session, record: NetworkRecord) -> dict[str, str]:
     mine = {
         each.id: each.name for each in session.entries() if each.config.network in {record.name, record.id}
     }
-    # A lease has the name that its holder had when it was given.
     found = {
-        mine.pop(lease.container_id, lease.container_name): str(lease.address)
+        mine.pop(lease.holder.container_id, lease.holder.container_name): str(lease.address)
         for lease in AddressLeases(session.stores.layout, record).list()
     }
     return dict(sorted({**dict.fromkeys(mine.values(), ""), **found}.items()))
@@ -130,7 +170,8 @@ def discard(session: Session, record: NetworkRecord) -> None:
     _require_nobody(record, containers_in(session, record))
     with NetworkRecords(session.stores.layout).locked(record):
         leases = AddressLeases(session.stores.layout, record).list()
-        _require_nobody(record, [lease.container_name for lease in leases])
+        _require_nobody(record, [lease.holder.container_name for lease in leases])
+        leave(session.stores.layout, record)
         remove_network(session.stores.layout, record)
     session.stores.journal.record("network", "destroy", record.id, record.name, dict(record.labels))
 

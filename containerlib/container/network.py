@@ -26,6 +26,7 @@ __all__ = [
     "entered_network",
     "give_back_address",
     "joined_network",
+    "note_name",
     "require_network",
 ]
 
@@ -87,6 +88,14 @@ def give_back_address(entry: ContainerEntry) -> None:
         from containerlib.container import named_network  # noqa: PLC0415 - needed by few
 
         named_network.give_back(entry)
+
+
+def note_name(entry: ContainerEntry) -> None:
+    """After it was renamed: have the others in its network find it by that name."""
+    if _is_named(entry.config.network):
+        from containerlib.container import named_network  # noqa: PLC0415 - needed by few
+
+        named_network.rename(entry)
 
 
 def address_of(entry: ContainerEntry) -> str | None:

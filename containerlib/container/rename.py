@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from containerlib.container.network import note_name
 from containerlib.container.state import check_state
 from containerlib.errors import NameInUse
 from containerlib.runtime.config import check_names
@@ -43,4 +44,5 @@ def rename(entry: ContainerEntry, name: str) -> None:
             raise
         if entry.is_detached and former != name:
             entry.session.names.release(former, entry.id)
+        note_name(entry)
         entry.tell("rename", {"oldName": former})

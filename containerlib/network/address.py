@@ -20,51 +20,89 @@ from containerlib._util.remove_tree import remove_tree
 from containerlib.errors import AddressesExhausted, InvalidInputError, ResourceInUse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from ipaddress import IPv4Address
+    from typing import Any
 
     from containerlib.network.record import NetworkRecord
     from containerlib.store.layout import Layout
 
-__all__ = ["AddressLeases", "Lease"]
+__all__ = ["AddressLeases", "Holder", "Lease"]
 
 _LIMIT = 1 << 16
 _OF = "of-"
 
 
 @frozen(kw_only=True)
-class Lease:
-    """One address.
+class Holder:
+    """Who has an address, and what others on its network know of it.
 
     Attributes:
-        address: It.
-        container_id: Whose it is.
+        container_id: The container.
         container_name: The same, for people.
         owner: A directory; once it is gone, so is the holder.
+        device: Its device on the host, which is there as long as it runs.
+        names: What it is called by the others.
+        dns: The servers that it wants to be asked for other names, instead of the host's.
+        ports: What is published of it: protocol, host address, host port, port in it.
     """
 
-    address: IPv4Address
     container_id: str
     container_name: str
     owner: str
+    device: str = ""
+    names: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    ports: tuple[tuple[str, str, int, int], ...] = ()
 
     @property
     def is_live(self) -> bool:
-        """Whether its holder may be there still."""
+        """Whether it may be there still."""
         return os.path.isdir(self.owner)
+
+    def document(self) -> dict[str, object]:
+        """As it is written down, and read by the process of the networks."""
+        return {
+            "container": self.container_id,
+            "name": self.container_name,
+            "owner": self.owner,
+            "device": self.device,
+            "names": list(self.names),
+            "dns": list(self.dns),
+            "ports": [list(port) for port in self.ports],
+        }
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Holder:
+        """What was written down; raises KeyError, TypeError or ValueError if it is something else."""
+        return cls(
+            container_id=str(document["container"]),
+            container_name=str(document["name"]),
+            owner=str(document["owner"]),
+            device=str(document["device"]),
+            names=tuple(document["names"]),
+            dns=tuple(document["dns"]),
+            ports=tuple((str(a), str(b), int(c), int(d)) for a, b, c, d in document["ports"]),
+        )
+
+
+@frozen(kw_only=True)
+class Lease:
+    """One address, and who has it."""
+
+    address: IPv4Address
+    holder: Holder
 
 
 class AddressLeases:
-    """The addresses of one network that are given away."""
+    """The addresses of one network that are given away; `directory` has a file for each."""
 
     def __init__(self, layout: Layout, record: NetworkRecord) -> None:
         self._record = record
-        self._directory = f"{layout.run_root}/networks/{record.id}"
+        self.directory = f"{layout.run_root}/networks/{record.id}"
         self._lock = f"{layout.run_root}/networks/{record.id}.lock"
 
-    def take(
-        self, container_id: str, container_name: str, owner: str, wanted: IPv4Address | None = None
-    ) -> IPv4Address:
+    def take(self, holder: Holder, wanted: IPv4Address | None = None) -> IPv4Address:
         """Give a container an address: the one it has, the one it wants, or the first that is free.
 
         Raises:
@@ -74,31 +112,45 @@ class AddressLeases:
         Cost: 0.2 ms, and what it takes to list those that are given away.
         """
         with file_lock.locked(self._lock):
-            make_directory(self._directory)
-            has = self.address_of(container_id)
+            make_directory(self.directory)
+            has = self.address_of(holder.container_id)
             if has is not None and wanted in {None, has}:
+                self._write(has, holder)
                 return has
             if has is not None:
-                self._give_back(has, container_id)
+                self._give_back(has, holder.container_id)
             address = self._free() if wanted is None else self._claim(wanted)
-            lease = {"container": container_id, "name": container_name, "owner": owner}
-            write_atomic(f"{self._directory}/{address}", strict_json.dumps(lease), durable=False)
-            write_atomic(f"{self._directory}/{_OF}{container_id}", str(address).encode(), durable=False)
+            self._write(address, holder)
+            write_atomic(f"{self.directory}/{_OF}{holder.container_id}", str(address).encode(), durable=False)
             return address
+
+    def find(self, container_id: str) -> Lease | None:
+        """The lease of a container; None if it has none."""
+        address = self.address_of(container_id)
+        return None if address is None else self._read(str(address))
+
+    def change(self, container_id: str, change: Callable[[Holder], Holder]) -> None:
+        """Write something else down of a container, if it has an address."""
+        if not os.path.exists(f"{self.directory}/{_OF}{container_id}"):
+            return
+        with file_lock.locked(self._lock):
+            lease = self.find(container_id)
+            if lease is not None:
+                self._write(lease.address, change(lease.holder))
 
     def address_of(self, container_id: str) -> IPv4Address | None:
         """The address of a container; None if it has none."""
         try:
-            with open(f"{self._directory}/{_OF}{container_id}", encoding="ascii") as file:
+            with open(f"{self.directory}/{_OF}{container_id}", encoding="ascii") as file:
                 address = ipaddress.IPv4Address(file.read(_LIMIT))
         except (FileNotFoundError, ValueError):
             return None
         lease = self._read(str(address))
-        return address if lease is not None and lease.container_id == container_id else None
+        return address if lease is not None and lease.holder.container_id == container_id else None
 
     def give_back(self, container_id: str) -> None:
         """Take a container's address back; calling it again does nothing."""
-        if not os.path.exists(f"{self._directory}/{_OF}{container_id}"):
+        if not os.path.exists(f"{self.directory}/{_OF}{container_id}"):
             return
         with file_lock.locked(self._lock):
             address = self.address_of(container_id)
@@ -107,16 +159,16 @@ class AddressLeases:
 
     def list(self) -> list[Lease]:
         """The leases whose holders may be there still, by address."""
-        found = [lease for lease in self._all() if lease.is_live]
+        found = [lease for lease in self._all() if lease.holder.is_live]
         return sorted(found, key=lambda lease: lease.address)
 
     def remove(self) -> None:
         """Forget them all; the network is gone."""
-        remove_tree(self._directory)
+        remove_tree(self.directory)
         remove_file(self._lock)
-        reach("remove directory", self._directory)
+        reach("remove directory", self.directory)
         with contextlib.suppress(OSError):  # another network has some
-            os.rmdir(os.path.dirname(self._directory))
+            os.rmdir(os.path.dirname(self.directory))
 
     def _all(self) -> Iterator[Lease]:
         for name in self._names():
@@ -126,25 +178,24 @@ class AddressLeases:
 
     def _names(self) -> set[str]:
         with contextlib.suppress(FileNotFoundError):
-            return {name for name in os.listdir(self._directory) if name[0].isdigit()}
+            return {name for name in os.listdir(self.directory) if name[0].isdigit()}
         return set()
 
     def _read(self, name: str) -> Lease | None:
         try:
-            with open(f"{self._directory}/{name}", "rb") as file:
+            with open(f"{self.directory}/{name}", "rb") as file:
                 found = strict_json.loads_object(file.read(_LIMIT), limit=_LIMIT)
-            return Lease(
-                address=ipaddress.IPv4Address(name),
-                container_id=str(found["container"]),
-                container_name=str(found["name"]),
-                owner=str(found["owner"]),
-            )
-        except (FileNotFoundError, InvalidInputError, KeyError, ValueError):
+            return Lease(address=ipaddress.IPv4Address(name), holder=Holder.parse(found))
+        except (FileNotFoundError, InvalidInputError, KeyError, TypeError, ValueError):
             return None  # given back meanwhile, or half of it is there after a power loss
 
+    def _write(self, address: IPv4Address, holder: Holder) -> None:
+        document = strict_json.dumps(holder.document())
+        write_atomic(f"{self.directory}/{address}", document, durable=False)
+
     def _give_back(self, address: IPv4Address, container_id: str) -> None:
-        remove_file(f"{self._directory}/{_OF}{container_id}")
-        remove_file(f"{self._directory}/{address}")
+        remove_file(f"{self.directory}/{_OF}{container_id}")
+        remove_file(f"{self.directory}/{address}")
 
     def _free(self) -> IPv4Address:
         address = self._first_free()
@@ -166,11 +217,11 @@ class AddressLeases:
         lease = self._read(str(wanted))
         if wanted == self._record.gateway:
             raise ResourceInUse(f"address {wanted} is the gateway of network {self._record.name!r}")
-        if lease is not None and lease.is_live:
-            raise ResourceInUse(f"address {wanted} is that of container {lease.container_name!r}")
+        if lease is not None and lease.holder.is_live:
+            raise ResourceInUse(f"address {wanted} is that of container {lease.holder.container_name!r}")
         return wanted
 
     def _collect(self) -> None:
         for lease in list(self._all()):
-            if not lease.is_live:
-                self._give_back(lease.address, lease.container_id)
+            if not lease.holder.is_live:
+                self._give_back(lease.address, lease.holder.container_id)

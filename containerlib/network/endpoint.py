@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from containerlib.network.record import NetworkRecord, NetworkRecords
 
-__all__ = ["INTERFACE", "Endpoint", "make_endpoint"]
+__all__ = ["INTERFACE", "Endpoint", "make_endpoint", "new_device"]
 
 INTERFACE = "eth0"
 """The device's name in the container."""
@@ -48,12 +48,18 @@ class Endpoint:
         os.close(self.namespace_fd)
 
 
+def new_device() -> str:
+    """A name for a container's device on the host, which nobody else has."""
+    return f"cl-v{os.urandom(5).hex()}"
+
+
 def make_endpoint(
     connection: Netlink,
     records: NetworkRecords,
     record: NetworkRecord,
     address: IPv4Address,
     container_id: str,
+    device: str,
 ) -> Endpoint:
     """Make a namespace that is connected to a network. After a failure nothing of it is left.
 
@@ -63,6 +69,7 @@ def make_endpoint(
         record: The network.
         address: One of its addresses, which nobody else has.
         container_id: Whose it is to be, for who looks at the host's devices.
+        device: What its device on the host is called; see `new_device`.
 
     Raises:
         NetworkNotFound: The network was removed meanwhile.
@@ -78,7 +85,7 @@ def make_endpoint(
     except OSError as error:
         raise _refused(record, error) from None
     try:
-        _connect(connection, records, record, address, container_id, fd)
+        _connect(connection, records, record, address, container_id, device, fd)
         _set_up(record, address, fd)
     except OSError as error:
         os.close(fd)
@@ -95,6 +102,7 @@ def _connect(
     record: NetworkRecord,
     address: IPv4Address,
     container_id: str,
+    device: str,
     fd: int,
 ) -> None:
     """Make the pair of devices; the bridge as well if it was taken away."""
@@ -105,11 +113,10 @@ def _connect(
                 admit_changing(record)
                 bridge = ensure_bridge(connection, record)
         reach("connect endpoint", container_id)
-        name = f"cl-v{os.urandom(5).hex()}"
         try:
             connection.call(
                 link.add_pair(
-                    name,
+                    device,
                     master=bridge,
                     mtu=record.mtu,
                     peer=INTERFACE,
@@ -117,10 +124,10 @@ def _connect(
                     network_fd=fd,
                 )
             )
-            write_setting(name, "ipv6", "disable_ipv6", "1")
-            connection.call(link.raise_named(name, alias=f"containerlib container {container_id}"))
+            write_setting(device, "ipv6", "disable_ipv6", "1")
+            connection.call(link.raise_named(device, alias=f"containerlib container {container_id}"))
         except NetlinkError as error:
-            if is_last or error.errno not in {errno.ENODEV, errno.EINVAL, errno.EEXIST}:
+            if is_last or error.errno not in {errno.ENODEV, errno.EINVAL}:
                 raise
         else:
             return

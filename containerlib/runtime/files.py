@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -24,8 +23,8 @@ class JoinedNetwork:
     Attributes:
         namespace_fd: It.
         address: The container's address in it; empty if it has none of its own.
-        gateway: The host's address in it; empty if it has none.
-        is_open: Whether there is a way out, to those whom the host asks for names.
+        gateway: The host's address in it, where names are resolved; empty if it has none.
+        is_open: Whether there is a way out, so that the host's domains mean something.
     """
 
     namespace_fd: int
@@ -37,8 +36,6 @@ class JoinedNetwork:
 _LOOPBACK = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 _LIMIT = 1 << 20
 _HOST_NAMES = "host.docker.internal host.containers.internal"
-# Servers that are somebody else inside.
-_LOCAL = rb"\s*nameserver\s+(127\.|::1\b)"
 
 
 def _host_file(path: str) -> bytes:
@@ -77,12 +74,14 @@ def _own_gateway(config: ContainerConfig) -> str:
 def _resolvers(config: ContainerConfig, network: JoinedNetwork | None) -> bytes:
     """What the host has, where that is right, with what the caller says instead."""
     lines: list[bytes] = []
-    if config.network == "host":
+    servers = config.dns
+    if config.network == "host" or (network is not None and network.is_open):
         lines = _host_file("/etc/resolv.conf").splitlines()
-    elif network is not None and network.is_open:
-        lines = [line for line in _host_file("/etc/resolv.conf").splitlines() if not re.match(_LOCAL, line)]
+    if network is not None and network.gateway:
+        # Who answers there asks the caller's servers in turn.
+        servers = (network.gateway,)
     said = {
-        "nameserver": config.dns,
+        "nameserver": servers,
         "search": (" ".join(config.dns_search),) if config.dns_search else (),
         "options": (" ".join(config.dns_options),) if config.dns_options else (),
     }
@@ -90,6 +89,9 @@ def _resolvers(config: ContainerConfig, network: JoinedNetwork | None) -> bytes:
         if values:
             lines = [line for line in lines if line.split(None, 1)[:1] != [word.encode()]]
             lines += [f"{word} {value}".encode() for value in values]
+    if servers != config.dns and not any(option.startswith("ndots:") for option in config.dns_options):
+        # A name without a dot is first of all one of ours; of two such options the later one holds.
+        lines.append(b"options ndots:0")
     return b"".join(line + b"\n" for line in lines)
 
 
@@ -99,7 +101,7 @@ def small_files(
     """Content by path in the container, without those on or below one of the caller's mounts.
 
     With the host's network the host's own names and resolvers are right; with none there is nobody to ask.
-    Where there is a way out those of the host's resolvers are right that are not on its loopback device.
+    In a network of the store the host itself is asked.
 
     Raises:
         InvalidOption: A name is to be the host's, who has no address in the container's network.

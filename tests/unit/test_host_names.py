@@ -40,11 +40,11 @@ HOST_LINE = "10.5.0.1\thost.docker.internal host.containers.internal"
 
 @pytest.mark.usefixtures("_host")
 def test_a_network_of_the_store() -> None:
-    """The container's address, the host's names, and those of the host's resolvers that are in reach."""
+    """The container's address, the host's names and domains; the host itself is asked for names."""
     hosts, resolvers = made(joined(), network="net")
     assert hosts == ["10.5.0.2\tbox", HOST_LINE]
-    assert resolvers == ["nameserver 10.1.1.2", "search corp", "options edns0"]
-    assert made(joined(is_open=False), network="net")[1] == []
+    assert resolvers == ["search corp", "options edns0", "nameserver 10.5.0.1", "options ndots:0"]
+    assert made(joined(is_open=False), network="net")[1] == ["nameserver 10.5.0.1", "options ndots:0"]
     assert made() == (["127.0.1.1\tbox"], [])
 
 
@@ -64,11 +64,11 @@ def test_further_names() -> None:
 
 @pytest.mark.usefixtures("_host")
 def test_other_resolvers() -> None:
-    """What is said replaces what the host has of the same kind, and nothing else."""
+    """What is said replaces what the host has of the same kind; servers are asked by the host."""
     _, resolvers = made(joined(), network="net", dns=["10.0.0.1", "fd00::1"])
-    assert resolvers == ["search corp", "options edns0", "nameserver 10.0.0.1", "nameserver fd00::1"]
+    assert resolvers == ["search corp", "options edns0", "nameserver 10.5.0.1", "options ndots:0"]
     _, resolvers = made(joined(), network="net", dns_search=["a.b", "c"], dns_options=["ndots:2", "rotate"])
-    assert resolvers == ["nameserver 10.1.1.2", "search a.b c", "options ndots:2 rotate"]
+    assert resolvers == ["nameserver 10.5.0.1", "search a.b c", "options ndots:2 rotate"]
     assert made(dns=["10.0.0.1"])[1] == ["nameserver 10.0.0.1"]
 
 

@@ -1,0 +1,99 @@
+"""The names of the running containers of one network, read from its leases whenever those have changed.
+
+Loads little, because the process of the networks has little else to load.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import struct
+from typing import Any
+
+__all__ = ["LeaseTable"]
+
+_LIMIT = 1 << 16
+_GET_INDEX, _INTERFACE = 0x8933, struct.Struct("=16si20x")
+
+
+class LeaseTable:
+    """What the directory of the leases of one network says now. Who does not run has no name."""
+
+    def __init__(self, directory: str, network: str) -> None:
+        self._directory = directory
+        self._network = network
+        self._seen: tuple[int, int] = (-1, -1)
+        self._leases: dict[str, dict[str, Any]] = {}
+        self._by_name: dict[str, list[str]] = {}
+        # To ask the kernel for devices by their names: netdevice(7).
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._socket.close()
+
+    def addresses(self, name: str) -> list[str]:
+        """The addresses of the containers that are called so, in any case of letters."""
+        self._refresh()
+        found = self._by_name.get(name.lower(), [])
+        return [address for address in found if self._runs(self._leases[address])]
+
+    def names(self, address: str) -> list[str]:
+        """What the container with an address is called in full, if there is one: NAME.NETWORK."""
+        self._refresh()
+        lease = self._leases.get(address)
+        return [f"{name}.{self._network}" for name in _names(lease)[:1]] if self._runs(lease) else []
+
+    def servers(self, address: str) -> list[str]:
+        """The servers that the container with an address wants to be asked, instead of the host's."""
+        self._refresh()
+        return [str(each) for each in self._leases.get(address, {}).get("dns", ())]
+
+    def running(self) -> list[dict[str, Any]]:
+        """The leases of all who run."""
+        self._refresh()
+        return [lease for lease in self._leases.values() if self._runs(lease)]
+
+    def _runs(self, lease: dict[str, Any] | None) -> bool:
+        """Whether its device is there, which the kernel takes away with its last process."""
+        device = str(lease.get("device", "")) if lease else ""
+        if not device:
+            return False
+        try:
+            fcntl.ioctl(self._socket, _GET_INDEX, _INTERFACE.pack(device.encode(), 0))
+        except OSError:
+            return False
+        return True
+
+    def _refresh(self) -> None:
+        try:
+            info = os.stat(self._directory)
+            seen = (info.st_mtime_ns, info.st_ino)
+            if seen == self._seen:
+                return
+            present = {name for name in os.listdir(self._directory) if name[:1].isdigit()}
+        except FileNotFoundError:
+            seen, present = (-1, -1), set()
+        # Read before it is known whether more has changed meanwhile: then it is read once more.
+        self._leases = {name: self._read(name) for name in present}
+        self._by_name = {}
+        for address, lease in sorted(self._leases.items()):
+            for name in _names(lease):
+                for known in (name, f"{name}.{self._network}"):
+                    self._by_name.setdefault(known.lower(), []).append(address)
+        self._seen = seen
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            with open(f"{self._directory}/{name}", "rb") as file:
+                found = json.loads(file.read(_LIMIT))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def _names(lease: dict[str, Any] | None) -> list[str]:
+    found = (lease or {}).get("names")
+    return [str(name) for name in found] if isinstance(found, list) else []
