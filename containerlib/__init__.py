@@ -110,6 +110,7 @@ if TYPE_CHECKING:
         Rlimit,
         Security,
     )
+    from containerlib.port_mapping import PortMapping
     from containerlib.runtime.process_table import ProcessInfo
     from containerlib.runtime.stats import (
         ContainerStats,
@@ -182,6 +183,7 @@ _MODULES = {
         "Rlimit",
         "Security",
     ),
+    "containerlib.port_mapping": ("PortMapping",),
     "containerlib.runtime.process_table": ("ProcessInfo",),
     "containerlib.runtime.stats": (
         *("ContainerStats", "CpuStats", "IoStats", "MemoryStats"),
@@ -278,6 +280,7 @@ __all__ = [
     "PidsStats",
     "PlatformNotFound",
     "Popen",
+    "PortMapping",
     "PressureStats",
     "Process",
     "ProcessInfo",

@@ -11,6 +11,7 @@ from containerlib.aio.loop import call
 
 if TYPE_CHECKING:
     from containerlib.api import container_network as sync_module
+    from containerlib.port_mapping import PortMapping
 __all__ = ["ContainerNetwork"]
 
 
@@ -27,6 +28,30 @@ class ContainerNetwork(ContainerHandle):
         restarts until the container is removed, but not over a reboot.
         """
         return self.sync.ip_address
+
+    @property
+    def ports(self) -> tuple[PortMapping, ...]:
+        """What is published of it, with the ports of the host; empty unless it runs.
+
+        They are there when `start` returns, and others may have them once its end is noticed, here or by
+        the next who wants one of them. A free port may be another one after a restart.
+        """
+        return self.sync.ports
+
+    async def published(self, port: int, protocol: str = "tcp") -> tuple[str, int]:
+        """Where this host reaches a published port.
+
+        Args:
+            port: The port in the container.
+            protocol: ``"tcp"`` or ``"udp"``.
+
+        Returns:
+            An address and a port, as `socket.create_connection` takes them.
+
+        Raises:
+            InvalidState: It does not run, or has not published that port; the message says which it has.
+        """
+        return await call(lambda: self.sync.published(port, protocol))
 
     async def address(self, port: int) -> tuple[str, int]:
         """Where the host and the other containers of its network reach one of its ports.

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING
 
 from containerlib.api.container_handle import ContainerHandle
+
+if TYPE_CHECKING:
+    from containerlib.port_mapping import PortMapping
 
 __all__ = ["ContainerNetwork"]
 
@@ -22,6 +26,34 @@ class ContainerNetwork(ContainerHandle):
         from containerlib.container.network import address_of  # noqa: PLC0415 - needed by few
 
         return address_of(self._entry)
+
+    @property
+    def ports(self) -> tuple[PortMapping, ...]:
+        """What is published of it, with the ports of the host; empty unless it runs.
+
+        They are there when `start` returns, and others may have them once its end is noticed, here or by
+        the next who wants one of them. A free port may be another one after a restart.
+        """
+        from containerlib.container.network import ports_of  # noqa: PLC0415 - needed by few
+
+        return ports_of(self._entry)
+
+    def published(self, port: int, protocol: str = "tcp") -> tuple[str, int]:
+        """Where this host reaches a published port.
+
+        Args:
+            port: The port in the container.
+            protocol: ``"tcp"`` or ``"udp"``.
+
+        Returns:
+            An address and a port, as `socket.create_connection` takes them.
+
+        Raises:
+            InvalidState: It does not run, or has not published that port; the message says which it has.
+        """
+        from containerlib.container.connection import published_endpoint  # noqa: PLC0415 - needed by few
+
+        return published_endpoint(self._entry, port, protocol)
 
     def address(self, port: int) -> tuple[str, int]:
         """Where the host and the other containers of its network reach one of its ports.

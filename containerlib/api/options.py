@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Rlimit,
         Security,
     )
+    from containerlib.port_mapping import PortMapping
 
 __all__ = ["RunOptions"]
 
@@ -40,8 +41,10 @@ class RunOptions(TypedDict, total=False):
             of a network of the store (see `Networks.create`), or ``"container:NAME"`` for that of another
             container.
         ip_address: Its address in that network; a free one if left out.
+        ports: Its ports that are reached by ports of the host, such as ``[80, "53/udp"]``: free ones, from
+            this host only. A `PortMapping` says it otherwise. See `Container.ports`.
         extra_hosts: Further lines of its /etc/hosts: addresses by names; ``"host-gateway"`` for the host's.
-        dns: Addresses of the name servers that it asks, instead of the host's.
+        dns: Addresses of the name servers that are asked for names of the world, instead of the host's.
         dns_search: Domains in which it looks names up, instead of the host's.
         dns_options: Options of its resolver, such as ``"ndots:2"``, instead of the host's.
         resources: Limits.
@@ -81,6 +84,7 @@ class RunOptions(TypedDict, total=False):
     devices: Sequence[Device]
     network: str
     ip_address: str | None
+    ports: Sequence[int | str | PortMapping]
     extra_hosts: Mapping[str, str]
     dns: Sequence[str]
     dns_search: Sequence[str]

@@ -38,6 +38,7 @@ _COMMANDS = {
     "logout": "containerlib.cli.login:logout",
     "logs": "containerlib.cli.containers:logs",
     "network": "containerlib.cli.network:network",
+    "port": "containerlib.cli.ports:port",
     "pause": "containerlib.cli.containers:pause",
     "prune": "containerlib.cli.prune:prune",
     "ps": "containerlib.cli.ps:ps",

@@ -8,6 +8,7 @@ import attrs
 import click
 
 from containerlib.cli import options as parsers
+from containerlib.cli.ports import parse_publish
 from containerlib.options import HealthCheck, LogFile, Resources, Security
 
 if TYPE_CHECKING:
@@ -146,6 +147,14 @@ RUN_OPTIONS = [
         "--network",
         metavar="none|host|container:NAME|NAME",
         help="Network; none, with a loopback device only, if left out.",
+    ),
+    _option(
+        "-p",
+        "--publish",
+        parse=parse_publish,
+        metavar="[[ADDRESS:][HOSTPORT]:]PORT[/PROTOCOL]",
+        multiple=True,
+        help="Have a port of the host lead to one of the container; on every address if none is given.",
     ),
     _option("--ip", "ip_address", metavar="ADDRESS", help="Its address in that network."),
     _option(
@@ -337,6 +346,8 @@ def run_options(values: Mapping[str, Any]) -> RunOptions:
     for name in ("sysctls", "labels", "extra_hosts"):
         if values[name]:
             options[name] = dict(values[name])
+    if values["publish"]:
+        options["ports"] = [mapping for mappings in values["publish"] for mapping in mappings]
     if mounts := (*values["mount"], *values["volume"], *values["tmpfs"]):
         options["mounts"] = mounts
     if values["entrypoint"] is not None:

@@ -17,6 +17,7 @@ from containerlib.options import (
     Rlimit,
     Security,
 )
+from containerlib.port_mapping import PortMapping
 from containerlib.runtime.config import ContainerConfig
 from containerlib.runtime.user import parse_user
 
@@ -55,6 +56,7 @@ def parse_config(document: Mapping[str, Any]) -> ContainerConfig:
     values["rlimits"] = tuple(Rlimit(**rlimit) for rlimit in values["rlimits"])
     values["security"] = Security(**values["security"])
     values["resources"] = _resources(values["resources"])
+    values["ports"] = tuple(PortMapping(**each) for each in values.get("ports", ()))
     values["restart"] = RestartPolicy(**values["restart"])
     values["log"] = LogFile(**values["log"])
     values["health"] = None if values["health"] is None else HealthCheck(**values["health"])

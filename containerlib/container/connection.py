@@ -8,14 +8,14 @@ import time
 from typing import TYPE_CHECKING
 
 from containerlib._native.netlink import socket_in_network
-from containerlib.container.network import address_of, entered_network
+from containerlib.container.network import address_of, entered_network, ports_of
 from containerlib.errors import InvalidOption, InvalidState, OperationTimeout
 from containerlib.runtime.host_names import is_address
 
 if TYPE_CHECKING:
     from containerlib.container.entry import ContainerEntry
 
-__all__ = ["connect", "endpoint_of", "new_socket"]
+__all__ = ["connect", "endpoint_of", "new_socket", "published_endpoint"]
 
 _MOST_PORT = 65535
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05
@@ -43,6 +43,20 @@ def endpoint_of(entry: ContainerEntry, port: int) -> tuple[str, int]:
         f"container {entry.name!r} has no address in network {entry.config.network!r}; {remedy}",
         expected="address",
         actual="no address",
+    )
+
+
+def published_endpoint(entry: ContainerEntry, port: int, protocol: str) -> tuple[str, int]:
+    """Where this host reaches a published port; see `Container.published`."""
+    found = ports_of(entry)
+    for mapping in found:
+        if (mapping.container_port, mapping.protocol) == (port, protocol):
+            return mapping.address
+    has = ", ".join(map(str, found)) or "none; give ports= when it is made, or use connect(port)"
+    raise InvalidState(
+        f"container {entry.name!r} has not published port {port}/{protocol}; published: {has}",
+        expected="published",
+        actual="not published",
     )
 
 

@@ -24,6 +24,7 @@ from containerlib.container.detached import (
     write_record,
 )
 from containerlib.container.entry import ContainerEntry
+from containerlib.container.network import give_up_ports
 from containerlib.container.state import ContainerState, check_state
 from containerlib.errors import ImageNotFound
 from containerlib.image.resolve import get_image
@@ -219,6 +220,7 @@ class DetachedEntry(ContainerEntry):
                     write_record(self.session.stores.layout, self.record)
                     self._seen = _look(self.record_path)
                 self.exit_status, self.state = status, ContainerState.EXITED
+                give_up_ports(self)
                 if word is None or word.phase != "ended":
                     self.tell_end(status)  # its supervisor could not
                 elif status.oom_killed:

@@ -6,12 +6,16 @@ import signal
 from typing import TYPE_CHECKING
 
 from containerlib.options import UNLIMITED, LogFile
+from containerlib.port_mapping import ANY_ADDRESS, EVERY_ADDRESS, LOOPBACK
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from containerlib.options import HealthCheck, LogCallback, Mount, Resources, Security
+    from containerlib.port_mapping import PortMapping
     from containerlib.runtime.config import ContainerConfig
 
-__all__ = ["config_json", "host_config_json", "mounts_json"]
+__all__ = ["config_json", "host_config_json", "mounts_json", "ports_json"]
 
 _NANO = 1_000_000_000
 
@@ -40,6 +44,7 @@ def host_config_json(config: ContainerConfig) -> dict[str, object]:
     """The member ``HostConfig``: what concerns the host."""
     return {
         "NetworkMode": config.network,
+        "PortBindings": ports_json(config.ports),
         "Dns": list(config.dns),
         "DnsSearch": list(config.dns_search),
         "DnsOptions": list(config.dns_options),
@@ -68,6 +73,18 @@ def host_config_json(config: ContainerConfig) -> dict[str, object]:
         **_security_json(config.security),
         **_resources_json(config.resources),
     }
+
+
+def ports_json(ports: Iterable[PortMapping]) -> dict[str, list[dict[str, str]]]:
+    """Where ports are reached, by the ports of the container."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for each in ports:
+        addresses = {LOOPBACK: ("127.0.0.1", "::1"), EVERY_ADDRESS: (ANY_ADDRESS, "::")}
+        found.setdefault(f"{each.container_port}/{each.protocol}", []).extend(
+            {"HostIp": address, "HostPort": str(each.host_port or "")}
+            for address in addresses.get(each.host, (each.host,))
+        )
+    return found
 
 
 def mounts_json(config: ContainerConfig) -> list[dict[str, object]]:

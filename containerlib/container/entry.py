@@ -17,7 +17,7 @@ from containerlib._util.failpoint import reach
 from containerlib._util.remove_tree import remove_at_once, remove_tree
 from containerlib.container.config_document import json_text
 from containerlib.container.frozen import RootLook, make_upper, read_base
-from containerlib.container.network import give_back_address
+from containerlib.container.network import give_back_address, give_up_ports
 from containerlib.container.state import ContainerState, check_state
 from containerlib.container.wait import wait
 
@@ -218,6 +218,7 @@ class ContainerEntry:
         with self.lock:
             self.exit_status = status
             self.state = ContainerState.EXITED
+            give_up_ports(self)
             self.tell_end(status)
             with contextlib.suppress(OSError):
                 if self.config.remove:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from containerlib.container.docker_form import config_json, host_config_json, mounts_json
+from containerlib.container.docker_form import config_json, host_config_json, mounts_json, ports_json
 from containerlib.container.health import health_status
-from containerlib.container.network import address_of
+from containerlib.container.network import address_of, ports_of
 from containerlib.container.state import ContainerState, check_state
 from containerlib.errors import InvalidReference
 from containerlib.oci import timestamp
@@ -18,6 +18,7 @@ from containerlib.oci.reference import Reference
 if TYPE_CHECKING:
     from containerlib.container.entry import ContainerEntry
     from containerlib.container.health import HealthStatus
+    from containerlib.port_mapping import PortMapping
     from containerlib.runtime.config import ContainerConfig
     from containerlib.runtime.usage import ExitStatus
 
@@ -47,6 +48,7 @@ class ContainerInspection:
         health: What its health check says; None without one.
         config: What it was asked to be, together with what its image says.
         ip_address: Its address in its network; None if it has none.
+        ports: What is published of it, with the ports of the host.
     """
 
     id: str
@@ -63,6 +65,7 @@ class ContainerInspection:
     health: HealthStatus | None
     config: ContainerConfig
     ip_address: str | None = None
+    ports: tuple[PortMapping, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return the object that ``docker container inspect`` prints, as far as there is something to say.
@@ -91,7 +94,7 @@ class ContainerInspection:
     def _network_json(self) -> dict[str, object]:
         address, name = self.ip_address, self.config.network
         networks = {} if address is None or ":" in name else {name: {"IPAddress": address}}
-        return {"Ports": {}, "IPAddress": address or "", "Networks": networks}
+        return {"Ports": ports_json(self.ports), "IPAddress": address or "", "Networks": networks}
 
     def _state_json(self) -> dict[str, object]:
         status, ended = self.exit_status, not self.state.is_alive
@@ -167,6 +170,7 @@ def inspect_container(entry: ContainerEntry) -> ContainerInspection:
             health=health_status(entry),
             config=entry.config,
             ip_address=address_of(entry),
+            ports=ports_of(entry),
         )
 
 

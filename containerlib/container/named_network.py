@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from containerlib._native.netlink import Netlink
+from containerlib.container import published
 from containerlib.errors import ContainerlibError, NetworkNotFound, ResourceInUse
 from containerlib.network.address import AddressLeases, Holder
 from containerlib.network.attend import attend, leave
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from containerlib.container.entry import ContainerEntry
     from containerlib.container.session import Session
+    from containerlib.network.publish import HeldPorts
     from containerlib.network.record import NetworkRecord
 
 __all__ = [
@@ -63,25 +65,28 @@ def endpoint(entry: ContainerEntry) -> Iterator[JoinedNetwork]:
     is_new = leases.address_of(entry.id) is None
     wanted = entry.config.ip_address
     chosen = None if wanted is None else parse_address("ip_address", wanted, record.subnet)
-    holder = _holder(entry)
-    # Who removes a network holds its lock: afterwards it is gone, or has somebody in it.
-    with records.locked(record):
-        address = leases.take(holder, chosen)
-    try:
-        with Netlink() as connection:
-            made = make_endpoint(connection, records, record, address, entry.id, holder.device)
+    with contextlib.closing(published.held_ports(entry, record)) as held:
+        holder = _holder(entry, held)
+        # Who removes a network holds its lock: afterwards it is gone, or has somebody in it.
+        with records.locked(record):
+            address = leases.take(holder, chosen)
         try:
-            attend(layout, record, leases.directory)
-            yield _joined(record, made.namespace_fd, str(address))
-        finally:
-            made.close()
-    except BaseException:
-        if is_new:
-            leases.give_back(entry.id)
-        raise
+            with Netlink() as connection:
+                made = make_endpoint(connection, records, record, address, entry.id, holder.device)
+            try:
+                attend(layout, record, leases.directory)
+                published.publish(layout, record, str(address), holder, held)
+                yield _joined(record, made.namespace_fd, str(address))
+            finally:
+                made.close()
+        except BaseException:
+            published.give_up(entry)
+            if is_new:
+                leases.give_back(entry.id)
+            raise
 
 
-def _holder(entry: ContainerEntry) -> Holder:
+def _holder(entry: ContainerEntry, held: HeldPorts) -> Holder:
     """What its network knows of a container that is about to start."""
     return Holder(
         container_id=entry.id,
@@ -90,6 +95,7 @@ def _holder(entry: ContainerEntry) -> Holder:
         device=new_device(),
         names=_names(entry.name, entry.id),
         dns=entry.config.dns,
+        ports=published.ports_of(held),
     )
 
 

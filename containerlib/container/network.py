@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
     from containerlib.container.entry import ContainerEntry
     from containerlib.container.session import Session
+    from containerlib.port_mapping import PortMapping
 
 __all__ = [
     "address_of",
     "entered_network",
     "give_back_address",
+    "give_up_ports",
     "joined_network",
     "note_name",
+    "ports_of",
     "require_network",
 ]
 
@@ -88,6 +91,23 @@ def give_back_address(entry: ContainerEntry) -> None:
         from containerlib.container import named_network  # noqa: PLC0415 - needed by few
 
         named_network.give_back(entry)
+
+
+def give_up_ports(entry: ContainerEntry) -> None:
+    """After its end: let others have its ports of the host."""
+    if entry.config.ports:
+        from containerlib.container import published  # noqa: PLC0415 - needed by few
+
+        published.give_up(entry)
+
+
+def ports_of(entry: ContainerEntry) -> tuple[PortMapping, ...]:
+    """What is published of it; empty if it does not run."""
+    if not entry.config.ports or not entry.refresh().is_alive:
+        return ()
+    from containerlib.container import published  # noqa: PLC0415 - needed by few
+
+    return published.mappings_of(entry)
 
 
 def note_name(entry: ContainerEntry) -> None:

@@ -72,7 +72,11 @@ def attend(layout: Layout, record: NetworkRecord, leases: str) -> None:
 
 
 def hand_over(
-    layout: Layout, container_id: str, address: str, listeners: Iterable[tuple[socket.socket, int]]
+    layout: Layout,
+    container_id: str,
+    address: str,
+    listeners: Iterable[tuple[socket.socket, int]],
+    published: Sequence[tuple[str, str, int, int]],
 ) -> None:
     """Have the process hold sockets that ports are published by, and pass on what comes there.
 
@@ -81,6 +85,7 @@ def hand_over(
         container_id: Whose ports they are; as long as it runs.
         address: The container's.
         listeners: Sockets, each with the port in the container; the caller closes them.
+        published: The same as the kernel has it, to be taken back with them; see `translation`.
     """
     rest = list(listeners)
     while rest:
@@ -90,6 +95,7 @@ def hand_over(
             "container": container_id,
             "address": address,
             "ports": [port for _, port in chunk],
+            "published": published,
         }
         _tell(_directory(layout), message, [sock for sock, _ in chunk])
 

@@ -26,14 +26,19 @@ if TYPE_CHECKING:
     from containerlib._native.netlink import Message
     from containerlib.network.record import NetworkRecord
 
-__all__ = ["admit", "admit_changing", "changing", "expel"]
+__all__ = ["ALL_PORTS", "ONE_ADDRESS_PORTS", "TABLE", "admit", "admit_changing", "changing", "expel"]
 
-_TABLE = "containerlib"
+TABLE = "containerlib"
 _GUARD = "containerlib-guard"
 _BRIDGES, _DEVICES = "bridges", "devices"
-_ANY, _OPEN, _BRIDGE_NAMES = "cl-", "cl-o", ("cl-o", "cl-i")
-_ESTABLISHED = 2 | 4  # and related
-_FILTER, _SOURCE_NAT = 0, 100
+_ANY, _OPEN, _INTERNAL, _BRIDGE_NAMES = "cl-", "cl-o", "cl-i", ("cl-o", "cl-i")
+_ESTABLISHED, _TRANSLATED = 2 | 4, 1 << 5  # the first: and related
+_FILTER, _SOURCE_NAT, _DESTINATION_NAT = 0, 100, -100
+ONE_ADDRESS_PORTS, ALL_PORTS = "ports", "ports-of-all"
+"""Maps of published ports: the keys of the first have an address."""
+
+_PORT_MAPS = ((ONE_ADDRESS_PORTS, True), (ALL_PORTS, False))
+
 _LOCK = "/proc/sys/net/ipv4/tcp_fastopen_key"
 _FORWARDING = "/proc/sys/net/ipv4/ip_forward"
 
@@ -41,26 +46,36 @@ _FORWARDING = "/proc/sys/net/ipv4/ip_forward"
 def _rules() -> list[Message]:
     """The whole table, from nothing."""
     to_world = (*nft.name_begins("in", _OPEN), *nft.name_begins("out", _ANY, is_equal=False))
+    within = (nft.load_name("in"), nft.load_name("out", 2), nft.lookup(_BRIDGES))
+    translated = nft.connection_is(_TRANSLATED, of_status=True)
     return [
-        nft.add_table(_TABLE, is_new=True),
-        nft.add_set(_TABLE, _BRIDGES, names=2),
-        nft.add_chain(_TABLE, "forward", hook="forward", kind="filter", priority=_FILTER),
-        nft.add_chain(_TABLE, "postrouting", hook="postrouting", kind="nat", priority=_SOURCE_NAT),
-        nft.add_rule(_TABLE, "forward", *nft.connection_is(_ESTABLISHED), nft.verdict(nft.ACCEPT)),
+        nft.add_table(TABLE, is_new=True),
+        nft.add_set(TABLE, _BRIDGES, names=2),
+        *(nft.add_port_map(TABLE, name, with_address=with_address) for name, with_address in _PORT_MAPS),
+        nft.add_chain(TABLE, "forward", hook="forward", kind="filter", priority=_FILTER),
+        nft.add_chain(TABLE, "postrouting", hook="postrouting", kind="nat", priority=_SOURCE_NAT),
+        *_translation(),
+        nft.add_rule(TABLE, "forward", *nft.connection_is(_ESTABLISHED), nft.verdict(nft.ACCEPT)),
         # Between ports of one bridge; such packets come here if the host has bridges filtered.
-        nft.add_rule(
-            _TABLE,
-            "forward",
-            nft.load_name("in"),
-            nft.load_name("out", 2),
-            nft.lookup(_BRIDGES),
-            nft.verdict(nft.ACCEPT),
-        ),
-        nft.add_rule(_TABLE, "forward", *to_world, nft.verdict(nft.ACCEPT)),
-        nft.add_rule(_TABLE, "forward", *nft.name_begins("in", _ANY), nft.verdict(nft.DROP)),
-        nft.add_rule(_TABLE, "forward", *nft.name_begins("out", _ANY), nft.verdict(nft.DROP)),
-        nft.add_rule(_TABLE, "postrouting", *to_world, nft.masquerade()),
+        nft.add_rule(TABLE, "forward", *within, nft.verdict(nft.ACCEPT)),
+        nft.add_rule(TABLE, "forward", *to_world, nft.verdict(nft.ACCEPT)),
+        nft.add_rule(TABLE, "forward", *nft.name_begins("in", _INTERNAL), nft.verdict(nft.DROP)),
+        nft.add_rule(TABLE, "forward", *translated, nft.verdict(nft.ACCEPT)),
+        nft.add_rule(TABLE, "forward", *nft.name_begins("in", _ANY), nft.verdict(nft.DROP)),
+        nft.add_rule(TABLE, "forward", *nft.name_begins("out", _ANY), nft.verdict(nft.DROP)),
+        nft.add_rule(TABLE, "postrouting", *to_world, nft.masquerade()),
+        # The answer has to come by us, and not straight from the neighbour.
+        nft.add_rule(TABLE, "postrouting", *within, *translated, nft.masquerade()),
     ]
+
+
+def _translation() -> Iterator[Message]:
+    """Published ports, for who comes from elsewhere and for the host itself; loopback is left alone."""
+    for chain in ("prerouting", "output"):
+        yield nft.add_chain(TABLE, chain, hook=chain, kind="nat", priority=_DESTINATION_NAT)
+        for name, with_address in _PORT_MAPS:
+            rule = nft.translate_destination(name, with_address=with_address)
+            yield nft.add_rule(TABLE, chain, *rule)
 
 
 @contextlib.contextmanager
@@ -122,7 +137,7 @@ def _is_admitted(connection: Netlink, record: NetworkRecord) -> bool:
 
 def _knows(connection: Netlink, record: NetworkRecord) -> bool:
     try:
-        connection.call(nft.get_element(_TABLE, _BRIDGES, 2 * nft.name_key(record.bridge)))
+        connection.call(nft.get_element(TABLE, _BRIDGES, 2 * nft.name_key(record.bridge)))
     except NetlinkError as error:
         if error.errno != errno.ENOENT:
             raise
@@ -131,8 +146,8 @@ def _knows(connection: Netlink, record: NetworkRecord) -> bool:
 
 
 def _teach(connection: Netlink, record: NetworkRecord) -> None:
-    element = nft.add_element(_TABLE, _BRIDGES, 2 * nft.name_key(record.bridge))
-    reach("firewall", _TABLE)
+    element = nft.add_element(TABLE, _BRIDGES, 2 * nft.name_key(record.bridge))
+    reach("firewall", TABLE)
     try:
         connection.batch(nft.batch_begin(), [*_rules(), element], nft.batch_end())
     except NetlinkError as error:
@@ -151,15 +166,15 @@ def expel(record: NetworkRecord) -> None:
     """
     with Netlink(nft.NETFILTER) as connection:
         # What somebody has flushed need not be removed.
-        _try(connection, nft.delete_element(_TABLE, _BRIDGES, 2 * nft.name_key(record.bridge)))
+        _try(connection, nft.delete_element(TABLE, _BRIDGES, 2 * nft.name_key(record.bridge)))
         if _has_bridges():
             return
-        _try(connection, nft.delete_table(_TABLE))
+        _try(connection, nft.delete_table(TABLE))
         _stop_passing_on(connection)
 
 
 def _try(connection: Netlink, message: Message) -> None:
-    reach("firewall", _TABLE)
+    reach("firewall", TABLE)
     with contextlib.suppress(NetlinkError):
         connection.batch(nft.batch_begin(), [message], nft.batch_end())
 

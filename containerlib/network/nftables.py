@@ -19,6 +19,7 @@ __all__ = [
     "NETFILTER",
     "add_chain",
     "add_element",
+    "add_port_map",
     "add_rule",
     "add_set",
     "add_table",
@@ -36,6 +37,9 @@ __all__ = [
     "masquerade",
     "name_begins",
     "name_key",
+    "port_key",
+    "port_word",
+    "translate_destination",
     "verdict",
 ]
 
@@ -54,7 +58,14 @@ _ITEM = 1
 # NFT_META_*
 _INTERFACES = {"in": 6, "out": 7}
 # NF_INET_*
-_HOOKS = {"forward": 2, "postrouting": 4}
+_HOOKS = {"prerouting": 0, "forward": 2, "output": 3, "postrouting": 4}
+_WORD_REGISTER = 8  # the first of 4 bytes; the first of 16 bytes is the same
+_LOCAL = 2  # RTN_LOCAL
+_STATE, _STATUS = 0, 2  # NFT_CT_*
+_PROTOCOLS = {"tcp": 6, "udp": 17}
+_MAP = 8
+# What nft prints.
+_PROTOCOL_TYPE, _ADDRESS_TYPE, _PORT_TYPE = 12, 7, 13
 
 
 def _number(kind: int, value: int) -> bytes:
@@ -115,8 +126,43 @@ def add_set(table: str, name: str, *, names: int) -> Message:
     )
 
 
-def _elements(kind: int, flags: int, table: str, name: str, key: bytes) -> Message:
-    element = attribute(_ITEM, [attribute(1, [attribute(1, key)])])
+def add_port_map(table: str, name: str, *, with_address: bool) -> Message:
+    """Make a map from protocol, address if wanted, and port to address and port; see `port_key`."""
+    key_types = [_PROTOCOL_TYPE, *([_ADDRESS_TYPE] if with_address else []), _PORT_TYPE]
+    return _message(
+        _NEW_SET,
+        _CREATE,
+        text_attribute(1, table),
+        text_attribute(2, name),
+        _number(3, _MAP),
+        _number(4, _concatenated(key_types)),
+        _number(5, 4 * len(key_types)),
+        _number(6, _concatenated([_ADDRESS_TYPE, _PORT_TYPE])),
+        _number(7, 8),
+        _number(10, 2 if with_address else 3),
+    )
+
+
+def _concatenated(types: Sequence[int]) -> int:
+    found = 0
+    for each in types:
+        found = found << _TYPE_BITS | each
+    return found
+
+
+def port_key(protocol: str, port: int, address: bytes = b"") -> bytes:
+    """The key of a port map."""
+    return bytes([_PROTOCOLS[protocol], 0, 0, 0]) + address + port_word(port)
+
+
+def port_word(port: int) -> bytes:
+    """A port as maps have it."""
+    return struct.pack("!HH", port, 0)
+
+
+def _elements(kind: int, flags: int, table: str, name: str, key: bytes, value: bytes = b"") -> Message:
+    data = [attribute(2, [attribute(1, value)])] if value else []
+    element = attribute(_ITEM, [attribute(1, [attribute(1, key)]), *data])
     return _message(kind, flags, text_attribute(1, table), text_attribute(2, name), attribute(3, [element]))
 
 
@@ -125,9 +171,9 @@ def name_key(name: str) -> bytes:
     return name.encode().ljust(_NAME_BYTES, b"\0")
 
 
-def add_element(table: str, name: str, key: bytes) -> Message:
-    """Put a key into a set, if it is not there."""
-    return _elements(_NEW_ELEMENT, _CREATE, table, name, key)
+def add_element(table: str, name: str, key: bytes, value: bytes = b"") -> Message:
+    """Put a key into a set, or with its value into a map, if it is not there."""
+    return _elements(_NEW_ELEMENT, _CREATE, table, name, key, value)
 
 
 def delete_element(table: str, name: str, key: bytes) -> Message:
@@ -190,11 +236,50 @@ def lookup(name: str) -> bytes:
     return _expression("lookup", text_attribute(1, name), _number(2, _FIRST_REGISTER))
 
 
-def connection_is(bits: int) -> Sequence[bytes]:
-    """Go on if the state of the connection is one of these bits."""
+def translate_destination(name: str, *, with_address: bool) -> Sequence[bytes]:
+    """Send what comes for an address of the host to where a port map says; go on if it says nothing.
+
+    Loopback addresses of version 4 are left alone, and all of version 6.
+    """
+    next_register = _WORD_REGISTER + 1
+    key = [_expression("meta", _number(1, _WORD_REGISTER), _number(2, 16))]
+    if with_address:
+        key.append(_payload(next_register, base=1, offset=16, size=4))
+        next_register += 1
+    key.append(_payload(next_register, base=2, offset=2, size=2))
+    return (
+        _expression("meta", _number(1, _FIRST_REGISTER), _number(2, 15)),
+        compare(b"\x02"),  # version 4
+        _payload(_FIRST_REGISTER, base=1, offset=16, size=1),
+        compare(b"\x7f", is_equal=False),
+        _expression("fib", _number(1, _FIRST_REGISTER), _number(2, 3), _number(3, 2)),
+        compare(struct.pack("=I", _LOCAL)),
+        *key,
+        _expression(
+            "lookup", text_attribute(1, name), _number(2, _WORD_REGISTER), _number(3, _WORD_REGISTER)
+        ),
+        _expression(
+            "nat",
+            _number(1, 1),
+            _number(2, 2),
+            _number(3, _WORD_REGISTER),
+            _number(5, _WORD_REGISTER + 1),
+        ),
+    )
+
+
+def _payload(register: int, *, base: int, offset: int, size: int) -> bytes:
+    """Bytes of the header of the network (base 1) or of the transport (2)."""
+    return _expression(
+        "payload", _number(1, register), _number(2, base), _number(3, offset), _number(4, size)
+    )
+
+
+def connection_is(bits: int, *, of_status: bool = False) -> Sequence[bytes]:
+    """Go on if the state of the connection, or its status, is or has one of these bits."""
     mask = struct.pack("=I", bits)
     return (
-        _expression("ct", _number(1, _FIRST_REGISTER), _number(2, 0)),
+        _expression("ct", _number(1, _FIRST_REGISTER), _number(2, _STATUS if of_status else _STATE)),
         _expression(
             "bitwise",
             _number(1, _FIRST_REGISTER),

@@ -58,8 +58,9 @@ class NetworkProcess:
         self._control = control
         self._loop = EventLoop()
         self._networks: dict[str, _Network] = {}
-        # By container.
+        # By container: the ports that are held, and what the kernel translates of them.
         self._ports: dict[str, list[StreamProxy | DatagramProxy]] = {}
+        self._published: dict[str, list[Any]] = {}
         self._next_look = 0.0
         self._busy_at = time.monotonic()
         self._is_over = False
@@ -95,6 +96,7 @@ class NetworkProcess:
                 self._networks[message["record"]["id"]] = _Network(self._loop, message, udp, tcp)
             case "publish":
                 held = self._ports.setdefault(message["container"], [])
+                self._published[message["container"]] = message["published"]
                 for sock, port in zip(sockets, message["ports"], strict=True):
                     kind = StreamProxy if sock.type == socket.SOCK_STREAM else DatagramProxy
                     held.append(kind(self._loop, sock, (message["address"], port)))
@@ -104,6 +106,7 @@ class NetworkProcess:
                 self._leave(message["network"])
 
     def _release(self, container: str) -> None:
+        self._published.pop(container, None)
         for each in self._ports.pop(container, ()):
             each.close()
 
@@ -125,6 +128,8 @@ class NetworkProcess:
             each.expire(now)
         running = self._running()
         for container in self._ports.keys() - running:
+            # Nobody was there to say so.
+            _remove_translations(self._published[container])
             self._release(container)
         if running:
             self._busy_at = now
@@ -163,6 +168,13 @@ def _is_readable(listener: socket.socket) -> bool:
         return False
     connection.close()
     return True
+
+
+def _remove_translations(published: list[Any]) -> None:
+    from containerlib.network.translation import remove_translations  # noqa: PLC0415 - seldom needed
+
+    with contextlib.suppress(OSError):
+        remove_translations(tuple(each) for each in published)
 
 
 def _raise_limit() -> None:

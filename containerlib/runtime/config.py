@@ -26,6 +26,7 @@ from containerlib.options import (
     Rlimit,
     Security,
 )
+from containerlib.port_mapping import PortMapping, as_port_mappings
 from containerlib.runtime.defaults import SHARED_NETWORK, SHM_SIZE_BYTES, STOP_TIMEOUT_S
 from containerlib.runtime.host_names import are_addresses, are_hosts, are_words, is_address
 from containerlib.runtime.image_health import image_health
@@ -72,6 +73,7 @@ class ContainerConfig:
     network: str = "none"
     ip_address: str | None = None
     extra_hosts: Mapping[str, str] = field(factory=dict)
+    ports: tuple[PortMapping, ...] = field(default=(), converter=as_port_mappings)
     dns: tuple[str, ...] = field(default=(), converter=tuple)
     dns_search: tuple[str, ...] = field(default=(), converter=tuple)
     dns_options: tuple[str, ...] = field(default=(), converter=tuple)
@@ -185,8 +187,10 @@ def check_names(name: str | None, hostname: str | None, domainname: str | None) 
 
 def _check_network(network: str, rest: Mapping[str, Any]) -> None:
     _check_texts(network=network)
-    if rest.get("ip_address") and (network in {"none", "host"} or network.startswith(SHARED_NETWORK)):
-        raise InvalidOption("ip_address", rest["ip_address"], "is for a network of the store; name one")
+    if network in {"none", "host"} or network.startswith(SHARED_NETWORK):
+        for option in ("ip_address", "ports"):
+            if rest.get(option):
+                raise InvalidOption(option, rest[option], "is for a network of the store; name one")
     if not _NAME.fullmatch(network.removeprefix(SHARED_NETWORK)):
         raise InvalidOption("network", network, "give 'none', 'host', 'container:NAME', or a network's name")
 
