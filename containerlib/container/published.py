@@ -55,7 +55,7 @@ def publish(layout: Layout, record: NetworkRecord, address: str, holder: Holder,
         UnsupportedHost: The kernel has no nftables, or this process may not use them.
     """
     if held.mappings:
-        hand_over(layout, holder.container_id, address, held.listeners, holder.ports)
+        hand_over(layout, record, holder.container_id, address, held.listeners, holder.ports)
         add_translations(record, address, holder.ports)
 
 
@@ -77,9 +77,8 @@ def give_up(entry: ContainerEntry) -> None:
 
 
 def _give_up(layout: Layout, holder: Holder) -> None:
-    # As long as the sockets are held nobody else has put something in their place.
-    remove_translations(holder.ports)
-    release(layout, holder.container_id)
+    if not release(layout, holder.container_id):
+        remove_translations(holder.ports)
 
 
 def mappings_of(entry: ContainerEntry) -> tuple[PortMapping, ...]:

@@ -73,6 +73,7 @@ def attend(layout: Layout, record: NetworkRecord, leases: str) -> None:
 
 def hand_over(
     layout: Layout,
+    record: NetworkRecord,
     container_id: str,
     address: str,
     listeners: Iterable[tuple[socket.socket, int]],
@@ -81,7 +82,8 @@ def hand_over(
     """Have the process hold sockets that ports are published by, and pass on what comes there.
 
     Args:
-        layout: Of the store; its process attends the container's network.
+        layout: Of the store.
+        record: The container's network, which is attended.
         container_id: Whose ports they are; as long as it runs.
         address: The container's.
         listeners: Sockets, each with the port in the container; the caller closes them.
@@ -92,6 +94,7 @@ def hand_over(
         chunk, rest = rest[:_MOST_FDS], rest[_MOST_FDS:]
         message = {
             "do": "publish",
+            "network": record.id,
             "container": container_id,
             "address": address,
             "ports": [port for _, port in chunk],
@@ -100,9 +103,9 @@ def hand_over(
         _tell(_directory(layout), message, [sock for sock, _ in chunk])
 
 
-def release(layout: Layout, container_id: str) -> None:
-    """Have a container's ports given up, before this returns; nothing happens if there is no process."""
-    _ask(layout, {"do": "release", "container": container_id})
+def release(layout: Layout, container_id: str) -> bool:
+    """Have a container's ports given up, before this returns; False if there is no process that holds any."""
+    return _ask(layout, {"do": "release", "container": container_id})
 
 
 def leave(layout: Layout, record: NetworkRecord) -> None:
@@ -211,12 +214,13 @@ def _tell(directory: str, message: dict[str, Any], sockets: Sequence[socket.sock
         socket.send_fds(connection, [json.dumps(message).encode()], [each.fileno() for each in sockets])
 
 
-def _ask(layout: Layout, message: dict[str, Any]) -> None:
-    """Send a message, and wait until it is done."""
+def _ask(layout: Layout, message: dict[str, Any]) -> bool:
+    """Send a message, and wait until it is done; False if nobody is there."""
     directory = _directory(layout)
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         connection.settimeout(_DEADLINE_S)
         with _short(directory) as short:
             connection.connect(f"{short}/{_SOCKET}")
         connection.send(json.dumps(message).encode())
-        connection.recv(1)
+        return bool(connection.recv(1))
+    return False

@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     from containerlib._native.netlink import Message
     from containerlib.network.record import NetworkRecord
 
-__all__ = ["ALL_PORTS", "ONE_ADDRESS_PORTS", "TABLE", "admit", "admit_changing", "changing", "expel"]
+__all__ = [
+    "ALL_PORTS",
+    "ONE_ADDRESS_PORTS",
+    "TABLE",
+    "admit",
+    "admit_changing",
+    "changing",
+    "expel",
+    "has_guard",
+    "repair",
+]
 
 TABLE = "containerlib"
 _GUARD = "containerlib-guard"
@@ -156,6 +166,48 @@ def _teach(connection: Netlink, record: NetworkRecord) -> None:
         connection.batch(nft.batch_begin(), [element], nft.batch_end())
 
 
+def repair(*, with_guard: bool) -> bool:
+    """Make the rules anew if somebody has taken something of them away; say whether that was so.
+
+    Published ports come from those who hold them; see `translation`.
+
+    Args:
+        with_guard: Whether what was said of the host's own devices when forwarding was switched on held until
+            now.
+
+    Cost: 0.2 ms where all is as it should be.
+    """
+    with changing(), _connected() as connection:
+        is_guarded = not with_guard or has_guard(connection) or _forwarding() == "0"
+        if not is_guarded:
+            _guard(connection)
+        if _is_whole(connection):
+            return not is_guarded
+        bridges = [name for name in _devices() if name.startswith(_BRIDGE_NAMES)]
+        if not bridges:
+            return not is_guarded  # the last network was removed
+        elements = [nft.add_element(TABLE, _BRIDGES, 2 * nft.name_key(name)) for name in bridges]
+        clean = [nft.add_table(TABLE), nft.delete_table(TABLE)]
+        reach("firewall", TABLE)
+        connection.batch(nft.batch_begin(), [*clean, *_rules(), *elements], nft.batch_end())
+    return True
+
+
+def has_guard(connection: Netlink) -> bool:
+    """Whether the host's own devices are kept apart, because we have switched forwarding on."""
+    return _has_elements(connection, _GUARD, _DEVICES)
+
+
+def _is_whole(connection: Netlink) -> bool:
+    wanted = sum(map(nft.is_rule, _rules()))
+    try:
+        rules = sum(1 for _ in connection.dump(nft.list_rules(TABLE)))
+    except NetlinkError:
+        return False
+    # A map goes only after the rules that use it.
+    return rules == wanted and _has_elements(connection, TABLE, _BRIDGES)
+
+
 def expel(record: NetworkRecord) -> None:
     """After the removal of a network's bridge: forget it, and with the last one of the host all rules.
 
@@ -192,8 +244,12 @@ def _has_elements(connection: Netlink, table: str, name: str) -> bool:
 
 
 def _pass_on(connection: Netlink) -> None:
-    if _forwarding() != "0":
-        return
+    if _forwarding() == "0":
+        _guard(connection)
+        _set_forwarding("1")
+
+
+def _guard(connection: Netlink) -> None:
     messages = [
         nft.add_table(_GUARD),
         nft.add_set(_GUARD, _DEVICES, names=1),
@@ -211,12 +267,11 @@ def _pass_on(connection: Netlink) -> None:
     ]
     reach("firewall", _GUARD)
     connection.batch(nft.batch_begin(), messages, nft.batch_end())
-    _set_forwarding("1")
 
 
 def _stop_passing_on(connection: Netlink) -> None:
     """Put it back as it was, unless somebody has come since who may need it."""
-    if not _has_elements(connection, _GUARD, _DEVICES):
+    if not has_guard(connection):
         return
     if all(_is_known(connection, name) for name in _foreign_devices()):
         _set_forwarding("0")

@@ -31,7 +31,10 @@ __all__ = [
     "delete_table",
     "get_element",
     "has_elements",
+    "is_loss",
+    "is_rule",
     "list_elements",
+    "list_rules",
     "load_name",
     "lookup",
     "masquerade",
@@ -48,8 +51,9 @@ NETFILTER = 12
 
 DROP, ACCEPT = 0, 1
 _INET, _SUBSYSTEM = 1, 10
-_NEW_TABLE, _DELETE_TABLE, _NEW_CHAIN, _NEW_RULE = 0, 2, 3, 6
+_NEW_TABLE, _DELETE_TABLE, _NEW_CHAIN, _NEW_RULE, _GET_RULE = 0, 2, 3, 6, 7
 _NEW_SET, _NEW_ELEMENT, _GET_ELEMENT, _DELETE_ELEMENT = 9, 12, 13, 14
+_DELETIONS = frozenset({2, 5, 8, 11, 14})  # of tables, chains, rules, sets and elements
 _CREATE, _EXCLUSIVE, _APPEND = 0x400, 0x200, 0x800
 _NAME_BYTES, _NAME_TYPE, _TYPE_BITS = 16, 41, 6
 _FAMILY_BYTES, _ELEMENTS = 4, 3
@@ -194,6 +198,21 @@ def list_elements(table: str, name: str) -> Message:
 def has_elements(body: bytes) -> bool:
     """Whether an answer to `list_elements` has any."""
     return bool(attributes(body[_FAMILY_BYTES:]).get(_ELEMENTS))
+
+
+def list_rules(table: str) -> Message:
+    """Ask for all rules of a table."""
+    return _message(_GET_RULE, 0, text_attribute(1, table))
+
+
+def is_rule(message: Message) -> bool:
+    """Whether a message adds a rule."""
+    return message.kind == _SUBSYSTEM << 8 | _NEW_RULE
+
+
+def is_loss(kind: int) -> bool:
+    """Whether the kernel tells by a message of this type that something was taken away."""
+    return kind >> 8 == _SUBSYSTEM and kind & 0xFF in _DELETIONS
 
 
 def add_rule(table: str, chain: str, *expressions: bytes) -> Message:

@@ -19,13 +19,19 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from containerlib.errors import ContainerlibError
 from containerlib.network.event_loop import EventLoop
 from containerlib.network.lease_table import LeaseTable
 from containerlib.network.port_proxy import DatagramProxy, StreamProxy
+from containerlib.network.record import NetworkRecord
 from containerlib.network.resolver import Resolver
+from containerlib.network.rule_watch import RuleWatch
+from containerlib.network.translation import add_translations, remove_translations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from containerlib.network.translation import Port
 
 __all__ = ["main"]
 
@@ -40,14 +46,39 @@ class _Network:
     def __init__(
         self, loop: EventLoop, message: dict[str, Any], udp: socket.socket, tcp: socket.socket
     ) -> None:
-        self.document: dict[str, Any] = message["record"]
-        self.leases = LeaseTable(str(message["leases"]), str(self.document["name"]))
-        inside = str(self.document["subnet"]) if self.document["internal"] else None
+        self.record = NetworkRecord.parse(message["record"], "a message")
+        self.leases = LeaseTable(str(message["leases"]), self.record.name)
+        inside = str(self.record.subnet) if self.record.internal else None
         self.resolver = Resolver(loop, self.leases, udp, tcp, inside=inside)
 
     def close(self) -> None:
         self.resolver.close()
         self.leases.close()
+
+
+class _Published:
+    """The ports of one container."""
+
+    def __init__(self, message: dict[str, Any]) -> None:
+        self.network = str(message["network"])
+        self.address = str(message["address"])
+        self.ports: list[Port] = [(str(a), str(b), int(c), int(d)) for a, b, c, d in message["published"]]
+        self._held: list[StreamProxy | DatagramProxy] = []
+
+    def hold(self, loop: EventLoop, sock: socket.socket, port: int) -> None:
+        kind = StreamProxy if sock.type == socket.SOCK_STREAM else DatagramProxy
+        self._held.append(kind(loop, sock, (self.address, port)))
+
+    def expire(self, now: float) -> None:
+        for each in self._held:
+            each.expire(now)
+
+    def close(self) -> None:
+        # As long as the sockets are held nobody else has put something in their place.
+        with contextlib.suppress(OSError):
+            remove_translations(self.ports)
+        for each in self._held:
+            each.close()
 
 
 class NetworkProcess:
@@ -58,9 +89,8 @@ class NetworkProcess:
         self._control = control
         self._loop = EventLoop()
         self._networks: dict[str, _Network] = {}
-        # By container: the ports that are held, and what the kernel translates of them.
-        self._ports: dict[str, list[StreamProxy | DatagramProxy]] = {}
-        self._published: dict[str, list[Any]] = {}
+        self._published: dict[str, _Published] = {}  # by container
+        self._watch = RuleWatch(self._loop, self._translate)
         self._next_look = 0.0
         self._busy_at = time.monotonic()
         self._is_over = False
@@ -82,7 +112,7 @@ class NetworkProcess:
             sockets = [socket.socket(fileno=fd) for fd in fds]
             try:
                 self._do(json.loads(data), sockets)
-            except (KeyError, ValueError):
+            except (ContainerlibError, KeyError, ValueError):
                 for each in sockets:
                     each.close()
             with contextlib.suppress(OSError):
@@ -94,21 +124,27 @@ class NetworkProcess:
             case "serve":
                 udp, tcp = sockets
                 self._networks[message["record"]["id"]] = _Network(self._loop, message, udp, tcp)
+                self._watch.note_guard()
             case "publish":
-                held = self._ports.setdefault(message["container"], [])
-                self._published[message["container"]] = message["published"]
+                found = self._published.setdefault(message["container"], _Published(message))
                 for sock, port in zip(sockets, message["ports"], strict=True):
-                    kind = StreamProxy if sock.type == socket.SOCK_STREAM else DatagramProxy
-                    held.append(kind(self._loop, sock, (message["address"], port)))
+                    found.hold(self._loop, sock, port)
             case "release":
                 self._release(message["container"])
             case "leave":
                 self._leave(message["network"])
 
     def _release(self, container: str) -> None:
-        self._published.pop(container, None)
-        for each in self._ports.pop(container, ()):
-            each.close()
+        found = self._published.pop(container, None)
+        if found is not None:
+            found.close()
+
+    def _translate(self) -> None:
+        """After somebody has taken the rules away."""
+        for published in self._published.values():
+            network = self._networks.get(published.network)
+            if network is not None:
+                add_translations(network.record, published.address, published.ports)
 
     def _leave(self, network: str) -> None:
         found = self._networks.pop(network, None)
@@ -124,13 +160,11 @@ class NetworkProcess:
         self._next_look = now + _LOOK_S
         for network in self._networks.values():
             network.resolver.expire(now)
-        for each in [each for held in self._ports.values() for each in held]:
-            each.expire(now)
+        for published in self._published.values():
+            published.expire(now)
         running = self._running()
-        for container in self._ports.keys() - running:
-            # Nobody was there to say so.
-            _remove_translations(self._published[container])
-            self._release(container)
+        for container in self._published.keys() - running:
+            self._release(container)  # nobody was there to say so
         if running:
             self._busy_at = now
         elif not self._networks or now - self._busy_at > _LINGER_S:
@@ -168,13 +202,6 @@ def _is_readable(listener: socket.socket) -> bool:
         return False
     connection.close()
     return True
-
-
-def _remove_translations(published: list[Any]) -> None:
-    from containerlib.network.translation import remove_translations  # noqa: PLC0415 - seldom needed
-
-    with contextlib.suppress(OSError):
-        remove_translations(tuple(each) for each in published)
 
 
 def _raise_limit() -> None:

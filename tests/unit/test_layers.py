@@ -15,7 +15,8 @@ from support.sources import PACKAGE, imports, modules
 _BASE = frozenset({"errors", "_util", "oci"})
 _MIDDLE = _BASE | {"_native", "store", "registry", "layer"}
 _NOUNS = frozenset({"image", "volume", "network", "runtime"})
-_BELOW_API = _MIDDLE | _NOUNS | {"options", "container", "build", "service"}
+_VALUES = frozenset({"options", "port_mapping"})
+_BELOW_API = _MIDDLE | _NOUNS | _VALUES | {"container", "build", "service"}
 
 # The empty name is the package's own __init__: the public names, above everything but the adapters.
 ALLOWED: dict[str, frozenset[str]] = {
@@ -23,18 +24,19 @@ ALLOWED: dict[str, frozenset[str]] = {
     "_util": frozenset({"errors"}),
     "oci": frozenset({"errors", "_util"}),
     "options": frozenset({"errors", "oci"}),
+    "port_mapping": frozenset({"errors"}),
     "_native": _BASE,
     # The store and the layers reach system calls that Python lacks through the one door to C.
     "store": _BASE | {"_native"},
     "layer": _BASE | {"_native"},
     "registry": _BASE,
     "image": _MIDDLE,
-    "volume": _MIDDLE | {"options"},
-    "network": _MIDDLE | {"options"},
-    "runtime": _MIDDLE | {"options"},
-    "container": (_MIDDLE | _NOUNS | {"options"}) - {"registry"},
-    "build": _MIDDLE | _NOUNS | {"options", "container"},
-    "service": _MIDDLE | _NOUNS | {"options", "container"},
+    "volume": _MIDDLE | _VALUES,
+    "network": _MIDDLE | _VALUES,
+    "runtime": _MIDDLE | _VALUES,
+    "container": (_MIDDLE | _NOUNS | _VALUES) - {"registry"},
+    "build": _MIDDLE | _NOUNS | _VALUES | {"container"},
+    "service": _MIDDLE | _NOUNS | _VALUES | {"container"},
     "api": _BELOW_API,
     "": _BELOW_API | {"api"},
     **{name: _BELOW_API | {"api", ""} for name in ("aio", "cli", "oci_cli", "docker_api", "testing")},
