@@ -13,6 +13,7 @@ from containerlib.errors import ContainerlibError, NetworkNotFound, ResourceInUs
 from containerlib.network.address import AddressLeases, Holder
 from containerlib.network.attend import attend, leave
 from containerlib.network.endpoint import make_endpoint, new_device
+from containerlib.network.link import remove_device
 from containerlib.network.networks import remove_network
 from containerlib.network.record import NetworkRecords
 from containerlib.network.subnet import parse_address
@@ -69,9 +70,10 @@ def endpoint(entry: ContainerEntry) -> Iterator[JoinedNetwork]:
         holder = _holder(entry, held)
         # Who removes a network holds its lock: afterwards it is gone, or has somebody in it.
         with records.locked(record):
-            address = leases.take(holder, chosen)
+            address, former = leases.take(holder, chosen)
         try:
             with Netlink() as connection:
+                remove_device(connection, former)
                 made = make_endpoint(connection, records, record, address, entry.id, holder.device)
             try:
                 attend(layout, record, leases.directory)

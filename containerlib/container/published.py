@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from containerlib._native.netlink import Netlink
 from containerlib.errors import ContainerlibError, InvalidOption, ResourceInUse
 from containerlib.network.address import AddressLeases
 from containerlib.network.attend import hand_over, release
+from containerlib.network.link import has_device
 from containerlib.network.publish import HeldPorts, PortInUse, hold_ports, user_of
 from containerlib.network.record import NetworkRecords
 from containerlib.network.translation import add_translations, is_translated, remove_translations
@@ -102,21 +102,12 @@ def _holder_of(entry: ContainerEntry, mapping: PortMapping) -> Holder | None:
     """Which container of the store has a port of the host."""
     layout = entry.session.stores.layout
     wanted = (mapping.protocol, mapping.host_port)
-    with Netlink() as connection:
-        for record in NetworkRecords(layout).list():
-            for lease in AddressLeases(layout, record).list():
-                has = {(protocol, host_port) for protocol, _, host_port, _ in lease.holder.ports}
-                if wanted in has and _is_there(connection, lease.holder.device):
-                    return lease.holder
+    for record in NetworkRecords(layout).list():
+        for lease in AddressLeases(layout, record).list():
+            has = {(protocol, host_port) for protocol, _, host_port, _ in lease.holder.ports}
+            if wanted in has and has_device(lease.holder.device):
+                return lease.holder
     return None
-
-
-def _is_there(connection: Netlink, device: str) -> bool:
-    try:
-        connection.index_of(device)
-    except OSError:
-        return False
-    return True
 
 
 def _give_up_if_ended(entry: ContainerEntry, holder: Holder) -> bool:

@@ -18,6 +18,7 @@ from containerlib._util.atomic_file import make_directory, remove_file, write_at
 from containerlib._util.failpoint import reach
 from containerlib._util.remove_tree import remove_tree
 from containerlib.errors import AddressesExhausted, InvalidInputError, ResourceInUse
+from containerlib.network.link import has_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["AddressLeases", "Holder", "Lease"]
 
 _LIMIT = 1 << 16
-_OF = "of-"
+_OF, _FORMER = "of-", "former-"
+_MOST_FORMER = 32
 
 
 @frozen(kw_only=True)
@@ -102,8 +104,12 @@ class AddressLeases:
         self.directory = f"{layout.run_root}/networks/{record.id}"
         self._lock = f"{layout.run_root}/networks/{record.id}.lock"
 
-    def take(self, holder: Holder, wanted: IPv4Address | None = None) -> IPv4Address:
+    def take(self, holder: Holder, wanted: IPv4Address | None = None) -> tuple[IPv4Address, str]:
         """Give a container an address: the one it has, the one it wants, or the first that is free.
+
+        Returns:
+            The address, and the device that had it before. That may be there still, for the kernel takes
+            devices away some time after the last process; then it answers in the container's place.
 
         Raises:
             ResourceInUse: Another one has the address that it wants.
@@ -113,21 +119,26 @@ class AddressLeases:
         """
         with file_lock.locked(self._lock):
             make_directory(self.directory)
-            has = self.address_of(holder.container_id)
-            if has is not None and wanted in {None, has}:
-                self._write(has, holder)
-                return has
+            has = self.find(holder.container_id)
+            if has is not None and wanted in {None, has.address}:
+                self._write(has.address, holder)
+                return has.address, has.holder.device
             if has is not None:
-                self._give_back(has, holder.container_id)
+                self._give_back(has)
             address = self._free() if wanted is None else self._claim(wanted)
+            former = self._forget_former(address)
             self._write(address, holder)
             write_atomic(f"{self.directory}/{_OF}{holder.container_id}", str(address).encode(), durable=False)
-            return address
+            return address, former
 
     def find(self, container_id: str) -> Lease | None:
         """The lease of a container; None if it has none."""
-        address = self.address_of(container_id)
-        return None if address is None else self._read(str(address))
+        try:
+            with open(f"{self.directory}/{_OF}{container_id}", encoding="ascii") as file:
+                lease = self._read(str(ipaddress.IPv4Address(file.read(_LIMIT))))
+        except (FileNotFoundError, ValueError):
+            return None
+        return lease if lease is not None and lease.holder.container_id == container_id else None
 
     def change(self, container_id: str, change: Callable[[Holder], Holder]) -> None:
         """Write something else down of a container, if it has an address."""
@@ -140,22 +151,17 @@ class AddressLeases:
 
     def address_of(self, container_id: str) -> IPv4Address | None:
         """The address of a container; None if it has none."""
-        try:
-            with open(f"{self.directory}/{_OF}{container_id}", encoding="ascii") as file:
-                address = ipaddress.IPv4Address(file.read(_LIMIT))
-        except (FileNotFoundError, ValueError):
-            return None
-        lease = self._read(str(address))
-        return address if lease is not None and lease.holder.container_id == container_id else None
+        lease = self.find(container_id)
+        return None if lease is None else lease.address
 
     def give_back(self, container_id: str) -> None:
         """Take a container's address back; calling it again does nothing."""
         if not os.path.exists(f"{self.directory}/{_OF}{container_id}"):
             return
         with file_lock.locked(self._lock):
-            address = self.address_of(container_id)
-            if address is not None:
-                self._give_back(address, container_id)
+            lease = self.find(container_id)
+            if lease is not None:
+                self._give_back(lease)
 
     def list(self) -> list[Lease]:
         """The leases whose holders may be there still, by address."""
@@ -176,9 +182,11 @@ class AddressLeases:
             if lease is not None:
                 yield lease
 
-    def _names(self) -> set[str]:
+    def _names(self, kind: str = "") -> set[str]:
+        """The addresses for which there is a file of a kind."""
         with contextlib.suppress(FileNotFoundError):
-            return {name for name in os.listdir(self.directory) if name[0].isdigit()}
+            rests = [name.removeprefix(kind) for name in os.listdir(self.directory) if name.startswith(kind)]
+            return {rest for rest in rests if rest[0].isdigit()}
         return set()
 
     def _read(self, name: str) -> Lease | None:
@@ -193,15 +201,37 @@ class AddressLeases:
         document = strict_json.dumps(holder.document())
         write_atomic(f"{self.directory}/{address}", document, durable=False)
 
-    def _give_back(self, address: IPv4Address, container_id: str) -> None:
-        remove_file(f"{self.directory}/{_OF}{container_id}")
-        remove_file(f"{self.directory}/{address}")
+    def _give_back(self, lease: Lease) -> None:
+        remove_file(f"{self.directory}/{_OF}{lease.holder.container_id}")
+        if has_device(lease.holder.device):
+            write_atomic(
+                f"{self.directory}/{_FORMER}{lease.address}", lease.holder.device.encode(), durable=False
+            )
+        remove_file(f"{self.directory}/{lease.address}")
+
+    def _forget_former(self, address: IPv4Address) -> str:
+        """The device that had an address last, for who takes it now."""
+        lease = self._read(str(address))
+        if lease is not None:  # of one that is dead
+            remove_file(f"{self.directory}/{_OF}{lease.holder.container_id}")
+            return lease.holder.device
+        path = f"{self.directory}/{_FORMER}{address}"
+        try:
+            with open(path, encoding="ascii") as file:
+                device = file.read(_LIMIT)
+        except FileNotFoundError:
+            return ""
+        remove_file(path)
+        return device
 
     def _free(self) -> IPv4Address:
-        address = self._first_free()
+        former = self._names(_FORMER)
+        if len(former) > _MOST_FORMER:
+            self._forget_gone(former)
+        address = self._first_free(self._names() | self._names(_FORMER))
         if address is None:
             self._collect()
-            address = self._first_free()
+            address = self._first_free(self._names())
         if address is None:
             raise AddressesExhausted(
                 f"network {self._record.name!r}: all addresses of {self._record.subnet} are given away; "
@@ -209,8 +239,15 @@ class AddressLeases:
             )
         return address
 
-    def _first_free(self) -> IPv4Address | None:
-        taken = self._names() | {str(self._record.gateway)}
+    def _forget_gone(self, former: set[str]) -> None:
+        for address in former:
+            path = f"{self.directory}/{_FORMER}{address}"
+            with contextlib.suppress(FileNotFoundError), open(path, encoding="ascii") as file:
+                if not has_device(file.read(_LIMIT)):
+                    remove_file(path)
+
+    def _first_free(self, taken: set[str]) -> IPv4Address | None:
+        taken = taken | {str(self._record.gateway)}
         return next((each for each in self._record.subnet.hosts() if str(each) not in taken), None)
 
     def _claim(self, wanted: IPv4Address) -> IPv4Address:
@@ -224,4 +261,4 @@ class AddressLeases:
     def _collect(self) -> None:
         for lease in list(self._all()):
             if not lease.holder.is_live:
-                self._give_back(lease.address, lease.holder.container_id)
+                self._give_back(lease)

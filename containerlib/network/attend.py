@@ -16,6 +16,7 @@ from containerlib._util import file_lock
 from containerlib._util.atomic_file import make_directory, open_lasting, remove_file
 from containerlib._util.failpoint import reach
 from containerlib.errors import ResourceInUse, UnsupportedHost
+from containerlib.network.firewall import is_guarded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -66,7 +67,12 @@ def attend(layout: Layout, record: NetworkRecord, leases: str) -> None:
             sockets = [
                 stack.enter_context(_bound(record, kind)) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)
             ]
-            message = {"do": "serve", "record": record.document(), "leases": leases}
+            message = {
+                "do": "serve",
+                "record": record.document(),
+                "leases": leases,
+                "guarded": is_guarded(),
+            }
             _tell(directory, message, sockets)
         os.close(open_lasting(served))
 

@@ -34,14 +34,15 @@ __all__ = [
     "admit_changing",
     "changing",
     "expel",
-    "has_guard",
+    "is_guarded",
+    "passes_on",
     "repair",
 ]
 
 TABLE = "containerlib"
 _GUARD = "containerlib-guard"
 _BRIDGES, _DEVICES = "bridges", "devices"
-_ANY, _OPEN, _INTERNAL, _BRIDGE_NAMES = "cl-", "cl-o", "cl-i", ("cl-o", "cl-i")
+_ANY, _OPEN, _BRIDGE_NAMES = "cl-", "cl-o", ("cl-o", "cl-i")
 _ESTABLISHED, _TRANSLATED = 2 | 4, 1 << 5  # the first: and related
 _FILTER, _SOURCE_NAT, _DESTINATION_NAT = 0, 100, -100
 ONE_ADDRESS_PORTS, ALL_PORTS = "ports", "ports-of-all"
@@ -69,23 +70,25 @@ def _rules() -> list[Message]:
         # Between ports of one bridge; such packets come here if the host has bridges filtered.
         nft.add_rule(TABLE, "forward", *within, nft.verdict(nft.ACCEPT)),
         nft.add_rule(TABLE, "forward", *to_world, nft.verdict(nft.ACCEPT)),
-        nft.add_rule(TABLE, "forward", *nft.name_begins("in", _INTERNAL), nft.verdict(nft.DROP)),
         nft.add_rule(TABLE, "forward", *translated, nft.verdict(nft.ACCEPT)),
         nft.add_rule(TABLE, "forward", *nft.name_begins("in", _ANY), nft.verdict(nft.DROP)),
         nft.add_rule(TABLE, "forward", *nft.name_begins("out", _ANY), nft.verdict(nft.DROP)),
         nft.add_rule(TABLE, "postrouting", *to_world, nft.masquerade()),
-        # The answer has to come by us, and not straight from the neighbour.
-        nft.add_rule(TABLE, "postrouting", *within, *translated, nft.masquerade()),
     ]
 
 
 def _translation() -> Iterator[Message]:
-    """Published ports, for who comes from elsewhere and for the host itself; loopback is left alone."""
+    """Published ports, for who comes from elsewhere and for the host itself; loopback is left alone.
+
+    Containers are served by who listens at the port: a packet that goes back to the network from which it has
+    come takes other ways than all others, and none to its sender.
+    """
     for chain in ("prerouting", "output"):
         yield nft.add_chain(TABLE, chain, hook=chain, kind="nat", priority=_DESTINATION_NAT)
         for name, with_address in _PORT_MAPS:
             rule = nft.translate_destination(name, with_address=with_address)
-            yield nft.add_rule(TABLE, chain, *rule)
+            from_elsewhere = nft.name_begins("in", _ANY, is_equal=False) if chain == "prerouting" else ()
+            yield nft.add_rule(TABLE, chain, *from_elsewhere, *rule)
 
 
 @contextlib.contextmanager
@@ -142,7 +145,7 @@ def _connected() -> Iterator[Netlink]:
 
 
 def _is_admitted(connection: Netlink, record: NetworkRecord) -> bool:
-    return _knows(connection, record) and (record.internal or _forwarding() != "0")
+    return _knows(connection, record) and (record.internal or passes_on())
 
 
 def _knows(connection: Netlink, record: NetworkRecord) -> bool:
@@ -178,14 +181,14 @@ def repair(*, with_guard: bool) -> bool:
     Cost: 0.2 ms where all is as it should be.
     """
     with changing(), _connected() as connection:
-        is_guarded = not with_guard or has_guard(connection) or _forwarding() == "0"
-        if not is_guarded:
+        lacks_guard = with_guard and not _has_guard(connection)
+        if lacks_guard:
             _guard(connection)
         if _is_whole(connection):
-            return not is_guarded
+            return lacks_guard
         bridges = [name for name in _devices() if name.startswith(_BRIDGE_NAMES)]
         if not bridges:
-            return not is_guarded  # the last network was removed
+            return lacks_guard  # the last network was removed
         elements = [nft.add_element(TABLE, _BRIDGES, 2 * nft.name_key(name)) for name in bridges]
         clean = [nft.add_table(TABLE), nft.delete_table(TABLE)]
         reach("firewall", TABLE)
@@ -193,8 +196,18 @@ def repair(*, with_guard: bool) -> bool:
     return True
 
 
-def has_guard(connection: Netlink) -> bool:
+def is_guarded() -> bool:
     """Whether the host's own devices are kept apart, because we have switched forwarding on."""
+    with _connected() as connection:
+        return _has_guard(connection)
+
+
+def passes_on() -> bool:
+    """Whether this host passes packets on."""
+    return _forwarding() != "0"
+
+
+def _has_guard(connection: Netlink) -> bool:
     return _has_elements(connection, _GUARD, _DEVICES)
 
 
@@ -244,7 +257,7 @@ def _has_elements(connection: Netlink, table: str, name: str) -> bool:
 
 
 def _pass_on(connection: Netlink) -> None:
-    if _forwarding() == "0":
+    if not passes_on():
         _guard(connection)
         _set_forwarding("1")
 
@@ -271,7 +284,7 @@ def _guard(connection: Netlink) -> None:
 
 def _stop_passing_on(connection: Netlink) -> None:
     """Put it back as it was, unless somebody has come since who may need it."""
-    if not has_guard(connection):
+    if not _has_guard(connection):
         return
     if all(_is_known(connection, name) for name in _foreign_devices()):
         _set_forwarding("0")

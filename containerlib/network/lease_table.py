@@ -5,17 +5,15 @@ Loads little, because the process of the networks has little else to load.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import socket
-import struct
 from typing import Any
+
+from containerlib.network.link import has_device
 
 __all__ = ["LeaseTable"]
 
 _LIMIT = 1 << 16
-_GET_INDEX, _INTERFACE = 0x8933, struct.Struct("=16si20x")
 
 
 class LeaseTable:
@@ -27,12 +25,6 @@ class LeaseTable:
         self._seen: tuple[int, int] = (-1, -1)
         self._leases: dict[str, dict[str, Any]] = {}
         self._by_name: dict[str, list[str]] = {}
-        # To ask the kernel for devices by their names: netdevice(7).
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-
-    def close(self) -> None:
-        """Ask no more."""
-        self._socket.close()
 
     def addresses(self, name: str) -> list[str]:
         """The addresses of the containers that are called so, in any case of letters."""
@@ -59,13 +51,7 @@ class LeaseTable:
     def _runs(self, lease: dict[str, Any] | None) -> bool:
         """Whether its device is there, which the kernel takes away with its last process."""
         device = str(lease.get("device", "")) if lease else ""
-        if not device:
-            return False
-        try:
-            fcntl.ioctl(self._socket, _GET_INDEX, _INTERFACE.pack(device.encode(), 0))
-        except OSError:
-            return False
-        return True
+        return has_device(device)
 
     def _refresh(self) -> None:
         try:

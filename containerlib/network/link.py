@@ -5,13 +5,16 @@ Source: rtnetlink(7), veth(4); linux/if_link.h, linux/if_bridge.h.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import socket
 import struct
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from containerlib._native.netlink import Message, attribute, attributes, text_attribute
+from containerlib._util.failpoint import reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +30,7 @@ __all__ = [
     "add_pair",
     "delete",
     "find",
+    "has_device",
     "interface_of",
     "label",
     "list_links",
@@ -34,6 +38,7 @@ __all__ = [
     "mac_of",
     "raise_link",
     "raise_named",
+    "remove_device",
 ]
 
 _NEW_LINK, _DELETE_LINK, _GET_LINK, _NEW_ADDRESS, _NEW_ROUTE, _GET_ROUTE = 16, 17, 18, 20, 24, 26
@@ -139,6 +144,18 @@ def delete(index: int) -> Message:
     return Message(_DELETE_LINK, 0, _LINK.pack(0, 0, index, 0, 0))
 
 
+def remove_device(connection: Netlink, name: str) -> None:
+    """Remove a device of this host, and the other one of its pair; nothing happens if it is gone.
+
+    Cost: 15 us if it is gone, else some ten milliseconds.
+    """
+    if not has_device(name):
+        return
+    reach("remove device", name)
+    with contextlib.suppress(OSError):
+        connection.call(delete(connection.index_of(name)))
+
+
 def add_address(index: int, interface: IPv4Interface | IPv6Interface) -> Message:
     """Give a device an address, unless it has it, which brings the route to its subnet."""
     packed = interface.ip.packed
@@ -166,6 +183,14 @@ def list_links(connection: Netlink) -> Iterator[Link]:
         found = attributes(body[_LINK.size :])
         master = struct.unpack("=I", found[_MASTER])[0] if _MASTER in found else 0
         yield Link(index, _text(found.get(_NAME)), _text(found.get(_ALIAS)), master)
+
+
+def has_device(name: str) -> bool:
+    """Whether this host has a device of this name. Source: netdevice(7)."""
+    with contextlib.suppress(OSError):
+        socket.if_nametoindex(name)
+        return bool(name)
+    return False
 
 
 def find(connection: Netlink, name: str) -> Link | None:

@@ -53,7 +53,6 @@ class _Network:
 
     def close(self) -> None:
         self.resolver.close()
-        self.leases.close()
 
 
 class _Published:
@@ -90,7 +89,7 @@ class NetworkProcess:
         self._loop = EventLoop()
         self._networks: dict[str, _Network] = {}
         self._published: dict[str, _Published] = {}  # by container
-        self._watch = RuleWatch(self._loop, self._translate)
+        self._watch = RuleWatch(self._loop, self._translate_all)
         self._next_look = 0.0
         self._busy_at = time.monotonic()
         self._is_over = False
@@ -124,11 +123,13 @@ class NetworkProcess:
             case "serve":
                 udp, tcp = sockets
                 self._networks[message["record"]["id"]] = _Network(self._loop, message, udp, tcp)
-                self._watch.note_guard()
+                self._watch.note(is_guarded=bool(message["guarded"]))
             case "publish":
                 found = self._published.setdefault(message["container"], _Published(message))
                 for sock, port in zip(sockets, message["ports"], strict=True):
                     found.hold(self._loop, sock, port)
+                # Rules may have been taken away before this was read.
+                self._translate(found)
             case "release":
                 self._release(message["container"])
             case "leave":
@@ -139,12 +140,14 @@ class NetworkProcess:
         if found is not None:
             found.close()
 
-    def _translate(self) -> None:
-        """After somebody has taken the rules away."""
+    def _translate_all(self) -> None:
         for published in self._published.values():
-            network = self._networks.get(published.network)
-            if network is not None:
-                add_translations(network.record, published.address, published.ports)
+            self._translate(published)
+
+    def _translate(self, published: _Published) -> None:
+        network = self._networks.get(published.network)
+        if network is not None:
+            add_translations(network.record, published.address, published.ports)
 
     def _leave(self, network: str) -> None:
         found = self._networks.pop(network, None)

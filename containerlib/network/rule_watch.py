@@ -9,10 +9,9 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from containerlib._native.netlink import Netlink
 from containerlib.errors import ContainerlibError
 from containerlib.network import nftables as nft
-from containerlib.network.firewall import has_guard, repair
+from containerlib.network.firewall import passes_on, repair
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,17 +43,18 @@ class RuleWatch:
         self._socket.bind((0, _GROUP))
         self._socket.setblocking(False)
         self._is_lost = False
-        self._with_guard = self._is_guarded()
+        self._with_guard = False
         loop.on_readable(self._socket, self._told)
         loop.on_tick(self._tick)
 
-    def note_guard(self) -> None:
-        """A network has come: with it the host may have begun to pass packets on."""
-        self._with_guard = self._is_guarded()
+    def note(self, *, is_guarded: bool) -> None:
+        """A network has come, and something may have been taken away since.
 
-    def _is_guarded(self) -> bool:
-        with Netlink(nft.NETFILTER) as connection:
-            return has_guard(connection)
+        Args:
+            is_guarded: Whether the host's own devices were kept apart then.
+        """
+        self._with_guard = self._with_guard or is_guarded
+        self._is_lost = True
 
     def _told(self) -> None:
         try:
@@ -77,6 +77,7 @@ class RuleWatch:
         # Whoever reloads a firewall does so in several steps; the next one is told of as well.
         self._is_lost = False
         try:
+            self._with_guard = self._with_guard and passes_on()
             if repair(with_guard=self._with_guard):
                 self._repaired()
         except (ContainerlibError, OSError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -12,9 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.outside import (
+    HOST,
+    WORLD,
+    Server,
+    another_host,
+    reaches,
+    stopped_network_process,
+    wait_until,
+)
 
 from containerlib import PIPE
-from containerlib._native.netlink import Netlink, NetlinkError, new_network, socket_in_network
+from containerlib._native.netlink import Netlink, NetlinkError, new_network
 from containerlib.network import link
 from containerlib.network import nftables as nft
 
@@ -25,7 +33,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pytest.mark.cgroup]
 
-HOST, WORLD = "198.51.100.1", "198.51.100.2"
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 ECHO = ["nc", "-ll", "-p", "7", "-e", "cat"]
 
@@ -45,33 +52,9 @@ def engine(image: Image, shared_engine: Engine) -> Engine:
 
 @pytest.fixture
 def world() -> Iterator[int]:
-    """Return the network namespace of another host, which knows the way to all our networks."""
-    fd = new_network()
-    name = "clt-world"
-    try:
-        with Netlink() as here, Netlink(namespace_fd=fd) as there:
-            here.call(link.add_bridge("clt-bridge", mac=b"\2\0\0\0\0\1", mtu=1500))
-            bridge = here.index_of("clt-bridge")
-            try:
-                here.call(
-                    link.raise_named("clt-bridge", alias=""),
-                    link.add_address(bridge, ip_interface(f"{HOST}/24")),
-                    link.add_pair(
-                        name, master=bridge, mtu=1500, peer="eth0", peer_mac=b"\2\0\0\0\0\2", network_fd=fd
-                    ),
-                    link.raise_named(name, alias=""),
-                )
-                index = there.index_of("eth0")
-                there.call(
-                    link.raise_link(index),
-                    link.add_address(index, ip_interface(f"{WORLD}/24")),
-                    link.add_default_route(index, ip_interface(f"{HOST}/24").ip),
-                )
-                yield fd
-            finally:
-                here.call(link.delete(here.index_of(name)), link.delete(bridge))
-    finally:
-        os.close(fd)
+    """Return the network namespace of another host."""
+    with another_host() as namespace:
+        yield namespace
 
 
 def tables() -> set[str]:
@@ -96,49 +79,9 @@ def flush(table: str = "containerlib") -> None:
         connection.batch(nft.batch_begin(), [nft.delete_table(table)], nft.batch_end())
 
 
-class Server:
-    """A server in a network namespace that answers with the address of who has asked."""
-
-    def __init__(self, namespace: int, address: str) -> None:
-        self._listener = socket_in_network(namespace, socket.AF_INET, socket.SOCK_STREAM)
-        self._listener.bind((address, 9))
-        self._listener.listen()
-        self._thread = threading.Thread(target=self._serve)
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, peer = self._listener.accept()
-            except OSError:
-                return
-            with connection:
-                connection.sendall(peer[0].encode())
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._listener.close()
-
-
 def ask(container: Container, address: str, port: int = 9) -> str:
     """What a container gets from a server; empty if it does not reach it."""
     return container.exec(["nc", "-w", "2", address, str(port)]).stdout.decode()
-
-
-def reaches(namespace: int | None, address: str, port: int = 7) -> bool:
-    """Whether something that listens is reached, from the host or from another network namespace."""
-    kind = (socket.AF_INET, socket.SOCK_STREAM)
-    made = socket.socket(*kind) if namespace is None else socket_in_network(namespace, *kind)
-    with made:
-        made.settimeout(2)
-        try:
-            made.connect((address, port))
-        except OSError:
-            return False
-        return True
 
 
 def test_a_way_out(engine: Engine, image: Image, world: int) -> None:
@@ -152,8 +95,9 @@ def test_a_way_out(engine: Engine, image: Image, world: int) -> None:
         container.connect(7).close()
         assert reaches(None, container.address(7)[0])
         assert not reaches(world, container.address(7)[0])
-        flush()
-        assert reaches(world, container.address(7)[0])  # so it is the rules that keep the world out
+        with stopped_network_process(engine):
+            flush()
+            assert reaches(world, container.address(7)[0])  # so it is the rules that keep the world out
 
 
 def test_no_way_out(engine: Engine, image: Image, world: int) -> None:
@@ -265,12 +209,16 @@ def test_forwarding_of_somebody_elses(engine: Engine) -> None:
 
 
 def test_rules_that_were_flushed(engine: Engine, image: Image, world: int) -> None:
-    """They are there again with the next container."""
+    """They are there again with the next container, and at once as long as there is one."""
     with engine.networks.create("out"), Server(world, WORLD):
         flush()
         assert "containerlib" not in tables()
         with image.run(["sleep", "600"], network="out") as container:
             assert "containerlib" in tables()
+            assert ask(container, WORLD) == HOST
+            for table in ("containerlib", "containerlib-guard"):
+                flush(table)
+                wait_until(lambda table=table: table in tables())  # type: ignore[misc]
             assert ask(container, WORLD) == HOST
         flush()
     assert tables() == set()
