@@ -97,6 +97,7 @@ if TYPE_CHECKING:
     from containerlib.image.usage import ImagesUsage, ImageUsage
     from containerlib.layer.compare import Change
     from containerlib.network.inspection import NetworkInspection
+    from containerlib.network_options import PortMapping
     from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.image_config import Config as ImageDefaults
     from containerlib.options import (
@@ -110,7 +111,6 @@ if TYPE_CHECKING:
         Rlimit,
         Security,
     )
-    from containerlib.port_mapping import PortMapping
     from containerlib.runtime.process_table import ProcessInfo
     from containerlib.runtime.stats import (
         ContainerStats,
@@ -183,7 +183,7 @@ _MODULES = {
         "Rlimit",
         "Security",
     ),
-    "containerlib.port_mapping": ("PortMapping",),
+    "containerlib.network_options": ("PortMapping",),
     "containerlib.runtime.process_table": ("ProcessInfo",),
     "containerlib.runtime.stats": (
         *("ContainerStats", "CpuStats", "IoStats", "MemoryStats"),

@@ -11,7 +11,7 @@ from containerlib.aio.loop import call
 
 if TYPE_CHECKING:
     from containerlib.api import container_network as sync_module
-    from containerlib.port_mapping import PortMapping
+    from containerlib.network_options import PortMapping
 __all__ = ["ContainerNetwork"]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from containerlib.api.container_handle import ContainerHandle
 
 if TYPE_CHECKING:
-    from containerlib.port_mapping import PortMapping
+    from containerlib.network_options import PortMapping
 
 __all__ = ["ContainerNetwork"]
 

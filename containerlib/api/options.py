@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from containerlib.network_options import NetworkAttachment, PortMapping
     from containerlib.options import (
         Device,
         HealthCheck,
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
         Rlimit,
         Security,
     )
-    from containerlib.port_mapping import PortMapping
 
 __all__ = ["RunOptions"]
 
@@ -41,6 +41,9 @@ class RunOptions(TypedDict, total=False):
             of a network of the store (see `Networks.create`), or ``"container:NAME"`` for that of another
             container.
         ip_address: Its address in that network; a free one if left out.
+        mac_address: That of its device there; one that goes with the address if left out.
+        network_aliases: What the others there find it by, besides its name.
+        networks: Further networks of the store, by their names or as `NetworkAttachment` objects.
         ports: Its ports that are reached by ports of the host, such as ``[80, "53/udp"]``: free ones, from
             this host only. A `PortMapping` says it otherwise. See `Container.ports`.
         extra_hosts: Further lines of its /etc/hosts: addresses by names; ``"host-gateway"`` for the host's.
@@ -84,6 +87,9 @@ class RunOptions(TypedDict, total=False):
     devices: Sequence[Device]
     network: str
     ip_address: str | None
+    mac_address: str | None
+    network_aliases: Sequence[str]
+    networks: Sequence[str | NetworkAttachment]
     ports: Sequence[int | str | PortMapping]
     extra_hosts: Mapping[str, str]
     dns: Sequence[str]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from containerlib.port_mapping import EVERY_ADDRESS, PortMapping
+from containerlib.network_options import EVERY_ADDRESS, PortMapping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,8 +49,8 @@ def parse_publish(text: str) -> tuple[PortMapping, ...]:
 
 
 def _range(text: str) -> list[int]:
-    first, _, last = text.partition("-")
-    if not first.isdecimal() or (last and not last.isdecimal()):
+    first, dash, last = text.partition("-")
+    if not first.isdecimal() or not (last if dash else first).isdecimal():
         raise ValueError(f"{text!r} is neither a port nor a range of ports")
     ports = list(range(int(first), int(last or first) + 1))
     if not ports:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from attrs import asdict, fields
 
+from containerlib.network_options import NetworkAttachment, PortMapping
 from containerlib.options import (
     Device,
     HealthCheck,
@@ -17,7 +18,6 @@ from containerlib.options import (
     Rlimit,
     Security,
 )
-from containerlib.port_mapping import PortMapping
 from containerlib.runtime.config import ContainerConfig
 from containerlib.runtime.user import parse_user
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["config_document", "json_text", "native_text", "parse_config"]
 
 _RATES = ("device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops")
-_TUPLES = ("args", "group_add", "console_size", "dns", "dns_search", "dns_options")
+_TUPLES = ("args", "group_add", "console_size", "dns", "dns_search", "dns_options", "network_aliases")
 _LEFT_OUT = ("fault",)
 
 
@@ -56,6 +56,10 @@ def parse_config(document: Mapping[str, Any]) -> ContainerConfig:
     values["rlimits"] = tuple(Rlimit(**rlimit) for rlimit in values["rlimits"])
     values["security"] = Security(**values["security"])
     values["resources"] = _resources(values["resources"])
+    values["networks"] = tuple(
+        NetworkAttachment(**{**each, "aliases": tuple(each["aliases"])})
+        for each in values.get("networks", ())
+    )
     values["ports"] = tuple(PortMapping(**each) for each in values.get("ports", ()))
     values["restart"] = RestartPolicy(**values["restart"])
     values["log"] = LogFile(**values["log"])

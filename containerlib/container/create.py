@@ -108,7 +108,7 @@ def create(
     """
     session.enter()
     _require_pidfds(config)
-    require_network(session, config.network)
+    require_network(session, config.network, config.networks)
     with session.holds.holding(image), session.naming(config):
         entry = _enter(session, image, config, base)
         return _make(entry, base, starts_now=starts_now)

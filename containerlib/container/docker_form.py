@@ -5,14 +5,14 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
+from containerlib.network_options import ANY_ADDRESS, EVERY_ADDRESS, LOOPBACK
 from containerlib.options import UNLIMITED, LogFile
-from containerlib.port_mapping import ANY_ADDRESS, EVERY_ADDRESS, LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from containerlib.network_options import PortMapping
     from containerlib.options import HealthCheck, LogCallback, Mount, Resources, Security
-    from containerlib.port_mapping import PortMapping
     from containerlib.runtime.config import ContainerConfig
 
 __all__ = ["config_json", "host_config_json", "mounts_json", "ports_json"]

@@ -18,7 +18,7 @@ from containerlib.oci.reference import Reference
 if TYPE_CHECKING:
     from containerlib.container.entry import ContainerEntry
     from containerlib.container.health import HealthStatus
-    from containerlib.port_mapping import PortMapping
+    from containerlib.network_options import PortMapping
     from containerlib.runtime.config import ContainerConfig
     from containerlib.runtime.usage import ExitStatus
 

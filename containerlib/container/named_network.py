@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from containerlib._native.netlink import Netlink
 from containerlib.container import published
 from containerlib.errors import ContainerlibError, NetworkNotFound, ResourceInUse
 from containerlib.network.address import AddressLeases, Holder
 from containerlib.network.attend import attend, leave
-from containerlib.network.endpoint import make_endpoint, new_device
-from containerlib.network.link import remove_device
+from containerlib.network.endpoint import Place, join_network, new_device, new_namespace, raise_loopback
+from containerlib.network.link import mac_of, remove_device
 from containerlib.network.networks import remove_network
 from containerlib.network.record import NetworkRecords
 from containerlib.network.subnet import parse_address
+from containerlib.network_options import NetworkAttachment, mac_bytes
 from containerlib.runtime.files import JoinedNetwork
 
 if TYPE_CHECKING:
@@ -26,9 +28,13 @@ if TYPE_CHECKING:
     from containerlib.container.session import Session
     from containerlib.network.publish import HeldPorts
     from containerlib.network.record import NetworkRecord
+    from containerlib.runtime.config import ContainerConfig
 
 __all__ = [
+    "TakenPlace",
     "address_of",
+    "addresses_of",
+    "attachments",
     "containers_in",
     "discard",
     "endpoint",
@@ -37,6 +43,7 @@ __all__ = [
     "joined",
     "list_all",
     "rename",
+    "take_place",
 ]
 
 _SHOWN, _SHORT_ID = 5, 12
@@ -56,63 +63,144 @@ def list_all(session: Session) -> list[NetworkRecord]:
     return NetworkRecords(session.stores.layout).list()
 
 
+def attachments(config: ContainerConfig) -> tuple[NetworkAttachment, ...]:
+    """The networks that a container is in, the one that it was made in first."""
+    if config.is_disconnected:
+        return config.networks
+    own = NetworkAttachment(
+        network=config.network,
+        ip_address=config.ip_address,
+        mac_address=config.mac_address,
+        aliases=config.network_aliases,
+    )
+    return (own, *config.networks)
+
+
 @contextlib.contextmanager
 def endpoint(entry: ContainerEntry) -> Iterator[JoinedNetwork]:
-    """A place in the container's network, for the length of a block; see `network.joined_network`."""
+    """Places in the container's networks, for the length of a block; see `network.joined_network`."""
+    config = entry.config
+    first = NetworkRecords(entry.session.stores.layout).get(config.network)
+    with contextlib.ExitStack() as undo:
+        is_published = bool(config.ports) and not config.is_disconnected
+        held = published.held_ports(entry, first) if is_published else published.NO_PORTS
+        undo.callback(held.close)
+        namespace = new_namespace()
+        undo.callback(os.close, namespace)
+        with contextlib.ExitStack() as failed:
+            taken = []
+            for number, each in enumerate(attachments(config)):
+                ports = published.NO_PORTS if taken else held
+                taken.append(take_place(entry, each, namespace, f"eth{number}", ports))
+                failed.callback(taken[-1].undo)
+            if held.mappings:
+                failed.callback(published.give_up, entry)
+                published.publish(entry, first, str(taken[0].place.address), held)
+            if not taken:
+                raise_loopback(namespace)
+            yield _joined(first, namespace, str(taken[0].place.address) if taken else "")
+            failed.pop_all()
+
+
+@frozen(kw_only=True)
+class TakenPlace:
+    """A place in a network that a container has got just now.
+
+    Attributes:
+        record: The network.
+        place: The container's place in it.
+    """
+
+    record: NetworkRecord
+    place: Place
+    _leases: AddressLeases
+    _container_id: str
+    _is_new: bool
+
+    def undo(self) -> None:
+        """Take it back; an address that the container had before is kept for it."""
+        with contextlib.suppress(OSError), Netlink() as connection:
+            remove_device(connection, self.place.device)
+        if self._is_new:
+            self._leases.give_back(self._container_id)
+
+
+def take_place(
+    entry: ContainerEntry,
+    attachment: NetworkAttachment,
+    namespace_fd: int,
+    interface: str,
+    held: HeldPorts = published.NO_PORTS,
+) -> TakenPlace:
+    """Connect a container's namespace to a network. After a failure nothing of it is left.
+
+    Raises:
+        NetworkNotFound: The network was removed.
+        ResourceInUse: Somebody has the address that it wants.
+        AddressesExhausted: No address is left.
+        InvalidOption: The address is none of that network.
+        UnsupportedHost: This process may not do that.
+    """
     layout = entry.session.stores.layout
     records = NetworkRecords(layout)
-    record = records.get(entry.config.network)
+    record = records.get(attachment.network)
     leases = AddressLeases(layout, record)
     is_new = leases.address_of(entry.id) is None
-    wanted = entry.config.ip_address
+    wanted, mac = attachment.ip_address, attachment.mac_address
     chosen = None if wanted is None else parse_address("ip_address", wanted, record.subnet)
-    with contextlib.closing(published.held_ports(entry, record)) as held:
-        holder = _holder(entry, held)
-        # Who removes a network holds its lock: afterwards it is gone, or has somebody in it.
-        with records.locked(record):
-            address, former = leases.take(holder, chosen)
-        try:
-            with Netlink() as connection:
-                remove_device(connection, former)
-                made = make_endpoint(connection, records, record, address, entry.id, holder.device)
-            try:
-                attend(layout, record, leases.directory)
-                published.publish(layout, record, str(address), holder, held)
-                yield _joined(record, made.namespace_fd, str(address))
-            finally:
-                made.close()
-        except BaseException:
-            published.give_up(entry)
-            if is_new:
-                leases.give_back(entry.id)
-            raise
+    holder = _holder(entry, attachment, held)
+    # Who removes a network holds its lock: afterwards it is gone, or has somebody in it.
+    with records.locked(record):
+        address, former = leases.take(holder, chosen)
+    taken = TakenPlace(
+        record=record,
+        place=Place(
+            address=address,
+            mac=mac_of(address) if mac is None else mac_bytes(mac),
+            device=holder.device,
+            interface=interface,
+        ),
+        leases=leases,
+        container_id=entry.id,
+        is_new=is_new,
+    )
+    try:
+        with Netlink() as connection:
+            remove_device(connection, former)
+            join_network(connection, records, record, taken.place, entry.id, namespace_fd)
+        attend(layout, record, leases.directory)
+    except BaseException:
+        taken.undo()
+        raise
+    return taken
 
 
-def _holder(entry: ContainerEntry, held: HeldPorts) -> Holder:
-    """What its network knows of a container that is about to start."""
+def _holder(entry: ContainerEntry, attachment: NetworkAttachment, held: HeldPorts) -> Holder:
+    """What a network knows of a container that is about to come into it."""
     return Holder(
         container_id=entry.id,
         container_name=entry.name,
         owner=_owner(entry),
         device=new_device(),
-        names=_names(entry.name, entry.id),
+        names=_names(entry, attachment),
         dns=entry.config.dns,
         ports=published.ports_of(held),
     )
 
 
-def _names(name: str, container_id: str) -> tuple[str, ...]:
-    return name, container_id[:_SHORT_ID]
+def _names(entry: ContainerEntry, attachment: NetworkAttachment) -> tuple[str, ...]:
+    return entry.name, entry.id[:_SHORT_ID], *attachment.aliases
 
 
 def rename(entry: ContainerEntry) -> None:
     """After it got another name: have it found by that."""
-
-    def change(holder: Holder) -> Holder:
-        return evolve(holder, container_name=entry.name, names=_names(entry.name, entry.id))
-
-    with contextlib.suppress(ContainerlibError, OSError):
-        _leases(entry).change(entry.id, change)
+    for attachment in attachments(entry.config):
+        names = _names(entry, attachment)
+        with contextlib.suppress(ContainerlibError, OSError):
+            _leases(entry, attachment).change(
+                entry.id,
+                lambda holder, names=names: evolve(holder, container_name=entry.name, names=names),  # type: ignore[misc]
+            )
 
 
 def joined(entry: ContainerEntry, namespace_fd: int) -> JoinedNetwork:
@@ -138,27 +226,38 @@ def _owner(entry: ContainerEntry) -> str:
 
 
 def give_back(entry: ContainerEntry) -> None:
-    """After the container's removal: let others have its address."""
-    with contextlib.suppress(ContainerlibError, OSError):
-        _leases(entry).give_back(entry.id)
+    """After the container's removal: let others have its addresses."""
+    for attachment in attachments(entry.config):
+        with contextlib.suppress(ContainerlibError, OSError):
+            _leases(entry, attachment).give_back(entry.id)
+
+
+def addresses_of(entry: ContainerEntry) -> dict[str, str]:
+    """The container's addresses by its networks; of those that have none yet, or are gone, none."""
+    found = {}
+    for attachment in attachments(entry.config):
+        with contextlib.suppress(NetworkNotFound):
+            address = _leases(entry, attachment).address_of(entry.id)
+            if address is not None:
+                found[attachment.network] = str(address)
+    return found
 
 
 def address_of(entry: ContainerEntry) -> str | None:
-    """The container's address; None before its first start, or if the network is gone."""
-    with contextlib.suppress(NetworkNotFound):
-        found = _leases(entry).address_of(entry.id)
-        return None if found is None else str(found)
-    return None
+    """The container's address in the first of its networks; None before its first start."""
+    return next(iter(addresses_of(entry).values()), None)
 
 
-def _leases(entry: ContainerEntry) -> AddressLeases:
-    return AddressLeases(entry.session.stores.layout, find(entry.session, entry.config.network))
+def _leases(entry: ContainerEntry, attachment: NetworkAttachment) -> AddressLeases:
+    return AddressLeases(entry.session.stores.layout, find(entry.session, attachment.network))
 
 
 def containers_in(session: Session, record: NetworkRecord) -> dict[str, str]:
     """The containers in a network, running or not: their addresses by their names; empty for none yet."""
     mine = {
-        each.id: each.name for each in session.entries() if each.config.network in {record.name, record.id}
+        each.id: each.name
+        for each in session.entries()
+        if any(place.network in {record.name, record.id} for place in attachments(each.config))
     }
     found = {
         mine.pop(lease.holder.container_id, lease.holder.container_name): str(lease.address)

@@ -16,11 +16,11 @@ from containerlib.runtime.files import JoinedNetwork
 from containerlib.runtime.join import open_network
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from containerlib.container.entry import ContainerEntry
     from containerlib.container.session import Session
-    from containerlib.port_mapping import PortMapping
+    from containerlib.network_options import NetworkAttachment, PortMapping
 
 __all__ = [
     "address_of",
@@ -41,7 +41,7 @@ def _is_named(network: str) -> bool:
     return network not in _UNNAMED and not network.startswith(SHARED_NETWORK)
 
 
-def require_network(session: Session, network: str) -> None:
+def require_network(session: Session, network: str, more: Sequence[NetworkAttachment] = ()) -> None:
     """Look whether a container could be in it, before anything is made.
 
     Raises:
@@ -53,6 +53,8 @@ def require_network(session: Session, network: str) -> None:
         from containerlib.container import named_network  # noqa: PLC0415 - needed by few
 
         named_network.find(session, network)
+        for each in more:
+            named_network.find(session, each.network)
     elif network not in _UNNAMED:
         other = session.find(network.removeprefix(SHARED_NETWORK))
         if other.config.network == "host":

@@ -12,7 +12,7 @@ from containerlib.network.link import has_device
 from containerlib.network.publish import HeldPorts, PortInUse, hold_ports, user_of
 from containerlib.network.record import NetworkRecords
 from containerlib.network.translation import add_translations, is_translated, remove_translations
-from containerlib.port_mapping import LOOPBACK, PortMapping
+from containerlib.network_options import LOOPBACK, PortMapping
 
 if TYPE_CHECKING:
     from containerlib.container.entry import ContainerEntry
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from containerlib.network.translation import Port
     from containerlib.store.layout import Layout
 
-__all__ = ["give_up", "held_ports", "mappings_of", "ports_of", "publish"]
+__all__ = ["NO_PORTS", "give_up", "held_ports", "mappings_of", "ports_of", "publish"]
+
+
+NO_PORTS = HeldPorts(mappings=(), listeners=[])
+"""Of a container that publishes none."""
 
 
 def held_ports(entry: ContainerEntry, record: NetworkRecord) -> HeldPorts:
@@ -48,15 +52,15 @@ def held_ports(entry: ContainerEntry, record: NetworkRecord) -> HeldPorts:
     return hold_ports(wanted)
 
 
-def publish(layout: Layout, record: NetworkRecord, address: str, holder: Holder, held: HeldPorts) -> None:
+def publish(entry: ContainerEntry, record: NetworkRecord, address: str, held: HeldPorts) -> None:
     """Have the ports lead to a container whose place in its network is made.
 
     Raises:
         UnsupportedHost: The kernel has no nftables, or this process may not use them.
     """
-    if held.mappings:
-        hand_over(layout, record, holder.container_id, address, held.listeners, holder.ports)
-        add_translations(record, address, holder.ports)
+    ports = ports_of(held)
+    hand_over(entry.session.stores.layout, record, entry.id, address, held.listeners, ports)
+    add_translations(record, address, ports)
 
 
 def ports_of(held: HeldPorts) -> tuple[Port, ...]:

@@ -25,27 +25,35 @@ if TYPE_CHECKING:
 
     from containerlib.network.record import NetworkRecord, NetworkRecords
 
-__all__ = ["INTERFACE", "Endpoint", "make_endpoint", "new_device"]
-
-INTERFACE = "eth0"
-"""The device's name in the container."""
+__all__ = [
+    "Place",
+    "interfaces_of",
+    "join_network",
+    "leave_network",
+    "new_device",
+    "new_namespace",
+    "raise_loopback",
+    "restore_route",
+]
 
 _LOOPBACK = 1
 
 
 @frozen(kw_only=True)
-class Endpoint:
-    """A place in a network that nobody has taken yet.
+class Place:
+    """Where a container is in a network.
 
     Attributes:
-        namespace_fd: The namespace; whoever has the endpoint closes it.
+        address: Its address, which nobody else has.
+        mac: The address of its device.
+        device: What its device on the host is called; see `new_device`.
+        interface: What the device is called in the container.
     """
 
-    namespace_fd: int
-
-    def close(self) -> None:
-        """Give up the namespace, which stays as long as a process is in it."""
-        os.close(self.namespace_fd)
+    address: IPv4Address
+    mac: bytes
+    device: str
+    interface: str
 
 
 def new_device() -> str:
@@ -53,56 +61,77 @@ def new_device() -> str:
     return f"cl-v{os.urandom(5).hex()}"
 
 
-def make_endpoint(
+def new_namespace() -> int:
+    """Make a network namespace, with a loopback device that is down; the caller closes its descriptor.
+
+    Raises:
+        UnsupportedHost: This process may not do that.
+    """
+    reach("make network namespace", "")
+    try:
+        return new_network()
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.EACCES}:
+            raise
+        raise _not_allowed() from None
+
+
+def raise_loopback(namespace_fd: int) -> None:
+    """Set the loopback device of a namespace up."""
+    with Netlink(namespace_fd=namespace_fd) as inside:
+        inside.call(link.raise_link(_LOOPBACK))
+
+
+def join_network(
     connection: Netlink,
     records: NetworkRecords,
     record: NetworkRecord,
-    address: IPv4Address,
+    place: Place,
     container_id: str,
-    device: str,
-) -> Endpoint:
-    """Make a namespace that is connected to a network. After a failure nothing of it is left.
+    namespace_fd: int,
+) -> None:
+    """Connect a namespace to a network. After a failure nothing of it is left.
+
+    What goes elsewhere goes by this network if it has a way out and the namespace has none yet.
 
     Args:
         connection: To this process's namespace.
         records: The networks of the store.
         record: The network.
-        address: One of its addresses, which nobody else has.
+        place: What the namespace gets there.
         container_id: Whose it is to be, for who looks at the host's devices.
-        device: What its device on the host is called; see `new_device`.
+        namespace_fd: The namespace.
 
     Raises:
         NetworkNotFound: The network was removed meanwhile.
         AddressesExhausted: The bridge takes no more devices.
         UnsupportedHost: This process may not do that.
 
-    Cost: a millisecond and a half, most of it the kernel's; one bridge takes 1,023 devices.
+    Cost: a millisecond, most of it the kernel's; one bridge takes 1,023 devices.
     """
-    reach("make endpoint", container_id)
     admit(record)
     try:
-        fd = new_network()
+        _connect(connection, records, record, place, container_id, namespace_fd)
+        _set_up(record, place, namespace_fd)
     except OSError as error:
-        raise _refused(record, error) from None
-    try:
-        _connect(connection, records, record, address, container_id, device, fd)
-        _set_up(record, address, fd)
-    except OSError as error:
-        os.close(fd)
+        leave_network(connection, place.device)
         raise _refused(record, error) from None
     except BaseException:
-        os.close(fd)
+        leave_network(connection, place.device)
         raise
-    return Endpoint(namespace_fd=fd)
+
+
+def leave_network(connection: Netlink, device: str) -> None:
+    """Take a container's device away, if it is there."""
+    link.remove_device(connection, device)
 
 
 def _connect(
     connection: Netlink,
     records: NetworkRecords,
     record: NetworkRecord,
-    address: IPv4Address,
+    place: Place,
     container_id: str,
-    device: str,
     fd: int,
 ) -> None:
     """Make the pair of devices; the bridge as well if it was taken away."""
@@ -116,16 +145,16 @@ def _connect(
         try:
             connection.call(
                 link.add_pair(
-                    device,
+                    place.device,
                     master=bridge,
                     mtu=record.mtu,
-                    peer=INTERFACE,
-                    peer_mac=link.mac_of(address),
+                    peer=place.interface,
+                    peer_mac=place.mac,
                     network_fd=fd,
                 )
             )
-            write_setting(device, "ipv6", "disable_ipv6", "1")
-            connection.call(link.raise_named(device, alias=f"containerlib container {container_id}"))
+            write_setting(place.device, "ipv6", "disable_ipv6", "1")
+            connection.call(link.raise_named(place.device, alias=f"containerlib container {container_id}"))
         except NetlinkError as error:
             if is_last or error.errno not in {errno.ENODEV, errno.EINVAL}:
                 raise
@@ -133,31 +162,54 @@ def _connect(
             return
 
 
-def _set_up(record: NetworkRecord, address: IPv4Address, fd: int) -> None:
-    reach("set endpoint up", str(address))
+def _set_up(record: NetworkRecord, place: Place, fd: int) -> None:
+    reach("set endpoint up", str(place.address))
     with contextlib.suppress(FileNotFoundError):  # a kernel without version 6
-        setting = open_in_network(fd, f"/proc/sys/net/ipv6/conf/{INTERFACE}/disable_ipv6", os.O_WRONLY)
+        setting = open_in_network(fd, f"/proc/sys/net/ipv6/conf/{place.interface}/disable_ipv6", os.O_WRONLY)
         try:
             os.write(setting, b"1")
         finally:
             os.close(setting)
     with Netlink(namespace_fd=fd) as inside:
-        index = inside.index_of(INTERFACE)
-        messages = [
+        index = inside.index_of(place.interface)
+        inside.call(
             link.raise_link(_LOOPBACK),
-            link.add_address(index, link.interface_of(f"{address}/{record.subnet.prefixlen}")),
+            link.add_address(index, link.interface_of(f"{place.address}/{record.subnet.prefixlen}")),
             link.raise_link(index),
-        ]
+        )
         if not record.internal:
-            messages.append(link.add_default_route(index, record.gateway))
-        inside.call(*messages)
+            _route(inside, index, record.gateway)
+
+
+def _route(inside: Netlink, index: int, gateway: IPv4Address) -> None:
+    try:
+        inside.call(link.add_default_route(index, gateway))
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST:
+            raise
+
+
+def restore_route(namespace_fd: int, interface: str, gateway: IPv4Address) -> None:
+    """Send what goes elsewhere by a network, if nothing else is said any more."""
+    with Netlink(namespace_fd=namespace_fd) as inside:
+        _route(inside, inside.index_of(interface), gateway)
+
+
+def interfaces_of(namespace_fd: int) -> dict[str, bytes]:
+    """The devices of a namespace, with their addresses."""
+    with Netlink(namespace_fd=namespace_fd) as inside:
+        return {each.name: each.mac for each in link.list_links(inside)}
 
 
 def _refused(record: NetworkRecord, error: OSError) -> Exception:
     if error.errno in {errno.EPERM, errno.EACCES}:
-        return UnsupportedHost("a network of its own", needed="CAP_NET_ADMIN", found="a process without it")
+        return _not_allowed()
     if error.errno == errno.EXFULL:
         return AddressesExhausted(
             f"network {record.name!r}: its bridge takes 1,023 containers, and has them; make another network"
         )
     return error
+
+
+def _not_allowed() -> UnsupportedHost:
+    return UnsupportedHost("a network of its own", needed="CAP_NET_ADMIN", found="a process without it")

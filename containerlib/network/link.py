@@ -65,12 +65,14 @@ class Link:
         name: Its name.
         alias: What whoever made it has written on it.
         master: The number of the bridge that it is a port of; 0 for none.
+        mac: Its address.
     """
 
     index: int
     name: str
     alias: str = ""
     master: int = 0
+    mac: bytes = b""
 
 
 def mac_of(address: IPv4Address | IPv6Address) -> bytes:
@@ -182,7 +184,7 @@ def list_links(connection: Netlink) -> Iterator[Link]:
         index = _LINK.unpack_from(body)[2]
         found = attributes(body[_LINK.size :])
         master = struct.unpack("=I", found[_MASTER])[0] if _MASTER in found else 0
-        yield Link(index, _text(found.get(_NAME)), _text(found.get(_ALIAS)), master)
+        yield Link(index, _text(found.get(_NAME)), _text(found.get(_ALIAS)), master, found.get(_MAC, b""))
 
 
 def has_device(name: str) -> bool:

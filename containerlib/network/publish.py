@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from attrs import evolve, field, frozen
 
 from containerlib.errors import InvalidOption, ResourceInUse, UnsupportedHost
-from containerlib.port_mapping import ANY_ADDRESS, EVERY_ADDRESS, LOOPBACK
+from containerlib.network_options import ANY_ADDRESS, EVERY_ADDRESS, LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from containerlib.port_mapping import PortMapping
+    from containerlib.network_options import PortMapping
 
 __all__ = ["HeldPorts", "PortInUse", "hold_ports", "user_of"]
 

@@ -11,7 +11,7 @@ from containerlib._native.netlink import Netlink, NetlinkError
 from containerlib._util.failpoint import reach
 from containerlib.network import nftables as nft
 from containerlib.network.firewall import ALL_PORTS, ONE_ADDRESS_PORTS, TABLE, admit
-from containerlib.port_mapping import ANY_ADDRESS, EVERY_ADDRESS
+from containerlib.network_options import ANY_ADDRESS, EVERY_ADDRESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

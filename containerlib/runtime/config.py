@@ -14,6 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import evolve, field, frozen
 
 from containerlib.errors import InvalidOption
+from containerlib.network_options import (
+    NetworkAttachment,
+    PortMapping,
+    as_attachments,
+    as_names,
+    as_port_mappings,
+    mac_bytes,
+)
 from containerlib.oci.image_config import DEFAULT_PATH
 from containerlib.options import (
     Device,
@@ -26,7 +34,6 @@ from containerlib.options import (
     Rlimit,
     Security,
 )
-from containerlib.port_mapping import PortMapping, as_port_mappings
 from containerlib.runtime.defaults import SHARED_NETWORK, SHM_SIZE_BYTES, STOP_TIMEOUT_S
 from containerlib.runtime.host_names import are_addresses, are_hosts, are_words, is_address
 from containerlib.runtime.image_health import image_health
@@ -72,6 +79,10 @@ class ContainerConfig:
     devices: tuple[Device, ...] = ()
     network: str = "none"
     ip_address: str | None = None
+    mac_address: str | None = None
+    network_aliases: tuple[str, ...] = field(default=(), converter=as_names)
+    networks: tuple[NetworkAttachment, ...] = field(default=(), converter=as_attachments)
+    is_disconnected: bool = False
     extra_hosts: Mapping[str, str] = field(factory=dict)
     ports: tuple[PortMapping, ...] = field(default=(), converter=as_port_mappings)
     dns: tuple[str, ...] = field(default=(), converter=tuple)
@@ -188,9 +199,11 @@ def check_names(name: str | None, hostname: str | None, domainname: str | None) 
 def _check_network(network: str, rest: Mapping[str, Any]) -> None:
     _check_texts(network=network)
     if network in {"none", "host"} or network.startswith(SHARED_NETWORK):
-        for option in ("ip_address", "ports"):
+        for option in ("ip_address", "mac_address", "network_aliases", "networks", "ports"):
             if rest.get(option):
                 raise InvalidOption(option, rest[option], "is for a network of the store; name one")
+    if network in {each.network for each in as_attachments(rest.get("networks", ()))}:
+        raise InvalidOption("networks", network, "is there twice: it is its network already")
     if not _NAME.fullmatch(network.removeprefix(SHARED_NETWORK)):
         raise InvalidOption("network", network, "give 'none', 'host', 'container:NAME', or a network's name")
 
@@ -278,6 +291,10 @@ _CHECKS: dict[str, _Check] = {
     "ip_address": (
         lambda value: value is None or (is_address(value) and ":" not in value),
         "give an address of version 4, such as '10.5.0.7'",
+    ),
+    "mac_address": (
+        lambda value: value is None or bool(mac_bytes(value)),
+        "give six bytes, such as '02:42:ac:11:00:02'",
     ),
     "extra_hosts": (are_hosts, "give addresses, or 'host-gateway', by names"),
     "dns": (are_addresses, "give a list of addresses"),

@@ -15,7 +15,7 @@ from support.sources import PACKAGE, imports, modules
 _BASE = frozenset({"errors", "_util", "oci"})
 _MIDDLE = _BASE | {"_native", "store", "registry", "layer"}
 _NOUNS = frozenset({"image", "volume", "network", "runtime"})
-_VALUES = frozenset({"options", "port_mapping"})
+_VALUES = frozenset({"options", "network_options"})
 _BELOW_API = _MIDDLE | _NOUNS | _VALUES | {"container", "build", "service"}
 
 # The empty name is the package's own __init__: the public names, above everything but the adapters.
@@ -24,7 +24,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "_util": frozenset({"errors"}),
     "oci": frozenset({"errors", "_util"}),
     "options": frozenset({"errors", "oci"}),
-    "port_mapping": frozenset({"errors"}),
+    "network_options": frozenset({"errors"}),
     "_native": _BASE,
     # The store and the layers reach system calls that Python lacks through the one door to C.
     "store": _BASE | {"_native"},

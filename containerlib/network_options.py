@@ -1,4 +1,4 @@
-"""Ports of containers that are reached by ports of the host: what a caller asks for."""
+"""What a caller asks for of networks: ports of the host, and places in several networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,17 @@ if TYPE_CHECKING:
 
     import attrs
 
-__all__ = ["ANY_ADDRESS", "EVERY_ADDRESS", "LOOPBACK", "PortMapping", "as_port_mappings"]
+__all__ = [
+    "ANY_ADDRESS",
+    "EVERY_ADDRESS",
+    "LOOPBACK",
+    "NetworkAttachment",
+    "PortMapping",
+    "as_attachments",
+    "as_names",
+    "as_port_mappings",
+    "mac_bytes",
+]
 
 LOOPBACK = "localhost"
 """Both addresses of the loopback device."""
@@ -117,4 +127,95 @@ def as_port_mappings(values: Iterable[int | str | PortMapping]) -> tuple[PortMap
         if wanted in taken:
             raise InvalidOption("ports", str(each), "two ports of the container want this port of the host")
         taken.add(wanted)
+    return found
+
+
+_ALIAS = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}"
+_MAC = r"([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}"
+
+
+def as_names(values: Iterable[object]) -> tuple[str, ...]:
+    """Further names of a container.
+
+    Raises:
+        InvalidOption: One of them is none.
+    """
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise InvalidOption("aliases", values, "give a list of names")
+    found = []
+    for each in values:
+        if not isinstance(each, str) or re.fullmatch(_ALIAS, each) is None:
+            raise InvalidOption("aliases", each, "use letters, digits, '_', '.', '-'")
+        found.append(each)
+    return tuple(found)
+
+
+def mac_bytes(text: str) -> bytes:
+    """The address of a device.
+
+    Raises:
+        InvalidOption: It is none, or one of a group.
+    """
+    if re.fullmatch(_MAC, str(text)) is None:
+        raise InvalidOption("mac_address", text, "give six bytes, such as '02:42:ac:11:00:02'")
+    packed = bytes.fromhex(text.replace(":", ""))
+    if packed[0] & 1 or not any(packed):
+        raise InvalidOption("mac_address", text, "is that of a group; the first byte has to be even")
+    return packed
+
+
+def _check_address(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is None:
+        return
+    import ipaddress  # noqa: PLC0415 - few containers are told of any
+
+    try:
+        ipaddress.IPv4Address(value if isinstance(value, str) else "")
+    except ValueError:
+        remedy = "give an address of version 4, such as '10.5.0.7'"
+        raise InvalidOption(attribute.name, value, remedy) from None
+
+
+def _check_mac(_instance: object, _attribute: attrs.Attribute[Any], value: str | None) -> None:
+    if value is not None:
+        mac_bytes(value)
+
+
+def _check_name(_instance: object, attribute: attrs.Attribute[str], value: object) -> None:
+    if not isinstance(value, str) or re.fullmatch(_ALIAS, value) is None or value in {"none", "host"}:
+        raise InvalidOption(attribute.name, value, "give the name of a network of the store")
+
+
+@frozen(kw_only=True)
+class NetworkAttachment:
+    """A place in a network, beside others.
+
+    Attributes:
+        network: Name of a network of the store.
+        ip_address: The container's address in it; a free one if left out.
+        mac_address: That of its device; one that goes with the address if left out.
+        aliases: What the others there find it by, besides its name.
+    """
+
+    network: str = field(validator=_check_name)
+    ip_address: str | None = field(default=None, validator=_check_address)
+    mac_address: str | None = field(default=None, validator=_check_mac)
+    aliases: tuple[str, ...] = field(default=(), converter=as_names)
+
+
+def as_attachments(values: Iterable[str | NetworkAttachment]) -> tuple[NetworkAttachment, ...]:
+    """Further networks; each of them once.
+
+    Raises:
+        InvalidOption: One of them is none, or is there twice.
+    """
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise InvalidOption("networks", values, "give a list of names")
+    found = tuple(
+        each if isinstance(each, NetworkAttachment) else NetworkAttachment(network=each) for each in values
+    )
+    names = [each.network for each in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidOption("networks", name, "is there twice")
     return found
