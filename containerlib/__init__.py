@@ -97,7 +97,7 @@ if TYPE_CHECKING:
     from containerlib.image.usage import ImagesUsage, ImageUsage
     from containerlib.layer.compare import Change
     from containerlib.network.inspection import NetworkInspection
-    from containerlib.network_options import PortMapping
+    from containerlib.network_options import NetworkAttachment, PortMapping
     from containerlib.oci.descriptor import Descriptor
     from containerlib.oci.image_config import Config as ImageDefaults
     from containerlib.options import (
@@ -183,7 +183,7 @@ _MODULES = {
         "Rlimit",
         "Security",
     ),
-    "containerlib.network_options": ("PortMapping",),
+    "containerlib.network_options": ("NetworkAttachment", "PortMapping"),
     "containerlib.runtime.process_table": ("ProcessInfo",),
     "containerlib.runtime.stats": (
         *("ContainerStats", "CpuStats", "IoStats", "MemoryStats"),
@@ -267,6 +267,7 @@ __all__ = [
     "Mount",
     "NameInUse",
     "Network",
+    "NetworkAttachment",
     "NetworkInspection",
     "NetworkNotFound",
     "NetworkStats",

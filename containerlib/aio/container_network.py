@@ -30,6 +30,11 @@ class ContainerNetwork(ContainerHandle):
         return self.sync.ip_address
 
     @property
+    def ip_addresses(self) -> dict[str, str]:
+        """Its addresses by the names of its networks, in their order; see `ip_address`."""
+        return self.sync.ip_addresses
+
+    @property
     def ports(self) -> tuple[PortMapping, ...]:
         """What is published of it, with the ports of the host; empty unless it runs.
 

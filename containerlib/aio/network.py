@@ -11,11 +11,12 @@ from containerlib.aio.loop import call
 if TYPE_CHECKING:
     import builtins
     import datetime as dt
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from ipaddress import IPv4Address, IPv4Network
     from types import TracebackType
     from typing import Self
 
+    from containerlib.aio.container import Container
     from containerlib.api import network as sync_module
     from containerlib.network.inspection import NetworkInspection
 __all__ = ["Network", "Networks"]
@@ -99,6 +100,54 @@ class Network:
         Cost: one small file for each.
         """
         return await call(self.sync.containers)
+
+    async def connect(
+        self,
+        container: Container | str,
+        *,
+        ip_address: str | None = None,
+        mac_address: str | None = None,
+        aliases: Sequence[str] = (),
+    ) -> None:
+        """Have a container in this network as well, at once if it runs, and at each start.
+
+        Args:
+            container: It, its name, or its id. It is one that was made in a network.
+            ip_address: Its address here; a free one if left out.
+            mac_address: That of its device; one that goes with the address if left out.
+            aliases: What the others here find it by, besides its name.
+
+        Raises:
+            ResourceInUse: It is in this network already, or another one has the address.
+            ContainerNotFound: There is no such container.
+            InvalidOption: An address is none of this network's, or the container has no network of its own.
+            NetworkNotFound: This network was removed.
+            AddressesExhausted: No address is left.
+
+        Cost: a millisecond and a half if it runs.
+        """
+        await call(
+            lambda: self.sync.connect(
+                wrap.unwrap(container), ip_address=ip_address, mac_address=mac_address, aliases=aliases
+            )
+        )
+
+    async def disconnect(self, container: Container | str) -> None:
+        """Have a container in this network no more, at once if it runs. Its address is free then.
+
+        From the network in which it was made it is disconnected with its published ports; connect it again
+        to have it there, and start it again to have its ports.
+
+        Args:
+            container: It, its name, or its id.
+
+        Raises:
+            InvalidState: It is not in this network.
+            ContainerNotFound: There is no such container.
+
+        Cost: ten milliseconds if it runs, which the kernel takes.
+        """
+        await call(lambda: self.sync.disconnect(wrap.unwrap(container)))
 
     async def inspect(self) -> NetworkInspection:
         """Everything that is known about it, now; `NetworkInspection.to_json` has it in Docker's form."""

@@ -28,6 +28,13 @@ class ContainerNetwork(ContainerHandle):
         return address_of(self._entry)
 
     @property
+    def ip_addresses(self) -> dict[str, str]:
+        """Its addresses by the names of its networks, in their order; see `ip_address`."""
+        from containerlib.container.network import addresses_of  # noqa: PLC0415 - needed by few
+
+        return addresses_of(self._entry)
+
+    @property
     def ports(self) -> tuple[PortMapping, ...]:
         """What is published of it, with the ports of the host; empty unless it runs.
 

@@ -100,6 +100,20 @@ def _rm(*, names: Sequence[str]) -> int:
     return _complain(problems)
 
 
+def _connect(
+    *, name: str, container: str, ip_address: str | None, mac_address: str | None, aliases: Sequence[str]
+) -> None:
+    with Engine() as engine:
+        engine.networks.get(name).connect(
+            container, ip_address=ip_address, mac_address=mac_address, aliases=aliases
+        )
+
+
+def _disconnect(*, name: str, container: str) -> None:
+    with Engine() as engine:
+        engine.networks.get(name).disconnect(container)
+
+
 def _complain(problems: Sequence[str]) -> int:
     for problem in problems:
         click.echo(f"containerlib: {problem}", err=True)
@@ -113,6 +127,32 @@ def _names() -> click.Argument:
 network = click.Group(
     "network",
     commands=[
+        click.Command(
+            "connect",
+            callback=_connect,
+            params=[
+                click.Option(["--ip", "ip_address"], metavar="ADDRESS", help="Its address there."),
+                click.Option(["--mac-address"], metavar="MAC", help="Address of its device there."),
+                click.Option(
+                    ["--alias", "aliases"],
+                    metavar="NAME",
+                    multiple=True,
+                    help="What the others there find it by, besides its name.",
+                ),
+                click.Argument(["name"], metavar="NETWORK"),
+                click.Argument(["container"], metavar="CONTAINER"),
+            ],
+            help="Have a container in a network as well.",
+        ),
+        click.Command(
+            "disconnect",
+            callback=_disconnect,
+            params=[
+                click.Argument(["name"], metavar="NETWORK"),
+                click.Argument(["container"], metavar="CONTAINER"),
+            ],
+            help="Have a container in a network no more.",
+        ),
         click.Command(
             "create",
             callback=_create,

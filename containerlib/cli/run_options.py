@@ -146,8 +146,17 @@ RUN_OPTIONS = [
     _option(
         "--network",
         metavar="none|host|container:NAME|NAME",
-        help="Network; none, with a loopback device only, if left out.",
+        multiple=True,
+        help="Network; none, with a loopback device only, if left out. Several names for several networks.",
     ),
+    _option(
+        "--network-alias",
+        "network_aliases",
+        metavar="NAME",
+        multiple=True,
+        help="What the others in its first network find it by, besides its name.",
+    ),
+    _option("--mac-address", metavar="MAC", help="Address of its device in its first network."),
     _option(
         "-p",
         "--publish",
@@ -314,8 +323,8 @@ RUN_OPTIONS = [
 ]
 
 _PLAIN = (
-    *("name", "workdir", "user", "group_add", "hostname", "domainname", "read_only", "network", "devices"),
-    *("ip_address", "dns", "dns_search", "dns_options"),
+    *("name", "workdir", "user", "group_add", "hostname", "domainname", "read_only", "devices"),
+    *("ip_address", "mac_address", "network_aliases", "dns", "dns_search", "dns_options"),
     *("rlimits", "shm_size_bytes", "tty", "init", "stop_signal", "stop_timeout_s"),
 )
 
@@ -346,6 +355,8 @@ def run_options(values: Mapping[str, Any]) -> RunOptions:
     for name in ("sysctls", "labels", "extra_hosts"):
         if values[name]:
             options[name] = dict(values[name])
+    if values["network"]:
+        options["network"], *options["networks"] = values["network"]
     if values["publish"]:
         options["ports"] = [mapping for mappings in values["publish"] for mapping in mappings]
     if mounts := (*values["mount"], *values["volume"], *values["tmpfs"]):

@@ -9,13 +9,15 @@ import attrs
 
 from containerlib.container.docker_form import config_json, host_config_json, mounts_json, ports_json
 from containerlib.container.health import health_status
-from containerlib.container.network import address_of, ports_of
+from containerlib.container.network import address_of, addresses_of, ports_of
 from containerlib.container.state import ContainerState, check_state
 from containerlib.errors import InvalidReference
 from containerlib.oci import timestamp
 from containerlib.oci.reference import Reference
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from containerlib.container.entry import ContainerEntry
     from containerlib.container.health import HealthStatus
     from containerlib.network_options import PortMapping
@@ -48,6 +50,7 @@ class ContainerInspection:
         health: What its health check says; None without one.
         config: What it was asked to be, together with what its image says.
         ip_address: Its address in its network; None if it has none.
+        ip_addresses: Its addresses by its networks.
         ports: What is published of it, with the ports of the host.
     """
 
@@ -65,6 +68,7 @@ class ContainerInspection:
     health: HealthStatus | None
     config: ContainerConfig
     ip_address: str | None = None
+    ip_addresses: Mapping[str, str] = attrs.field(factory=dict)
     ports: tuple[PortMapping, ...] = ()
 
     def to_json(self) -> dict[str, object]:
@@ -92,8 +96,8 @@ class ContainerInspection:
         }
 
     def _network_json(self) -> dict[str, object]:
-        address, name = self.ip_address, self.config.network
-        networks = {} if address is None or ":" in name else {name: {"IPAddress": address}}
+        address = self.ip_address
+        networks = {name: {"IPAddress": each} for name, each in self.ip_addresses.items()}
         return {"Ports": ports_json(self.ports), "IPAddress": address or "", "Networks": networks}
 
     def _state_json(self) -> dict[str, object]:
@@ -170,6 +174,7 @@ def inspect_container(entry: ContainerEntry) -> ContainerInspection:
             health=health_status(entry),
             config=entry.config,
             ip_address=address_of(entry),
+            ip_addresses=addresses_of(entry),
             ports=ports_of(entry),
         )
 

@@ -10,6 +10,7 @@ from attrs import evolve, frozen
 
 from containerlib._native.netlink import Netlink
 from containerlib.container import published
+from containerlib.container.network import is_named
 from containerlib.errors import ContainerlibError, NetworkNotFound, ResourceInUse
 from containerlib.network.address import AddressLeases, Holder
 from containerlib.network.attend import attend, leave
@@ -42,6 +43,7 @@ __all__ = [
     "give_back",
     "joined",
     "list_all",
+    "mac_in",
     "rename",
     "take_place",
 ]
@@ -65,7 +67,7 @@ def list_all(session: Session) -> list[NetworkRecord]:
 
 def attachments(config: ContainerConfig) -> tuple[NetworkAttachment, ...]:
     """The networks that a container is in, the one that it was made in first."""
-    if config.is_disconnected:
+    if config.is_disconnected or not is_named(config.network):
         return config.networks
     own = NetworkAttachment(
         network=config.network,
@@ -88,7 +90,7 @@ def endpoint(entry: ContainerEntry) -> Iterator[JoinedNetwork]:
         namespace = new_namespace()
         undo.callback(os.close, namespace)
         with contextlib.ExitStack() as failed:
-            taken = []
+            taken: list[TakenPlace] = []
             for number, each in enumerate(attachments(config)):
                 ports = published.NO_PORTS if taken else held
                 taken.append(take_place(entry, each, namespace, f"eth{number}", ports))
@@ -246,6 +248,14 @@ def addresses_of(entry: ContainerEntry) -> dict[str, str]:
 def address_of(entry: ContainerEntry) -> str | None:
     """The container's address in the first of its networks; None before its first start."""
     return next(iter(addresses_of(entry).values()), None)
+
+
+def mac_in(entry: ContainerEntry, attachment: NetworkAttachment, record: NetworkRecord) -> bytes:
+    """The address of a container's device in a network; empty if it has none."""
+    if attachment.mac_address is not None:
+        return mac_bytes(attachment.mac_address)
+    address = AddressLeases(entry.session.stores.layout, record).address_of(entry.id)
+    return b"" if address is None else mac_of(address)
 
 
 def _leases(entry: ContainerEntry, attachment: NetworkAttachment) -> AddressLeases:

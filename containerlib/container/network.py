@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "address_of",
+    "addresses_of",
     "entered_network",
     "give_back_address",
     "give_up_ports",
+    "is_named",
     "joined_network",
     "note_name",
     "ports_of",
@@ -36,7 +38,7 @@ __all__ = [
 _UNNAMED = frozenset({"none", "host"})
 
 
-def _is_named(network: str) -> bool:
+def is_named(network: str) -> bool:
     """Whether it is a network of the store, and not one of those that every host has, or a container's."""
     return network not in _UNNAMED and not network.startswith(SHARED_NETWORK)
 
@@ -49,7 +51,7 @@ def require_network(session: Session, network: str, more: Sequence[NetworkAttach
         ContainerNotFound: There is no such container.
         InvalidOption: That container has no network of its own to share.
     """
-    if _is_named(network):
+    if is_named(network):
         from containerlib.container import named_network  # noqa: PLC0415 - needed by few
 
         named_network.find(session, network)
@@ -76,7 +78,7 @@ def joined_network(entry: ContainerEntry) -> Iterator[JoinedNetwork | None]:
     network = entry.config.network
     if network in _UNNAMED:
         yield None
-    elif _is_named(network):
+    elif is_named(network):
         from containerlib.container import named_network  # noqa: PLC0415 - needed by few
 
         with named_network.endpoint(entry) as joined:
@@ -89,7 +91,7 @@ def joined_network(entry: ContainerEntry) -> Iterator[JoinedNetwork | None]:
 
 def give_back_address(entry: ContainerEntry) -> None:
     """After its removal: let others have its address."""
-    if _is_named(entry.config.network):
+    if is_named(entry.config.network):
         from containerlib.container import named_network  # noqa: PLC0415 - needed by few
 
         named_network.give_back(entry)
@@ -114,7 +116,7 @@ def ports_of(entry: ContainerEntry) -> tuple[PortMapping, ...]:
 
 def note_name(entry: ContainerEntry) -> None:
     """After it was renamed: have the others in its network find it by that name."""
-    if _is_named(entry.config.network):
+    if is_named(entry.config.network):
         from containerlib.container import named_network  # noqa: PLC0415 - needed by few
 
         named_network.rename(entry)
@@ -125,11 +127,20 @@ def address_of(entry: ContainerEntry) -> str | None:
     network = entry.config.network
     if network in _UNNAMED:
         return None
-    if not _is_named(network):
+    if not is_named(network):
         return address_of(entry.session.find(network.removeprefix(SHARED_NETWORK)))
     from containerlib.container import named_network  # noqa: PLC0415 - needed by few
 
     return named_network.address_of(entry)
+
+
+def addresses_of(entry: ContainerEntry) -> dict[str, str]:
+    """Its addresses by its networks; of those that have none yet none."""
+    if not is_named(entry.config.network):
+        return {}
+    from containerlib.container import named_network  # noqa: PLC0415 - needed by few
+
+    return named_network.addresses_of(entry)
 
 
 def _shared(other: ContainerEntry, fd: int) -> JoinedNetwork:
@@ -137,7 +148,7 @@ def _shared(other: ContainerEntry, fd: int) -> JoinedNetwork:
     network = other.config.network
     if network in _UNNAMED:
         return JoinedNetwork(namespace_fd=fd)
-    if not _is_named(network):
+    if not is_named(network):
         return _shared(other.session.find(network.removeprefix(SHARED_NETWORK)), fd)
     from containerlib.container import named_network  # noqa: PLC0415 - needed by few
 

@@ -31,6 +31,7 @@ class ContainerState(StrEnum):
 
 _ALIVE = (ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.RESTARTING, ContainerState.STOPPING)
 
+_CONNECTABLE = (ContainerState.CREATED, ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.EXITED)
 _ALLOWED = {
     "start": (ContainerState.CREATED, ContainerState.EXITED),
     "exec in": (ContainerState.RUNNING,),
@@ -49,6 +50,8 @@ _ALLOWED = {
     "measure": (ContainerState.RUNNING, ContainerState.PAUSED),
     "update": (ContainerState.RUNNING, ContainerState.PAUSED),
     "wait": (*_ALIVE, ContainerState.EXITED),
+    "connect": _CONNECTABLE,
+    "disconnect": _CONNECTABLE,
     "rename": tuple(state for state in ContainerState if state != ContainerState.REMOVED),
     "inspect": tuple(state for state in ContainerState if state != ContainerState.REMOVED),
     "commit": tuple(state for state in ContainerState if state != ContainerState.REMOVED),

@@ -127,8 +127,9 @@ class AddressLeases:
                 self._give_back(has)
             address = self._free() if wanted is None else self._claim(wanted)
             former = self._forget_former(address)
-            self._write(address, holder)
+            # In this order, so that a failure leaves an address that is free.
             write_atomic(f"{self.directory}/{_OF}{holder.container_id}", str(address).encode(), durable=False)
+            self._write(address, holder)
             return address, former
 
     def find(self, container_id: str) -> Lease | None:

@@ -25,6 +25,7 @@ class LeaseTable:
         self._seen: tuple[int, int] = (-1, -1)
         self._leases: dict[str, dict[str, Any]] = {}
         self._by_name: dict[str, list[str]] = {}
+        self._by_container: dict[str, str] = {}
 
     def addresses(self, name: str) -> list[str]:
         """The addresses of the containers that are called so, in any case of letters."""
@@ -37,6 +38,17 @@ class LeaseTable:
         self._refresh()
         lease = self._leases.get(address)
         return [f"{name}.{self._network}" for name in _names(lease)[:1]] if self._runs(lease) else []
+
+    def container_of(self, address: str) -> str | None:
+        """The id of the container with an address; None if nobody has it who runs."""
+        self._refresh()
+        lease = self._leases.get(address)
+        return str(lease.get("container")) if lease is not None and self._runs(lease) else None
+
+    def has(self, container_id: str) -> bool:
+        """Whether a container is in this network, and runs."""
+        self._refresh()
+        return self._runs(self._leases.get(self._by_container.get(container_id, "")))
 
     def servers(self, address: str) -> list[str]:
         """The servers that the container with an address wants to be asked, instead of the host's."""
@@ -65,6 +77,7 @@ class LeaseTable:
         # Read before it is known whether more has changed meanwhile: then it is read once more.
         self._leases = {name: self._read(name) for name in present}
         self._by_name = {}
+        self._by_container = {str(lease.get("container")): name for name, lease in self._leases.items()}
         for address, lease in sorted(self._leases.items()):
             for name in _names(lease):
                 for known in (name, f"{name}.{self._network}"):

@@ -24,7 +24,7 @@ from containerlib.network.event_loop import EventLoop
 from containerlib.network.lease_table import LeaseTable
 from containerlib.network.port_proxy import DatagramProxy, StreamProxy
 from containerlib.network.record import NetworkRecord
-from containerlib.network.resolver import Resolver
+from containerlib.network.resolver import Resolver, View
 from containerlib.network.rule_watch import RuleWatch
 from containerlib.network.translation import add_translations, remove_translations
 
@@ -43,16 +43,16 @@ _LOOK_S, _LINGER_S = 0.5, 2.0
 class _Network:
     """One network that is served."""
 
-    def __init__(
-        self, loop: EventLoop, message: dict[str, Any], udp: socket.socket, tcp: socket.socket
-    ) -> None:
+    def __init__(self, message: dict[str, Any]) -> None:
         self.record = NetworkRecord.parse(message["record"], "a message")
         self.leases = LeaseTable(str(message["leases"]), self.record.name)
         inside = str(self.record.subnet) if self.record.internal else None
-        self.resolver = Resolver(loop, self.leases, udp, tcp, inside=inside)
+        self.view = View(self.leases, inside)
+        self.resolver: Resolver | None = None
 
     def close(self) -> None:
-        self.resolver.close()
+        if self.resolver is not None:
+            self.resolver.close()
 
 
 class _Published:
@@ -122,7 +122,9 @@ class NetworkProcess:
         match message["do"]:
             case "serve":
                 udp, tcp = sockets
-                self._networks[message["record"]["id"]] = _Network(self._loop, message, udp, tcp)
+                made = _Network(message)
+                made.resolver = Resolver(self._loop, lambda client: self._views(made, client), udp, tcp)
+                self._networks[made.record.id] = made
                 self._watch.note(is_guarded=bool(message["guarded"]))
             case "publish":
                 found = self._published.setdefault(message["container"], _Published(message))
@@ -134,6 +136,16 @@ class NetworkProcess:
                 self._release(message["container"])
             case "leave":
                 self._leave(message["network"])
+
+    def _views(self, network: _Network, client: str) -> list[View]:
+        """What a container may learn: that of all its networks; anybody else that of the one it asks in."""
+        others = [each for each in self._networks.values() if each is not network]
+        for each in (network, *others):
+            container = each.leases.container_of(client)
+            if container is not None:
+                more = [other for other in self._networks.values() if other is not each]
+                return [each.view, *(other.view for other in more if other.leases.has(container))]
+        return [network.view]
 
     def _release(self, container: str) -> None:
         found = self._published.pop(container, None)
@@ -162,7 +174,8 @@ class NetworkProcess:
             return
         self._next_look = now + _LOOK_S
         for network in self._networks.values():
-            network.resolver.expire(now)
+            if network.resolver is not None:
+                network.resolver.expire(now)
         for published in self._published.values():
             published.expire(now)
         running = self._running()

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 from containerlib.network import dns_message as dns
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from containerlib.network.event_loop import EventLoop
     from containerlib.network.lease_table import LeaseTable
 
-__all__ = ["Resolver"]
+__all__ = ["Resolver", "View"]
 
 _MOST_BYTES, _MOST_UDP, _PLAIN_UDP = 65535, 4096, 512
 _MOST_PENDING, _MOST_STREAMS, _MOST_SERVERS = 256, 64, 3
@@ -30,31 +32,45 @@ _PORT = 53
 _HOST = "/etc/resolv.conf"
 
 
+class View:
+    """What those in one network may learn."""
+
+    def __init__(self, leases: LeaseTable, inside: str | None) -> None:
+        """Take over.
+
+        Args:
+            leases: Of the network.
+            inside: The subnet, if nobody outside may learn anything of what is asked.
+        """
+        self.leases = leases
+        self.inside = None if inside is None else ipaddress.ip_network(inside)
+
+    def may_ask(self, server: str) -> bool:
+        """Whether a server may learn what is asked: the host finds a way to others as well."""
+        return self.inside is None or ipaddress.ip_address(server) in self.inside
+
+
 class Resolver:
     """The name server of one network."""
 
     def __init__(
         self,
         loop: EventLoop,
-        leases: LeaseTable,
+        views: Callable[[str], Sequence[View]],
         udp: socket.socket,
         tcp: socket.socket,
-        *,
-        inside: str | None = None,
     ) -> None:
         """Answer from now on.
 
         Args:
             loop: Whose turns make it answer.
-            leases: Of the network.
+            views: What somebody with an address may learn, that of the network with the address first.
             udp: Bound to the host's address in the network.
             tcp: The same, listening.
-            inside: The subnet, if nobody outside may learn anything of what is asked.
         """
         self.loop = loop
-        self._leases = leases
+        self._views = views
         self._udp, self._tcp = udp, tcp
-        self._inside = None if inside is None else ipaddress.ip_network(inside)
         self._pending: dict[socket.socket, _Pending] = {}
         self._streams: dict[socket.socket, _Stream] = {}
         for each in (udp, tcp):
@@ -71,28 +87,30 @@ class Resolver:
         self.loop.close(self._udp)
         self.loop.close(self._tcp)
 
-    def known(self, question: dns.Question) -> bytes | None:
+    def known(self, question: dns.Question, client: str) -> bytes | None:
         """The answer, if it is ours to give."""
         address = dns.pointed_at(question.name)
-        names = self._leases.names(address) if address is not None else []
-        addresses = self._leases.addresses(question.name)
-        if names or addresses:
-            return dns.answer(question, addresses, names)
+        for view in self._views(client):
+            names = view.leases.names(address) if address is not None else []
+            addresses = view.leases.addresses(question.name)
+            if names or addresses:
+                return dns.answer(question, addresses, names)
         return None
 
     def servers(self, client: str) -> list[str]:
         """Whom to ask for a container, in this order."""
-        wanted = self._leases.servers(client)
-        if self._inside is not None:
-            # The host would find a way to others, which the container has not.
-            wanted = [each for each in wanted if ipaddress.ip_address(each) in self._inside]
-        elif not wanted:
+        views = self._views(client)
+        wanted = views[0].leases.servers(client)
+        if not wanted and self._is_open(client):
             wanted = _host_servers()
-        return wanted[:_MOST_SERVERS]
+        return [each for each in wanted if any(view.may_ask(each) for view in views)][:_MOST_SERVERS]
 
-    def unknown(self, question: dns.Question) -> bytes:
+    def _is_open(self, client: str) -> bool:
+        return any(view.inside is None for view in self._views(client))
+
+    def unknown(self, question: dns.Question, client: str) -> bytes:
         """What is said where there is nobody to ask."""
-        return dns.refuse(question, dns.SERVER_FAILED if self._inside is None else dns.NO_SUCH_NAME)
+        return dns.refuse(question, dns.SERVER_FAILED if self._is_open(client) else dns.NO_SUCH_NAME)
 
     def expire(self, now: float) -> None:
         """Give up on those who have not answered, or have not asked to the end; `now` is a monotonic time."""
@@ -108,7 +126,7 @@ class Resolver:
         question = dns.parse_question(data)
         if question is None:
             return
-        reply = self.known(question)
+        reply = self.known(question, client[0])
         if reply is not None:
             cut = dns.truncated(question) if len(reply) > _PLAIN_UDP else reply
             self._udp.sendto(cut, client)
@@ -133,7 +151,7 @@ class Resolver:
             self._pending[upstream] = pending
             self._wait_for(upstream)
             return
-        self._udp.sendto(self.unknown(pending.question), pending.client)
+        self._udp.sendto(self.unknown(pending.question, pending.client[0]), pending.client)
 
     def _wait_for(self, upstream: socket.socket) -> None:
         self.loop.on_readable(upstream, lambda: self._told(upstream))
@@ -211,7 +229,7 @@ class _Stream:
         if self._question is None:
             self.close()
             return
-        reply = self._resolver.known(self._question)
+        reply = self._resolver.known(self._question, self._address)
         if reply is not None:
             self._answer(reply)
             return
@@ -247,7 +265,7 @@ class _Stream:
                 self._resolver.loop.on_writable(upstream, self._connected)
                 return
         if self._question is not None:
-            self._answer(self._resolver.unknown(self._question))
+            self._answer(self._resolver.unknown(self._question, self._address))
 
     def _connected(self) -> None:
         upstream = self._upstream

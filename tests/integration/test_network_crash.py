@@ -7,10 +7,9 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from support.failpoints import Step, died_at, failing_at, record_steps
+from support.failpoints import Step, died_at, failing_at, hooked, record_steps
 
 from containerlib import ContainerlibError
-from containerlib._util import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -116,16 +115,3 @@ def test_errors_of_a_start(engine: Engine, busybox_image: Image) -> None:
 def is_of_networks(step: Step) -> bool:
     """Whether a step is of what a network adds to a start."""
     return any(word in step.name for word in ("endpoint", "firewall", "network"))
-
-
-class hooked:  # noqa: N801 - used like a function
-    """A hook for the length of a block."""
-
-    def __init__(self, hook: failpoint.Hook) -> None:
-        self._hook = hook
-
-    def __enter__(self) -> None:
-        failpoint.set_hook(self._hook)
-
-    def __exit__(self, *exc_info: object) -> None:
-        failpoint.set_hook(None)

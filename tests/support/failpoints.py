@@ -20,7 +20,7 @@ from containerlib._util import failpoint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Step", "died_at", "failing_at", "record_steps", "recording"]
+__all__ = ["Step", "died_at", "failing_at", "hooked", "record_steps", "recording"]
 
 
 @attrs.frozen
@@ -120,3 +120,16 @@ def recording(root: str) -> tuple[list[Step], failpoint.Hook]:
     """Return a list, and a hook that appends each step to it."""
     namer, steps = _Namer(root), list[Step]()
     return steps, lambda name, where: steps.append(namer.name(name, where))
+
+
+class hooked:  # noqa: N801 - used like a function
+    """A hook for the length of a block."""
+
+    def __init__(self, hook: failpoint.Hook) -> None:
+        self._hook = hook
+
+    def __enter__(self) -> None:
+        failpoint.set_hook(self._hook)
+
+    def __exit__(self, *exc_info: object) -> None:
+        failpoint.set_hook(None)
