@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from containerlib.errors import ContainerlibError, InvalidOption, ResourceInUse
 from containerlib.network.address import AddressLeases
-from containerlib.network.attend import hand_over, release
+from containerlib.network.attend import give_up_ended, hand_over, release
 from containerlib.network.link import has_device
 from containerlib.network.publish import HeldPorts, PortInUse, hold_ports, user_of
 from containerlib.network.record import NetworkRecords
@@ -41,15 +43,19 @@ def held_ports(entry: ContainerEntry, record: NetworkRecord) -> HeldPorts:
         if record.internal and (is_translated(mapping.host) or mapping.host == "::"):
             remedy = f"network {record.name!r} is internal; only {LOOPBACK!r} leads into it"
             raise InvalidOption("ports", str(mapping), remedy)
-    for _ in wanted:
-        # Each of them may be that of another container which has ended a moment ago.
+    has_looked = False
+    while True:
         try:
             return hold_ports(wanted)
         except PortInUse as error:
-            holder = _holder_of(entry, error.mapping)
-            if holder is None or not _give_up_if_ended(entry, holder):
-                raise _in_use(error.mapping, holder) from None
-    return hold_ports(wanted)
+            found = _holder_of(entry, error.mapping)
+            if found is not None and _give_up_if_ended(entry, *found):
+                continue
+            if has_looked:
+                raise _in_use(error.mapping, None if found is None else found[1]) from None
+            # Of one that has ended a moment ago, wherever that was.
+            give_up_ended(entry.session.stores.layout)
+            has_looked = True
 
 
 def publish(entry: ContainerEntry, record: NetworkRecord, address: str, held: HeldPorts) -> None:
@@ -75,14 +81,16 @@ def give_up(entry: ContainerEntry) -> None:
     with contextlib.suppress(ContainerlibError, OSError):
         layout = entry.session.stores.layout
         record = NetworkRecords(layout).get(entry.config.network)
-        lease = AddressLeases(layout, record).find(entry.id)
-        if lease is not None:
-            _give_up(layout, lease.holder)
+        leases = AddressLeases(layout, record)
+        lease = leases.find(entry.id)
+        if lease is not None and lease.holder.ports:
+            _give_up(layout, leases, lease.holder)
 
 
-def _give_up(layout: Layout, holder: Holder) -> None:
+def _give_up(layout: Layout, leases: AddressLeases, holder: Holder) -> None:
     if not release(layout, holder.container_id):
         remove_translations(holder.ports)
+    leases.change(holder.container_id, lambda has: evolve(has, ports=()))
 
 
 def mappings_of(entry: ContainerEntry) -> tuple[PortMapping, ...]:
@@ -102,24 +110,25 @@ def mappings_of(entry: ContainerEntry) -> tuple[PortMapping, ...]:
     )
 
 
-def _holder_of(entry: ContainerEntry, mapping: PortMapping) -> Holder | None:
-    """Which container of the store has a port of the host."""
+def _holder_of(entry: ContainerEntry, mapping: PortMapping) -> tuple[AddressLeases, Holder] | None:
+    """Which container of the store has a port of the host, and where that is written down."""
     layout = entry.session.stores.layout
     wanted = (mapping.protocol, mapping.host_port)
     for record in NetworkRecords(layout).list():
-        for lease in AddressLeases(layout, record).list():
+        leases = AddressLeases(layout, record)
+        for lease in leases.list():
             has = {(protocol, host_port) for protocol, _, host_port, _ in lease.holder.ports}
             if wanted in has and has_device(lease.holder.device):
-                return lease.holder
+                return leases, lease.holder
     return None
 
 
-def _give_up_if_ended(entry: ContainerEntry, holder: Holder) -> bool:
+def _give_up_if_ended(entry: ContainerEntry, leases: AddressLeases, holder: Holder) -> bool:
     """Take the ports from a container whose end nobody has noticed yet."""
     with contextlib.suppress(ContainerlibError):
         other = entry.session.find(holder.container_id)
         if not other.refresh().is_alive:
-            _give_up(entry.session.stores.layout, holder)
+            _give_up(entry.session.stores.layout, leases, holder)
             return True
     return False
 

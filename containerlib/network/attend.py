@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from containerlib.network.record import NetworkRecord
     from containerlib.store.layout import Layout
 
-__all__ = ["attend", "hand_over", "leave", "release"]
+__all__ = ["attend", "give_up_ended", "hand_over", "leave", "release"]
 
 _CODE = """import json, sys
 sys.path[:] = json.loads(sys.argv.pop())
@@ -112,6 +112,11 @@ def hand_over(
 def release(layout: Layout, container_id: str) -> bool:
     """Have a container's ports given up, before this returns; False if there is no process that holds any."""
     return _ask(layout, {"do": "release", "container": container_id})
+
+
+def give_up_ended(layout: Layout) -> None:
+    """Have the ports given up of those who do not run any more, though nobody has said so yet."""
+    _ask(layout, {"do": "look"})
 
 
 def leave(layout: Layout, record: NetworkRecord) -> None:

@@ -134,6 +134,8 @@ class NetworkProcess:
                 self._translate(found)
             case "release":
                 self._release(message["container"])
+            case "look":
+                self._give_up_ended()
             case "leave":
                 self._leave(message["network"])
 
@@ -178,13 +180,17 @@ class NetworkProcess:
                 network.resolver.expire(now)
         for published in self._published.values():
             published.expire(now)
-        running = self._running()
-        for container in self._published.keys() - running:
-            self._release(container)  # nobody was there to say so
-        if running:
+        if self._give_up_ended():
             self._busy_at = now
         elif not self._networks or now - self._busy_at > _LINGER_S:
             self._end()
+
+    def _give_up_ended(self) -> set[str]:
+        """Give the ports up of those whose end nobody has told of; who runs still."""
+        running = self._running()
+        for container in self._published.keys() - running:
+            self._release(container)
+        return running
 
     def _running(self) -> set[str]:
         return {

@@ -26,6 +26,7 @@ from support.outside import (
 
 from containerlib import InvalidOption, InvalidState, PortMapping, ResourceInUse
 from containerlib._native.netlink import Netlink, NetlinkError
+from containerlib._native.supervisor import SupervisorState
 from containerlib.network import nftables as nft
 from containerlib.network.publish import hold_ports
 
@@ -289,16 +290,23 @@ def test_in_use(image: Image, network: Network) -> None:
         assert echoed(None, *container.published(7))
 
 
-def test_an_end_that_nobody_has_seen(image: Image, network: Network) -> None:
+def test_an_end_that_nobody_has_seen(image: Image, network: Network, engine: Engine) -> None:
     """The next one who wants the port gets it, whatever the lifetime of the one who had it."""
-    for lifetime in ("process", "detached"):
-        first = image.run(["true"], network="net", ports=[published()], lifetime=lifetime)
-        pid = first.inspect().pid
-        if pid is not None:
-            wait_until(lambda pid=pid: not os.path.exists(f"/proc/{pid}"))  # type: ignore[misc]
-        with serving(image, published()) as second:
-            assert echoed(None, *second.published(7))
-        first.remove()
+    ports = [published()]
+    first = image.run(["true"], network="net", ports=ports)
+    pid = first.inspect().pid
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"))
+    second = image.run(["true"], network="net", ports=ports, lifetime="detached")
+
+    def is_over() -> bool:
+        word = SupervisorState.read(f"{engine.root}/containers/{second.id}")
+        return word is not None and word.phase == "ended"
+
+    wait_until(is_over)
+    with serving(image, *ports) as third:
+        assert echoed(None, *third.published(7))
+    for each in (first, second):
+        each.remove()
     assert network.containers() == {}
 
 
@@ -464,7 +472,8 @@ def test_only_what_was_asked_for(image: Image, network: Network, engine: Engine)
                 for line in file.readlines()[1:]:
                     words = line.split()
                     inode = words[-1] if version == "packet" else words[9]
-                    if f"socket:[{inode}]" in inodes:
+                    listens = words[3] == ("07" if version.startswith("udp") else "0A")
+                    if f"socket:[{inode}]" in inodes and listens:
                         found.add((version, int(words[1].partition(":")[2], 16)))
     assert found == {("tcp", FREE), ("tcp6", FREE), ("tcp", 53), ("udp", 53)}
     assert network.containers() == {}

@@ -87,6 +87,8 @@ class ProcessTable:
 
     def _is_ours(self, process: Process) -> bool:
         """Decide for one process."""
+        if process.state == "Z" and process.parent == 1:
+            return False  # it has ended, and process 1 takes its time to hear of it
         ancestors = [ancestor.pid for ancestor in self._chain(process)[1:]]
         if os.getpid() in ancestors:
             return True
