@@ -63,7 +63,7 @@ def disconnect(entry: ContainerEntry, record: NetworkRecord) -> None:
         lease = leases.find(entry.id)
         if lease is not None and entry.state.is_alive:
             with Netlink() as connection:
-                leave_network(connection, lease.holder.device)
+                leave_network(connection, lease)
         leases.give_back(entry.id)
         _change(entry, config)
         if entry.state.is_alive:
@@ -121,7 +121,8 @@ def _restore_route(entry: ContainerEntry) -> None:
         by_address = {mac: name for name, mac in interfaces_of(namespace).items()}
         for each in attachments(entry.config):
             record = named_network.find(entry.session, each.network)
-            interface = by_address.get(named_network.mac_in(entry, each, record))
+            lease = AddressLeases(entry.session.stores.layout, record).find(entry.id)
+            interface = None if lease is None else by_address.get(lease.mac)
             if interface is not None and not record.internal:
                 restore_route(namespace, interface, record.gateway)
                 return

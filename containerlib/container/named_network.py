@@ -12,14 +12,23 @@ from containerlib._native.netlink import Netlink
 from containerlib.container import published
 from containerlib.container.network import is_named
 from containerlib.errors import ContainerlibError, NetworkNotFound, ResourceInUse
-from containerlib.network.address import AddressLeases, Holder
+from containerlib.network.address import AddressLeases, Holder, Lease
 from containerlib.network.attend import attend, leave
-from containerlib.network.endpoint import Place, join_network, new_device, new_namespace, raise_loopback
-from containerlib.network.link import mac_of, remove_device
+from containerlib.network.endpoint import (
+    Place,
+    forget_sender,
+    join_network,
+    leave_network,
+    new_device,
+    new_namespace,
+    raise_loopback,
+)
+from containerlib.network.link import remove_device
 from containerlib.network.networks import remove_network
 from containerlib.network.record import NetworkRecords
 from containerlib.network.subnet import parse_address
 from containerlib.network_options import NetworkAttachment, mac_bytes
+from containerlib.runtime import capability
 from containerlib.runtime.files import JoinedNetwork
 
 if TYPE_CHECKING:
@@ -29,6 +38,7 @@ if TYPE_CHECKING:
     from containerlib.container.session import Session
     from containerlib.network.publish import HeldPorts
     from containerlib.network.record import NetworkRecord
+    from containerlib.options import Security
     from containerlib.runtime.config import ContainerConfig
 
 __all__ = [
@@ -43,12 +53,12 @@ __all__ = [
     "give_back",
     "joined",
     "list_all",
-    "mac_in",
     "rename",
     "take_place",
 ]
 
 _SHOWN, _SHORT_ID = 5, 12
+_PRETENDING = frozenset({"CAP_NET_RAW", "CAP_NET_ADMIN"})
 
 
 def find(session: Session, key: str) -> NetworkRecord:
@@ -121,8 +131,10 @@ class TakenPlace:
 
     def undo(self) -> None:
         """Take it back; an address that the container had before is kept for it."""
-        with contextlib.suppress(OSError), Netlink() as connection:
-            remove_device(connection, self.place.device)
+        lease = self._leases.find(self._container_id)
+        if lease is not None:
+            with contextlib.suppress(OSError), Netlink() as connection:
+                leave_network(connection, lease)
         if self._is_new:
             self._leases.give_back(self._container_id)
 
@@ -147,8 +159,10 @@ def take_place(
     records = NetworkRecords(layout)
     record = records.get(attachment.network)
     leases = AddressLeases(layout, record)
-    is_new = leases.address_of(entry.id) is None
-    wanted, mac = attachment.ip_address, attachment.mac_address
+    before = leases.find(entry.id)
+    if before is not None:
+        forget_sender(before)
+    wanted = attachment.ip_address
     chosen = None if wanted is None else parse_address("ip_address", wanted, record.subnet)
     holder = _holder(entry, attachment, held)
     # Who removes a network holds its lock: afterwards it is gone, or has somebody in it.
@@ -158,13 +172,14 @@ def take_place(
         record=record,
         place=Place(
             address=address,
-            mac=mac_of(address) if mac is None else mac_bytes(mac),
+            mac=Lease(address=address, holder=holder).mac,
             device=holder.device,
             interface=interface,
+            is_locked=holder.is_locked,
         ),
         leases=leases,
         container_id=entry.id,
-        is_new=is_new,
+        is_new=before is None,
     )
     try:
         with Netlink() as connection:
@@ -185,9 +200,16 @@ def _holder(entry: ContainerEntry, attachment: NetworkAttachment, held: HeldPort
         owner=_owner(entry),
         device=new_device(),
         names=_names(entry, attachment),
+        mac="" if attachment.mac_address is None else mac_bytes(attachment.mac_address).hex(),
+        is_locked=_could_pretend(entry.config.security),
         dns=entry.config.dns,
         ports=published.ports_of(held),
     )
+
+
+def _could_pretend(security: Security) -> bool:
+    """Whether its processes could send what the kernel would not send for them."""
+    return bool(capability.apply(frozenset(), security.cap_add, security.cap_drop) & _PRETENDING)
 
 
 def _names(entry: ContainerEntry, attachment: NetworkAttachment) -> tuple[str, ...]:
@@ -231,7 +253,11 @@ def give_back(entry: ContainerEntry) -> None:
     """After the container's removal: let others have its addresses."""
     for attachment in attachments(entry.config):
         with contextlib.suppress(ContainerlibError, OSError):
-            _leases(entry, attachment).give_back(entry.id)
+            leases = _leases(entry, attachment)
+            lease = leases.find(entry.id)
+            if lease is not None:
+                forget_sender(lease)
+                leases.give_back(entry.id)
 
 
 def addresses_of(entry: ContainerEntry) -> dict[str, str]:
@@ -248,14 +274,6 @@ def addresses_of(entry: ContainerEntry) -> dict[str, str]:
 def address_of(entry: ContainerEntry) -> str | None:
     """The container's address in the first of its networks; None before its first start."""
     return next(iter(addresses_of(entry).values()), None)
-
-
-def mac_in(entry: ContainerEntry, attachment: NetworkAttachment, record: NetworkRecord) -> bytes:
-    """The address of a container's device in a network; empty if it has none."""
-    if attachment.mac_address is not None:
-        return mac_bytes(attachment.mac_address)
-    address = AddressLeases(entry.session.stores.layout, record).address_of(entry.id)
-    return b"" if address is None else mac_of(address)
 
 
 def _leases(entry: ContainerEntry, attachment: NetworkAttachment) -> AddressLeases:

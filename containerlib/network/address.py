@@ -18,7 +18,7 @@ from containerlib._util.atomic_file import make_directory, remove_file, write_at
 from containerlib._util.failpoint import reach
 from containerlib._util.remove_tree import remove_tree
 from containerlib.errors import AddressesExhausted, InvalidInputError, ResourceInUse
-from containerlib.network.link import has_device
+from containerlib.network.link import has_device, mac_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -45,6 +45,8 @@ class Holder:
         owner: A directory; once it is gone, so is the holder.
         device: Its device on the host, which is there as long as it runs.
         names: What it is called by the others.
+        mac: The address of its device in it in hexadecimal digits, if that is no usual one; else empty.
+        is_locked: Whether nothing else may come by that device, in which case the kernel has to be told.
         dns: The servers that it wants to be asked for other names, instead of the host's.
         ports: What is published of it: protocol, host address, host port, port in it.
     """
@@ -54,6 +56,8 @@ class Holder:
     owner: str
     device: str = ""
     names: tuple[str, ...] = ()
+    mac: str = ""
+    is_locked: bool = False
     dns: tuple[str, ...] = ()
     ports: tuple[tuple[str, str, int, int], ...] = ()
 
@@ -70,6 +74,8 @@ class Holder:
             "owner": self.owner,
             "device": self.device,
             "names": list(self.names),
+            "mac": self.mac,
+            "locked": self.is_locked,
             "dns": list(self.dns),
             "ports": [list(port) for port in self.ports],
         }
@@ -83,6 +89,8 @@ class Holder:
             owner=str(document["owner"]),
             device=str(document["device"]),
             names=tuple(document["names"]),
+            mac=str(document["mac"]),
+            is_locked=bool(document["locked"]),
             dns=tuple(document["dns"]),
             ports=tuple((str(a), str(b), int(c), int(d)) for a, b, c, d in document["ports"]),
         )
@@ -94,6 +102,11 @@ class Lease:
 
     address: IPv4Address
     holder: Holder
+
+    @property
+    def mac(self) -> bytes:
+        """The address of its holder's device."""
+        return bytes.fromhex(self.holder.mac) or mac_of(self.address)
 
 
 class AddressLeases:

@@ -89,10 +89,17 @@ def _set_up(connection: Netlink, record: NetworkRecord, index: int) -> None:
 
 
 def remove_bridge(connection: Netlink, record: NetworkRecord) -> None:
-    """Remove the bridge, if it is there and ours."""
-    found = link.find(connection, record.bridge)
+    """Remove the bridge, if it is there and ours, with the devices of containers that have ended.
+
+    Such a device may stay for minutes: as long as a connection of the container waits for an answer to its end.
+    """
+    links = list(link.list_links(connection))
+    found = next((each for each in links if each.name == record.bridge), None)
     if found is None or found.alias != _ALIAS + record.id:
         return
+    for each in links:
+        if each.master == found.index:
+            link.remove_device(connection, each.name)
     reach("remove bridge", record.bridge)
     with contextlib.suppress(OSError):  # gone meanwhile
         connection.call(link.delete(found.index))

@@ -19,14 +19,17 @@ from containerlib.errors import AddressesExhausted, UnsupportedHost
 from containerlib.network import link
 from containerlib.network.bridge import bridge_index, ensure_bridge, write_setting
 from containerlib.network.firewall import admit, admit_changing, changing
+from containerlib.network.sender_lock import lock_sender, unlock_sender
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
+    from containerlib.network.address import Lease
     from containerlib.network.record import NetworkRecord, NetworkRecords
 
 __all__ = [
     "Place",
+    "forget_sender",
     "interfaces_of",
     "join_network",
     "leave_network",
@@ -48,12 +51,14 @@ class Place:
         mac: The address of its device.
         device: What its device on the host is called; see `new_device`.
         interface: What the device is called in the container.
+        is_locked: Whether nothing may come from it but what has these addresses as its sender.
     """
 
     address: IPv4Address
     mac: bytes
     device: str
     interface: str
+    is_locked: bool = False
 
 
 def new_device() -> str:
@@ -90,7 +95,7 @@ def join_network(
     container_id: str,
     namespace_fd: int,
 ) -> None:
-    """Connect a namespace to a network. After a failure nothing of it is left.
+    """Connect a namespace to a network. After a failure its device may be there; see `leave_network`.
 
     What goes elsewhere goes by this network if it has a way out and the namespace has none yet.
 
@@ -114,16 +119,19 @@ def join_network(
         _connect(connection, records, record, place, container_id, namespace_fd)
         _set_up(record, place, namespace_fd)
     except OSError as error:
-        leave_network(connection, place.device)
         raise _refused(record, error) from None
-    except BaseException:
-        leave_network(connection, place.device)
-        raise
 
 
-def leave_network(connection: Netlink, device: str) -> None:
-    """Take a container's device away, if it is there."""
-    link.remove_device(connection, device)
+def leave_network(connection: Netlink, lease: Lease) -> None:
+    """Take a container's device away, if it is there, and what is said of it."""
+    link.remove_device(connection, lease.holder.device)
+    forget_sender(lease)
+
+
+def forget_sender(lease: Lease) -> None:
+    """Forget what is said of a device that is gone, or about to go."""
+    if lease.holder.is_locked:
+        unlock_sender(lease.holder.device, lease.mac, lease.address)
 
 
 def _connect(
@@ -153,6 +161,8 @@ def _connect(
                     network_fd=fd,
                 )
             )
+            if place.is_locked:
+                lock_sender(place.device, place.mac, place.address)
             write_setting(place.device, "ipv6", "disable_ipv6", "1")
             connection.call(link.raise_named(place.device, alias=f"containerlib container {container_id}"))
         except NetlinkError as error:

@@ -19,6 +19,7 @@ from containerlib._util.failpoint import reach
 from containerlib.errors import UnsupportedHost
 from containerlib.network import link
 from containerlib.network import nftables as nft
+from containerlib.network.sender_lock import remove_locks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +62,7 @@ def _rules() -> list[Message]:
     translated = nft.connection_is(_TRANSLATED, of_status=True)
     return [
         nft.add_table(TABLE, is_new=True),
-        nft.add_set(TABLE, _BRIDGES, names=2),
+        nft.add_set(TABLE, _BRIDGES, nft.NAME, nft.NAME),
         *(nft.add_port_map(TABLE, name, with_address=with_address) for name, with_address in _PORT_MAPS),
         nft.add_chain(TABLE, "forward", hook="forward", kind="filter", priority=_FILTER),
         nft.add_chain(TABLE, "postrouting", hook="postrouting", kind="nat", priority=_SOURCE_NAT),
@@ -169,10 +170,10 @@ def _teach(connection: Netlink, record: NetworkRecord) -> None:
         connection.batch(nft.batch_begin(), [element], nft.batch_end())
 
 
-def repair(*, with_guard: bool) -> bool:
-    """Make the rules anew if somebody has taken something of them away; say whether that was so.
+def repair(*, with_guard: bool) -> None:
+    """Make the rules anew if somebody has taken something of them away.
 
-    Published ports come from those who hold them; see `translation`.
+    What is said of single containers is for others to say again; see `translation` and `sender_lock`.
 
     Args:
         with_guard: Whether what was said of the host's own devices when forwarding was switched on held until
@@ -181,19 +182,17 @@ def repair(*, with_guard: bool) -> bool:
     Cost: 0.2 ms where all is as it should be.
     """
     with changing(), _connected() as connection:
-        lacks_guard = with_guard and not _has_guard(connection)
-        if lacks_guard:
+        if with_guard and passes_on() and not _has_guard(connection):
             _guard(connection)
         if _is_whole(connection):
-            return lacks_guard
+            return
         bridges = [name for name in _devices() if name.startswith(_BRIDGE_NAMES)]
         if not bridges:
-            return lacks_guard  # the last network was removed
+            return  # the last network was removed
         elements = [nft.add_element(TABLE, _BRIDGES, 2 * nft.name_key(name)) for name in bridges]
         clean = [nft.add_table(TABLE), nft.delete_table(TABLE)]
         reach("firewall", TABLE)
         connection.batch(nft.batch_begin(), [*clean, *_rules(), *elements], nft.batch_end())
-    return True
 
 
 def is_guarded() -> bool:
@@ -235,6 +234,7 @@ def expel(record: NetworkRecord) -> None:
         if _has_bridges():
             return
         _try(connection, nft.delete_table(TABLE))
+        remove_locks()
         _stop_passing_on(connection)
 
 
@@ -265,7 +265,7 @@ def _pass_on(connection: Netlink) -> None:
 def _guard(connection: Netlink) -> None:
     messages = [
         nft.add_table(_GUARD),
-        nft.add_set(_GUARD, _DEVICES, names=1),
+        nft.add_set(_GUARD, _DEVICES, nft.NAME),
         nft.add_chain(_GUARD, "forward", hook="forward", kind="filter", priority=_FILTER),
         nft.add_rule(
             _GUARD,

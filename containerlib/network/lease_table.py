@@ -58,7 +58,8 @@ class LeaseTable:
     def running(self) -> list[dict[str, Any]]:
         """The leases of all who run."""
         self._refresh()
-        return [lease for lease in self._leases.values() if self._runs(lease)]
+        running = {name: lease for name, lease in self._leases.items() if self._runs(lease)}
+        return [{**lease, "address": name} for name, lease in running.items()]
 
     def _runs(self, lease: dict[str, Any] | None) -> bool:
         """Whether its device is there, which the kernel takes away with its last process."""

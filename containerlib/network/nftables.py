@@ -8,6 +8,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from containerlib._native.netlink import Message, attribute, attributes, text_attribute
 
 if TYPE_CHECKING:
@@ -15,7 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACCEPT",
+    "ADDRESS",
     "DROP",
+    "MAC",
+    "NAME",
     "NETFILTER",
     "add_chain",
     "add_element",
@@ -35,13 +40,17 @@ __all__ = [
     "is_rule",
     "list_elements",
     "list_rules",
+    "load_mac",
     "load_name",
+    "load_sender",
     "lookup",
     "masquerade",
     "name_begins",
     "name_key",
+    "of_bridges",
     "port_key",
     "port_word",
+    "protocol_is",
     "translate_destination",
     "verdict",
 ]
@@ -49,13 +58,16 @@ __all__ = [
 NETFILTER = 12
 """The protocol of the connection that takes these."""
 
+NAME, MAC, ADDRESS = (41, 16), (9, 8), (7, 4)
+"""Kinds of keys: what nft prints them as, and how many bytes they take."""
+
 DROP, ACCEPT = 0, 1
-_INET, _SUBSYSTEM = 1, 10
+_INET, _BRIDGE, _SUBSYSTEM = 1, 7, 10
 _NEW_TABLE, _DELETE_TABLE, _NEW_CHAIN, _NEW_RULE, _GET_RULE = 0, 2, 3, 6, 7
 _NEW_SET, _NEW_ELEMENT, _GET_ELEMENT, _DELETE_ELEMENT = 9, 12, 13, 14
-_DELETIONS = frozenset({2, 5, 8, 11, 14})  # of tables, chains, rules, sets and elements
+_DELETIONS = frozenset({2, 5, 8, 11})  # of tables, chains, rules and sets
 _CREATE, _EXCLUSIVE, _APPEND = 0x400, 0x200, 0x800
-_NAME_BYTES, _NAME_TYPE, _TYPE_BITS = 16, 41, 6
+_TYPE_BITS = 6
 _FAMILY_BYTES, _ELEMENTS = 4, 3
 _FIRST_REGISTER = 1
 _ITEM = 1
@@ -64,6 +76,7 @@ _INTERFACES = {"in": 6, "out": 7}
 # NF_INET_*
 _HOOKS = {"prerouting": 0, "forward": 2, "output": 3, "postrouting": 4}
 _WORD_REGISTER = 8  # the first of 4 bytes; the first of 16 bytes is the same
+_BEHIND_NAME = 12
 _LOCAL = 2  # RTN_LOCAL
 _STATE, _STATUS = 0, 2  # NFT_CT_*
 _PROTOCOLS = {"tcp": 6, "udp": 17}
@@ -113,17 +126,21 @@ def add_chain(table: str, name: str, *, hook: str, kind: str, priority: int) -> 
     )
 
 
-def add_set(table: str, name: str, *, names: int) -> Message:
-    """Make a set whose keys are names of interfaces, one or two in each."""
+def of_bridges(message: Message) -> Message:
+    """The same for a table of what passes through bridges, instead of through the host."""
+    return evolve(message, body=bytes([_BRIDGE]) + message.body[1:])
+
+
+def add_set(table: str, name: str, *types: tuple[int, int]) -> Message:
+    """Make a set; its keys are one or more of `NAME`, `MAC` and `ADDRESS`, one behind the other."""
     return _message(
         _NEW_SET,
         _CREATE,
         text_attribute(1, table),
         text_attribute(2, name),
         _number(3, 0),
-        # What nft prints keys as.
-        _number(4, _NAME_TYPE if names == 1 else _NAME_TYPE << _TYPE_BITS | _NAME_TYPE),
-        _number(5, names * _NAME_BYTES),
+        _number(4, _concatenated([kind for kind, _ in types])),
+        _number(5, sum(size for _, size in types)),
         _number(10, 1),
         # Only nft reads this: in which order to print the bytes of a key.
         attribute(13, b"\x00\x04" + struct.pack("=I", 1)),
@@ -172,7 +189,7 @@ def _elements(kind: int, flags: int, table: str, name: str, key: bytes, value: b
 
 def name_key(name: str) -> bytes:
     """The name of an interface as sets have it; of two, one behind the other."""
-    return name.encode().ljust(_NAME_BYTES, b"\0")
+    return name.encode().ljust(NAME[1], b"\0")
 
 
 def add_element(table: str, name: str, key: bytes, value: bytes = b"") -> Message:
@@ -250,9 +267,25 @@ def name_begins(side: str, prefix: str, *, is_equal: bool = True) -> tuple[bytes
     return load_name(side), compare(prefix.encode(), is_equal=is_equal)
 
 
-def lookup(name: str) -> bytes:
-    """Go on if what is in the registers is in a set."""
-    return _expression("lookup", text_attribute(1, name), _number(2, _FIRST_REGISTER))
+def lookup(name: str, *, is_in: bool = True) -> bytes:
+    """Go on if what is in the registers is in a set, or is not."""
+    flags = [] if is_in else [_number(5, 1)]
+    return _expression("lookup", text_attribute(1, name), _number(2, _FIRST_REGISTER), *flags)
+
+
+def load_mac() -> bytes:
+    """Put the sender's address of a frame behind a name."""
+    return _payload(_BEHIND_NAME, base=0, offset=6, size=6)
+
+
+def protocol_is(kind: int) -> tuple[bytes, bytes]:
+    """Go on if a frame is of this type."""
+    return _expression("meta", _number(1, _FIRST_REGISTER), _number(2, 1)), compare(struct.pack("!H", kind))
+
+
+def load_sender(offset: int) -> bytes:
+    """Put an address of version 4 behind a name, from the header that stands behind the frame's."""
+    return _payload(_BEHIND_NAME, base=1, offset=offset, size=4)
 
 
 def translate_destination(name: str, *, with_address: bool) -> Sequence[bytes]:
@@ -288,7 +321,7 @@ def translate_destination(name: str, *, with_address: bool) -> Sequence[bytes]:
 
 
 def _payload(register: int, *, base: int, offset: int, size: int) -> bytes:
-    """Bytes of the header of the network (base 1) or of the transport (2)."""
+    """Bytes of the header of the frame (base 0), of the network (1) or of the transport (2)."""
     return _expression(
         "payload", _number(1, register), _number(2, base), _number(3, offset), _number(4, size)
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import ipaddress
 import json
 import os
 import resource
@@ -22,10 +23,12 @@ from typing import TYPE_CHECKING, Any
 from containerlib.errors import ContainerlibError
 from containerlib.network.event_loop import EventLoop
 from containerlib.network.lease_table import LeaseTable
+from containerlib.network.link import mac_of
 from containerlib.network.port_proxy import DatagramProxy, StreamProxy
 from containerlib.network.record import NetworkRecord
 from containerlib.network.resolver import Resolver, View
 from containerlib.network.rule_watch import RuleWatch
+from containerlib.network.sender_lock import lock_sender
 from containerlib.network.translation import add_translations, remove_translations
 
 if TYPE_CHECKING:
@@ -89,7 +92,7 @@ class NetworkProcess:
         self._loop = EventLoop()
         self._networks: dict[str, _Network] = {}
         self._published: dict[str, _Published] = {}  # by container
-        self._watch = RuleWatch(self._loop, self._translate_all)
+        self._watch = RuleWatch(self._loop, self._restore)
         self._next_look = 0.0
         self._busy_at = time.monotonic()
         self._is_over = False
@@ -154,9 +157,16 @@ class NetworkProcess:
         if found is not None:
             found.close()
 
-    def _translate_all(self) -> None:
+    def _restore(self) -> None:
+        """After somebody has taken rules away."""
         for published in self._published.values():
             self._translate(published)
+        for network in self._networks.values():
+            for lease in network.leases.running():
+                if lease.get("locked"):
+                    address = ipaddress.IPv4Address(str(lease["address"]))
+                    mac = bytes.fromhex(str(lease["mac"])) or mac_of(address)
+                    lock_sender(str(lease["device"]), mac, address)
 
     def _translate(self, published: _Published) -> None:
         network = self._networks.get(published.network)

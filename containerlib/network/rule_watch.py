@@ -33,7 +33,7 @@ class RuleWatch:
 
         Args:
             loop: Whose turns make it look.
-            repaired: Called when rules were made anew: published ports are missing from them.
+            repaired: Called after something was taken away: what is said of single containers may be missing.
 
         Raises:
             OSError: This process may not.
@@ -78,7 +78,7 @@ class RuleWatch:
         self._is_lost = False
         try:
             self._with_guard = self._with_guard and passes_on()
-            if repair(with_guard=self._with_guard):
-                self._repaired()
+            repair(with_guard=self._with_guard)
+            self._repaired()
         except (ContainerlibError, OSError):
             self._is_lost = True  # and again

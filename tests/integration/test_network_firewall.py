@@ -120,7 +120,7 @@ def test_no_way_out(engine: Engine, image: Image, world: int) -> None:
 def _with_routes() -> object:
     from containerlib import Security  # noqa: PLC0415 - needed once
 
-    return Security(cap_add=("NET_ADMIN",))
+    return Security(cap_add=("NET_ADMIN", "NET_RAW"))
 
 
 def test_networks_are_apart(engine: Engine, image: Image) -> None:
@@ -222,6 +222,55 @@ def test_rules_that_were_flushed(engine: Engine, image: Image, world: int) -> No
             assert ask(container, WORLD) == HOST
         flush()
     assert tables() == set()
+
+
+def test_nobody_pretends(engine: Engine, image: Image) -> None:
+    """A container that may change its device is heard with its own addresses only (T-SPOOF)."""
+    with (
+        engine.networks.create("net", internal=True) as network,
+        image.run(ECHO, network="net") as victim,
+        image.run(["sleep", "600"], network="net", security=_with_routes()) as attacker,
+    ):
+        victim.connect(7).close()
+        own, other = f"{attacker.ip_address}/24", f"{network.subnet.network_address + 99}/24"
+        mac = attacker.exec(["cat", "/sys/class/net/eth0/address"]).text.strip()
+
+        def is_heard() -> bool:
+            result = attacker.exec(["sh", "-c", f"echo hello | nc -w 1 {victim.ip_address} 7"])
+            return result.text == "hello\n"
+
+        def use(address: str, hardware: str) -> None:
+            for command in (
+                "ip link set eth0 down",
+                f"ip link set eth0 address {hardware}",
+                "ip addr flush dev eth0",
+                "ip link set eth0 up",
+                f"ip addr add {address} dev eth0",
+            ):
+                attacker.exec(command.split(), check=True)
+
+        assert is_heard()
+        use(other, mac)
+        assert not is_heard()
+        use(f"{victim.ip_address}/24", mac)
+        assert reaches(None, str(victim.ip_address))
+        use(own, "02:00:00:00:00:99")
+        assert not is_heard()
+        use(own, mac)
+        assert is_heard()
+        flush_locks()
+        use(other, mac)
+        wait_until(lambda: not is_heard())  # it is said again what was flushed
+        with stopped_network_process(engine):
+            flush_locks()
+            assert is_heard()  # so it is the rules that keep it from being heard
+
+
+def flush_locks() -> None:
+    """Take away what is said of senders."""
+    with Netlink(nft.NETFILTER) as connection:
+        message = nft.of_bridges(nft.delete_table("containerlib"))
+        connection.batch(nft.batch_begin(), [message], nft.batch_end())
 
 
 def test_several_at_once(engine: Engine) -> None:
