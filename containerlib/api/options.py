@@ -38,8 +38,8 @@ class RunOptions(TypedDict, total=False):
         mounts: See `Mount.bind` and `Mount.tmpfs`.
         devices: Devices of the host.
         network: ``"none"`` for a network of its own with loopback only (the default), ``"host"``, the name
-            of a network of the store (see `Networks.create`), or ``"container:NAME"`` for that of another
-            container.
+            of a network of the store (see `Networks.create`), ``"bridge"`` for the one that every store has
+            (the default with `ports`), or ``"container:NAME"`` for that of another container.
         ip_address: Its address in that network; a free one if left out.
         mac_address: That of its device there; one that goes with the address if left out.
         network_aliases: What the others there find it by, besides its name.

@@ -145,9 +145,10 @@ RUN_OPTIONS = [
     ),
     _option(
         "--network",
-        metavar="none|host|container:NAME|NAME",
+        metavar="none|host|bridge|container:NAME|NAME",
         multiple=True,
-        help="Network; none, with a loopback device only, if left out. Several names for several networks.",
+        help="Network; if left out none, with a loopback device only, or bridge for who publishes ports. "
+        "Several names for several networks.",
     ),
     _option(
         "--network-alias",

@@ -24,7 +24,7 @@ from containerlib.network.endpoint import (
     raise_loopback,
 )
 from containerlib.network.link import remove_device
-from containerlib.network.networks import remove_network
+from containerlib.network.networks import find_network, remove_network
 from containerlib.network.record import NetworkRecords
 from containerlib.network.subnet import parse_address
 from containerlib.network_options import NetworkAttachment, mac_bytes
@@ -67,7 +67,7 @@ def find(session: Session, key: str) -> NetworkRecord:
     Raises:
         NetworkNotFound: There is none.
     """
-    return NetworkRecords(session.stores.layout).get(key)
+    return find_network(session.stores.layout, key)
 
 
 def list_all(session: Session) -> list[NetworkRecord]:
@@ -92,7 +92,7 @@ def attachments(config: ContainerConfig) -> tuple[NetworkAttachment, ...]:
 def endpoint(entry: ContainerEntry) -> Iterator[JoinedNetwork]:
     """Places in the container's networks, for the length of a block; see `network.joined_network`."""
     config = entry.config
-    first = NetworkRecords(entry.session.stores.layout).get(config.network)
+    first = find(entry.session, config.network)
     with contextlib.ExitStack() as undo:
         is_published = bool(config.ports) and not config.is_disconnected
         held = published.held_ports(entry, first) if is_published else published.NO_PORTS
@@ -157,7 +157,7 @@ def take_place(
     """
     layout = entry.session.stores.layout
     records = NetworkRecords(layout)
-    record = records.get(attachment.network)
+    record = find_network(layout, attachment.network)
     leases = AddressLeases(layout, record)
     before = leases.find(entry.id)
     if before is not None:

@@ -182,6 +182,21 @@ class AddressLeases:
         found = [lease for lease in self._all() if lease.holder.is_live]
         return sorted(found, key=lambda lease: lease.address)
 
+    @contextlib.contextmanager
+    def nobody(self) -> Iterator[bool]:
+        """Whether nobody has an address; for the length of a block nobody gets one.
+
+        Somebody who is about to get one counts as well, so that nobody waits for that.
+        """
+        fd = file_lock.acquire(self._lock, blocking=False)
+        if fd is None:
+            yield False
+            return
+        try:
+            yield not self.list()
+        finally:
+            os.close(fd)
+
     def remove(self) -> None:
         """Forget them all; the network is gone."""
         remove_tree(self.directory)

@@ -72,6 +72,7 @@ def attend(layout: Layout, record: NetworkRecord, leases: str) -> None:
                 "record": record.document(),
                 "leases": leases,
                 "guarded": is_guarded(),
+                "store": [layout.root, layout.run_root],
             }
             _tell(directory, message, sockets)
         os.close(open_lasting(served))

@@ -91,7 +91,7 @@ def _set_up(connection: Netlink, record: NetworkRecord, index: int) -> None:
 def remove_bridge(connection: Netlink, record: NetworkRecord) -> None:
     """Remove the bridge, if it is there and ours, with the devices of containers that have ended.
 
-    Such a device may stay for minutes: as long as a connection of the container waits for an answer to its end.
+    Such a device may stay for minutes: as long as a connection of the container waits for an answer.
     """
     links = list(link.list_links(connection))
     found = next((each for each in links if each.name == record.bridge), None)

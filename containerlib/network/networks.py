@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from containerlib._native.netlink import Netlink
 from containerlib._util import file_lock
-from containerlib.errors import InvalidOption, NameInUse
+from containerlib.errors import InvalidOption, NameInUse, NetworkNotFound
 from containerlib.network import link
 from containerlib.network.address import AddressLeases
 from containerlib.network.bridge import ensure_bridge, remove_bridge
 from containerlib.network.firewall import admit_changing, changing, expel
-from containerlib.network.record import RESERVED, NetworkRecord, NetworkRecords
+from containerlib.network.record import DEFAULT, RESERVED, NetworkRecord, NetworkRecords
 from containerlib.network.subnet import choose_subnet, gateway_of, parse_subnet
 from containerlib.store.layout import checked_name
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from containerlib.store.layout import Layout
 
-__all__ = ["create_network", "remove_network"]
+__all__ = ["create_network", "find_network", "remove_network", "take_down"]
 
-_LEAST_MTU, _MOST_MTU = 576, 65535
+_LEAST_MTU, _USUAL_MTU, _MOST_MTU = 576, 1500, 65535
 
 
 def create_network(
@@ -46,6 +46,37 @@ def create_network(
         UnsupportedHost: This process may not, or the kernel has no bridges or nftables.
     """
     _check(name, mtu)
+    return _create(layout, name, subnet=subnet, gateway=gateway, internal=internal, mtu=mtu, labels=labels)
+
+
+def find_network(layout: Layout, key: str) -> NetworkRecord:
+    """The network of this name or id; the default one is made if it is not there.
+
+    Raises:
+        NetworkNotFound: There is none.
+        AddressesExhausted, UnsupportedHost: See `create_network`.
+    """
+    records = NetworkRecords(layout)
+    try:
+        return records.get(key)
+    except NetworkNotFound:
+        if key != DEFAULT:
+            raise
+    with contextlib.suppress(NameInUse):  # somebody was faster
+        _create(layout, key, subnet=None, gateway=None, internal=False, mtu=_USUAL_MTU, labels={})
+    return records.get(key)
+
+
+def _create(
+    layout: Layout,
+    name: str,
+    *,
+    subnet: str | None,
+    gateway: str | None,
+    internal: bool,
+    mtu: int,
+    labels: Mapping[str, str],
+) -> NetworkRecord:
     records = NetworkRecords(layout)
     # One after the other, or two would choose the same subnet.
     with file_lock.locked(f"{layout.locks}/networks"), Netlink() as connection:
@@ -87,6 +118,18 @@ def remove_network(layout: Layout, record: NetworkRecord) -> None:
         expel(record)
     AddressLeases(layout, record).remove()
     NetworkRecords(layout).remove(record)
+
+
+def take_down(layout: Layout, record: NetworkRecord) -> None:
+    """Remove the bridge of a network in which nobody has an address; the next start has another one.
+
+    Nothing happens if somebody has one, or is about to get it.
+    """
+    with AddressLeases(layout, record).nobody() as is_empty:
+        if is_empty:
+            with changing(), Netlink() as connection:
+                remove_bridge(connection, record)
+                expel(record)
 
 
 def _check(name: str, mtu: int) -> None:

@@ -24,12 +24,14 @@ from containerlib.errors import ContainerlibError
 from containerlib.network.event_loop import EventLoop
 from containerlib.network.lease_table import LeaseTable
 from containerlib.network.link import mac_of
+from containerlib.network.networks import take_down
 from containerlib.network.port_proxy import DatagramProxy, StreamProxy
-from containerlib.network.record import NetworkRecord
+from containerlib.network.record import DEFAULT, NetworkRecord
 from containerlib.network.resolver import Resolver, View
 from containerlib.network.rule_watch import RuleWatch
 from containerlib.network.sender_lock import lock_sender
 from containerlib.network.translation import add_translations, remove_translations
+from containerlib.store.layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +50,7 @@ class _Network:
 
     def __init__(self, message: dict[str, Any]) -> None:
         self.record = NetworkRecord.parse(message["record"], "a message")
+        self.layout = Layout(*message["store"])
         self.leases = LeaseTable(str(message["leases"]), self.record.name)
         inside = str(self.record.subnet) if self.record.internal else None
         self.view = View(self.leases, inside)
@@ -217,6 +220,10 @@ class NetworkProcess:
             if self._running() or _is_readable(self._control):
                 return
             self._is_over = True
+            for network in self._networks.values():
+                if network.record.name == DEFAULT:
+                    with contextlib.suppress(ContainerlibError, OSError):
+                        take_down(network.layout, network.record)
             for name in os.listdir(self._directory):
                 os.unlink(f"{self._directory}/{name}")
             os.rmdir(self._directory)

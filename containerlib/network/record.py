@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 
     from containerlib.store.layout import Layout
 
-__all__ = ["RESERVED", "NetworkRecord", "NetworkRecords"]
+__all__ = ["DEFAULT", "RESERVED", "NetworkRecord", "NetworkRecords"]
 
-RESERVED = frozenset({"none", "host", "bridge", "default"})
+DEFAULT = "bridge"
+"""The network that each store has when somebody wants to be in it."""
+
+RESERVED = frozenset({"none", "host", DEFAULT, "default"})
 """Names of networks that are not made by `create`."""
 
 _MIN_PREFIX = 4

@@ -196,7 +196,9 @@ def check_names(name: str | None, hostname: str | None, domainname: str | None) 
             raise InvalidOption(option, value, "use letters, digits, '-' and '.', at most 64 characters")
 
 
-def _check_network(network: str, rest: Mapping[str, Any]) -> None:
+def _network(asked: str | None, rest: Mapping[str, Any]) -> str:
+    """The network; who wants to be reached from elsewhere has to be in one."""
+    network = asked if asked is not None else "bridge" if rest.get("ports") else "none"
     _check_texts(network=network)
     if network in {"none", "host"} or network.startswith(SHARED_NETWORK):
         for option in ("ip_address", "mac_address", "network_aliases", "networks", "ports"):
@@ -206,6 +208,7 @@ def _check_network(network: str, rest: Mapping[str, Any]) -> None:
         raise InvalidOption("networks", network, "is there twice: it is its network already")
     if not _NAME.fullmatch(network.removeprefix(SHARED_NETWORK)):
         raise InvalidOption("network", network, "give 'none', 'host', 'container:NAME', or a network's name")
+    return network
 
 
 def _check_lifetime(lifetime: str, rest: Mapping[str, Any]) -> None:
@@ -334,7 +337,7 @@ def merge(
     name: str | None = None,
     hostname: str | None = None,
     domainname: str | None = None,
-    network: str = "none",
+    network: str | None = None,
     mounts: Sequence[Mount] = (),
     labels: Mapping[str, str] | None = None,
     sysctls: Mapping[str, str] | None = None,
@@ -357,7 +360,7 @@ def merge(
     _check_kinds("group_add", str, group_add)
     _check_rest(rest)
     _check_lifetime(lifetime, rest)
-    _check_network(network, rest)
+    network = _network(network, rest)
     merged_env = {"PATH": DEFAULT_PATH, **_image_env(image.env), **parse_env(env)}
     return ContainerConfig(
         args=_command(image, command, entrypoint),

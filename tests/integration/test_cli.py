@@ -132,7 +132,7 @@ def test_exit_code_is_the_commands_own(cli: CommandLine, code: int) -> None:
         (("run", "--nosuch", "host"), 125, "No such option"),
         (("run", "--memory", "lots", "host"), 125, "--memory"),
         (("run", "--memory", "1k", "host", "true"), 125, "'--memory': 1024: the minimum is 6 MiB"),
-        (("run", "--network", "bridge", "host", "true"), 125, "'bridge' does not exist"),
+        (("run", "--network", "none-such", "host", "true"), 125, "'none-such' does not exist"),
         (("run", "--security-opt", "apparmor=x", "host", "true"), 125, "no AppArmor profile"),
         (("run", "--env", "HOME", "host", "true"), 125, "environment is not passed on"),
         (("run", "-v", "/nosuch:/data", "host", "true"), 125, "make it first"),

@@ -479,6 +479,26 @@ def test_only_what_was_asked_for(image: Image, network: Network, engine: Engine)
     assert network.containers() == {}
 
 
+def test_the_default_network(image: Image, engine: Engine) -> None:
+    """Who publishes ports and names no network is in the one of all; nothing of it stays on the host."""
+    before = set(os.listdir("/sys/class/net"))
+    for _ in range(2):
+        with (
+            image.run(ECHO, ports=[7]) as container,
+            image.run(ECHO, network="bridge", name="other") as other,
+        ):
+            container.connect(7).close()
+            assert echoed(None, *container.published(7))
+            bridge = engine.networks.get("bridge")
+            assert set(bridge.containers()) == {container.name, "other"}
+            assert other.ip_address in container.exec(["nslookup", "other"]).text
+            with pytest.raises(ResourceInUse):
+                bridge.remove()
+        wait_until(lambda: set(os.listdir("/sys/class/net")) == before)
+    engine.networks.get("bridge").remove()
+    assert engine.networks.list() == []
+
+
 def test_command_line(image: Image, network: Network, engine: Engine) -> None:
     """``-p`` as in Docker, ``port``, and what ``inspect`` says."""
     environment = {
