@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from containerlib.api.image import Image
     from containerlib.api.images import Images
     from containerlib.api.network import Network, Networks
+    from containerlib.api.network_fault import NetworkFault
     from containerlib.api.options import RunOptions
     from containerlib.api.process import Process
     from containerlib.api.registry import Login, Registry, RemoteManifest
@@ -141,6 +142,7 @@ _MODULES = {
     "containerlib.api.registry_server": ("RegistryServer",),
     "containerlib.api.result": ("CompletedRun",),
     "containerlib.api.run": ("Popen", "run"),
+    "containerlib.api.network_fault": ("NetworkFault",),
     "containerlib.api.snapshot": ("Snapshot",),
     "containerlib.container.disk_usage": ("ContainerUsage", "DiskUsage", "VolumeUsage"),
     "containerlib.container.prune": ("SystemPruneReport",),
@@ -268,6 +270,7 @@ __all__ = [
     "NameInUse",
     "Network",
     "NetworkAttachment",
+    "NetworkFault",
     "NetworkInspection",
     "NetworkNotFound",
     "NetworkStats",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from containerlib.aio.image import Image
     from containerlib.aio.images import Images
     from containerlib.aio.network import Network, Networks
+    from containerlib.aio.network_fault import NetworkFault
     from containerlib.aio.process import Process
     from containerlib.aio.registry import Registry
     from containerlib.aio.snapshot import Snapshot
@@ -40,6 +41,7 @@ __all__ = [
     "Image",
     "Images",
     "Network",
+    "NetworkFault",
     "Networks",
     "PipeReader",
     "PipeWriter",
@@ -67,6 +69,7 @@ _HOME = {
     "Popen": "functions",
     "Process": "process",
     "Registry": "registry",
+    "NetworkFault": "network_fault",
     "Snapshot": "snapshot",
     "default_engine": "functions",
     "run": "functions",

@@ -26,12 +26,13 @@ PACKAGE = Path(__file__).resolve().parent.parent
 MARKER = "made by containerlib.aio.generate; change the module of the same name in containerlib.api"
 MODULES = (
     *("container", "container_files", "container_handle", "container_looks", "container_network"),
-    *("container_path", "container_streams", "engine", "image", "images", "network", "registry", "snapshot"),
+    *("container_path", "container_streams", "engine", "image", "images", "network", "network_fault"),
+    *("registry", "snapshot"),
 )
 CLASSES = frozenset(
     {"Container", "ContainerFiles", "ContainerHandle", "ContainerLooks", "ContainerNetwork", "ContainerPath"}
     | {"ContainerStreams", "Containers", "Engine", "Image", "Images", "Network", "Networks", "Registry"}
-    | {"Snapshot"}
+    | {"NetworkFault", "Snapshot"}
 )
 # What makes a handle of one without an event loop.
 WRAPPERS = {
@@ -43,6 +44,7 @@ WRAPPERS = {
     "Image": "image",
     "Images": "images",
     "Network": "network",
+    "NetworkFault": "network_fault",
     "Networks": "networks",
     "Registry": "registry",
     "Snapshot": "snapshot",
@@ -56,6 +58,7 @@ HOME = {
     "Image": "image",
     "Images": "images",
     "Network": "network",
+    "NetworkFault": "network_fault",
     "Networks": "network",
     "Registry": "registry",
     "Snapshot": "snapshot",
@@ -82,6 +85,7 @@ UNDO = {
     "Container": "lambda made: made.remove(force=True)",
     "ExecProcess": "lambda made: made.close()",
     "Network": "lambda made: made.remove()",
+    "NetworkFault": "lambda made: made.clear()",
     "Snapshot": "lambda made: made.remove()",
 }
 _RUFF = (sys.executable, "-m", "ruff")

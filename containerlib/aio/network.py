@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from containerlib.aio.container import Container
+    from containerlib.aio.network_fault import NetworkFault
     from containerlib.api import network as sync_module
     from containerlib.network.inspection import NetworkInspection
 __all__ = ["Network", "Networks"]
@@ -148,6 +149,50 @@ class Network:
         Cost: ten milliseconds if it runs, which the kernel takes.
         """
         await call(lambda: self.sync.disconnect(wrap.unwrap(container)))
+
+    async def fault(
+        self,
+        container: Container | str,
+        *,
+        partition: bool = False,
+        drop: float = 0.0,
+        delay_s: float = 0.0,
+        rate_bytes_per_s: int | None = None,
+    ) -> NetworkFault:
+        """Have something wrong with a running container's place in this network, until it is cleared.
+
+        It concerns what the container sends and what it gets, in this network only. Calling it again
+        replaces what was wrong before. It goes with the container's place: with its end, or when it is
+        disconnected.
+
+        Args:
+            container: It, its name, or its id.
+            partition: Whether nothing goes through.
+            drop: The part of the packets that is lost, from 0 to 1.
+            delay_s: How much later packets arrive, in seconds.
+            rate_bytes_per_s: How much goes through, each way.
+
+        Returns:
+            The fault; as a context manager it clears itself at the end of the block.
+
+        Raises:
+            InvalidState: The container does not run, or is not in this network.
+            InvalidOption: A value is out of range.
+            ContainerNotFound: There is no such container.
+            UnsupportedHost: The kernel cannot do that: for a delay it has to have netem.
+        """
+        return wrap.network_fault(
+            await call(
+                lambda: self.sync.fault(
+                    wrap.unwrap(container),
+                    partition=partition,
+                    drop=drop,
+                    delay_s=delay_s,
+                    rate_bytes_per_s=rate_bytes_per_s,
+                ),
+                undo=lambda made: made.clear(),
+            )
+        )
 
     async def inspect(self) -> NetworkInspection:
         """Everything that is known about it, now; `NetworkInspection.to_json` has it in Docker's form."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from containerlib.aio.image import Image
     from containerlib.aio.images import Images
     from containerlib.aio.network import Network, Networks
+    from containerlib.aio.network_fault import NetworkFault
     from containerlib.aio.registry import Registry
     from containerlib.aio.snapshot import Snapshot
     from containerlib.api import attachment as sync_attachment
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from containerlib.api import image as sync_image
     from containerlib.api import images as sync_images
     from containerlib.api import network as sync_network
+    from containerlib.api import network_fault as sync_network_fault
     from containerlib.api import registry as sync_registry
     from containerlib.api import snapshot as sync_snapshot
 
@@ -33,6 +35,7 @@ __all__ = [
     "image",
     "images",
     "network",
+    "network_fault",
     "networks",
     "registry",
     "snapshot",
@@ -99,6 +102,13 @@ def network(sync: sync_network.Network) -> Network:
     from containerlib.aio.network import Network  # noqa: PLC0415 - see above
 
     return Network(sync)
+
+
+def network_fault(sync: sync_network_fault.NetworkFault) -> NetworkFault:
+    """What is wrong with a place in a network."""
+    from containerlib.aio.network_fault import NetworkFault  # noqa: PLC0415 - see above
+
+    return NetworkFault(sync)
 
 
 def networks(sync: sync_network.Networks) -> Networks:

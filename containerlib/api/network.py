@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from containerlib.api.container import Container
+    from containerlib.api.network_fault import NetworkFault
     from containerlib.container.entry import ContainerEntry
     from containerlib.container.session import Session
     from containerlib.network.inspection import NetworkInspection
@@ -153,6 +154,46 @@ class Network:
         from containerlib.container.membership import disconnect  # noqa: PLC0415 - needed by few
 
         disconnect(self._entry(container), self._record)
+
+    def fault(
+        self,
+        container: Container | str,
+        *,
+        partition: bool = False,
+        drop: float = 0.0,
+        delay_s: float = 0.0,
+        rate_bytes_per_s: int | None = None,
+    ) -> NetworkFault:
+        """Have something wrong with a running container's place in this network, until it is cleared.
+
+        It concerns what the container sends and what it gets, in this network only. Calling it again
+        replaces what was wrong before. It goes with the container's place: with its end, or when it is
+        disconnected.
+
+        Args:
+            container: It, its name, or its id.
+            partition: Whether nothing goes through.
+            drop: The part of the packets that is lost, from 0 to 1.
+            delay_s: How much later packets arrive, in seconds.
+            rate_bytes_per_s: How much goes through, each way.
+
+        Returns:
+            The fault; as a context manager it clears itself at the end of the block.
+
+        Raises:
+            InvalidState: The container does not run, or is not in this network.
+            InvalidOption: A value is out of range.
+            ContainerNotFound: There is no such container.
+            UnsupportedHost: The kernel cannot do that: for a delay it has to have netem.
+        """
+        from containerlib.api.network_fault import NetworkFault  # noqa: PLC0415 - needed by few
+        from containerlib.container.network_fault import begin  # noqa: PLC0415 - needed by few
+        from containerlib.network.fault import Fault  # noqa: PLC0415 - needed by few
+
+        entry = self._entry(container)
+        chosen = Fault(drop=1.0 if partition else drop, delay_s=delay_s, rate_bytes_per_s=rate_bytes_per_s)
+        begin(entry, self._record, chosen)
+        return NetworkFault(entry, self._record, chosen)
 
     def _entry(self, container: Container | str) -> ContainerEntry:
         # By its id it is found whichever engine's handle it is.

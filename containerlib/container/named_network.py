@@ -16,7 +16,7 @@ from containerlib.network.address import AddressLeases, Holder, Lease
 from containerlib.network.attend import attend, leave
 from containerlib.network.endpoint import (
     Place,
-    forget_sender,
+    forget_device,
     join_network,
     leave_network,
     new_device,
@@ -161,7 +161,7 @@ def take_place(
     leases = AddressLeases(layout, record)
     before = leases.find(entry.id)
     if before is not None:
-        forget_sender(before)
+        forget_device(before)
     wanted = attachment.ip_address
     chosen = None if wanted is None else parse_address("ip_address", wanted, record.subnet)
     holder = _holder(entry, attachment, held)
@@ -256,7 +256,7 @@ def give_back(entry: ContainerEntry) -> None:
             leases = _leases(entry, attachment)
             lease = leases.find(entry.id)
             if lease is not None:
-                forget_sender(lease)
+                forget_device(lease)
                 leases.give_back(entry.id)
 
 

@@ -47,6 +47,7 @@ class Holder:
         names: What it is called by the others.
         mac: The address of its device in it in hexadecimal digits, if that is no usual one; else empty.
         is_locked: Whether nothing else may come by that device, in which case the kernel has to be told.
+        is_faulty: Whether somebody has wished that something is wrong with that device.
         dns: The servers that it wants to be asked for other names, instead of the host's.
         ports: What is published of it: protocol, host address, host port, port in it.
     """
@@ -58,6 +59,7 @@ class Holder:
     names: tuple[str, ...] = ()
     mac: str = ""
     is_locked: bool = False
+    is_faulty: bool = False
     dns: tuple[str, ...] = ()
     ports: tuple[tuple[str, str, int, int], ...] = ()
 
@@ -76,6 +78,7 @@ class Holder:
             "names": list(self.names),
             "mac": self.mac,
             "locked": self.is_locked,
+            "faulty": self.is_faulty,
             "dns": list(self.dns),
             "ports": [list(port) for port in self.ports],
         }
@@ -91,6 +94,7 @@ class Holder:
             names=tuple(document["names"]),
             mac=str(document["mac"]),
             is_locked=bool(document["locked"]),
+            is_faulty=bool(document["faulty"]),
             dns=tuple(document["dns"]),
             ports=tuple((str(a), str(b), int(c), int(d)) for a, b, c, d in document["ports"]),
         )

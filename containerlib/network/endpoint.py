@@ -18,6 +18,7 @@ from containerlib._util.failpoint import reach
 from containerlib.errors import AddressesExhausted, UnsupportedHost
 from containerlib.network import link
 from containerlib.network.bridge import bridge_index, ensure_bridge, write_setting
+from containerlib.network.fault import clear_fault
 from containerlib.network.firewall import admit, admit_changing, changing
 from containerlib.network.sender_lock import lock_sender, unlock_sender
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Place",
-    "forget_sender",
+    "forget_device",
     "interfaces_of",
     "join_network",
     "leave_network",
@@ -125,11 +126,13 @@ def join_network(
 def leave_network(connection: Netlink, lease: Lease) -> None:
     """Take a container's device away, if it is there, and what is said of it."""
     link.remove_device(connection, lease.holder.device)
-    forget_sender(lease)
+    forget_device(lease)
 
 
-def forget_sender(lease: Lease) -> None:
+def forget_device(lease: Lease) -> None:
     """Forget what is said of a device that is gone, or about to go."""
+    if lease.holder.is_faulty:
+        clear_fault(lease.holder.device)
     if lease.holder.is_locked:
         unlock_sender(lease.holder.device, lease.mac, lease.address)
 

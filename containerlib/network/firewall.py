@@ -19,6 +19,7 @@ from containerlib._util.failpoint import reach
 from containerlib.errors import UnsupportedHost
 from containerlib.network import link
 from containerlib.network import nftables as nft
+from containerlib.network.fault import clear_leftovers
 from containerlib.network.sender_lock import remove_locks
 
 if TYPE_CHECKING:
@@ -235,6 +236,7 @@ def expel(record: NetworkRecord) -> None:
             return
         _try(connection, nft.delete_table(TABLE))
         remove_locks()
+        clear_leftovers()
         _stop_passing_on(connection)
 
 

@@ -13,7 +13,7 @@ from attrs import evolve
 from containerlib._native.netlink import Message, attribute, attributes, text_attribute
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = [
     "ACCEPT",
@@ -30,6 +30,7 @@ __all__ = [
     "add_table",
     "batch_begin",
     "batch_end",
+    "by_chance",
     "compare",
     "connection_is",
     "delete_element",
@@ -40,6 +41,7 @@ __all__ = [
     "is_rule",
     "list_elements",
     "list_rules",
+    "list_tables",
     "load_mac",
     "load_name",
     "load_sender",
@@ -51,6 +53,7 @@ __all__ = [
     "port_key",
     "port_word",
     "protocol_is",
+    "table_names",
     "translate_destination",
     "verdict",
 ]
@@ -63,7 +66,7 @@ NAME, MAC, ADDRESS = (41, 16), (9, 8), (7, 4)
 
 DROP, ACCEPT = 0, 1
 _INET, _BRIDGE, _SUBSYSTEM = 1, 7, 10
-_NEW_TABLE, _DELETE_TABLE, _NEW_CHAIN, _NEW_RULE, _GET_RULE = 0, 2, 3, 6, 7
+_NEW_TABLE, _GET_TABLE, _DELETE_TABLE, _NEW_CHAIN, _NEW_RULE, _GET_RULE = 0, 1, 2, 3, 6, 7
 _NEW_SET, _NEW_ELEMENT, _GET_ELEMENT, _DELETE_ELEMENT = 9, 12, 13, 14
 _DELETIONS = frozenset({2, 5, 8, 11})  # of tables, chains, rules and sets
 _CREATE, _EXCLUSIVE, _APPEND = 0x400, 0x200, 0x800
@@ -215,6 +218,36 @@ def list_elements(table: str, name: str) -> Message:
 def has_elements(body: bytes) -> bool:
     """Whether an answer to `list_elements` has any."""
     return bool(attributes(body[_FAMILY_BYTES:]).get(_ELEMENTS))
+
+
+def by_chance(part: int, whole: int) -> tuple[bytes, bytes, bytes]:
+    """Go on with so many packets of so many, whichever these are."""
+    return (
+        _expression("numgen", _number(1, _FIRST_REGISTER), _number(2, whole), _number(3, 1)),
+        _expression(
+            "byteorder",
+            _number(1, _FIRST_REGISTER),
+            _number(2, _FIRST_REGISTER),
+            *(_number(3, 1), _number(4, 4), _number(5, 4)),
+        ),
+        _expression(
+            "cmp",
+            _number(1, _FIRST_REGISTER),
+            _number(2, 2),
+            attribute(3, [attribute(1, struct.pack("!I", part))]),
+        ),
+    )
+
+
+def list_tables() -> Message:
+    """Ask for all tables."""
+    return _message(_GET_TABLE, 0)
+
+
+def table_names(bodies: Iterable[bytes]) -> Iterator[str]:
+    """The names of the tables in answers to `list_tables`."""
+    for body in bodies:
+        yield attributes(body[_FAMILY_BYTES:]).get(1, b"").rstrip(b"\0").decode(errors="replace")
 
 
 def list_rules(table: str) -> Message:
