@@ -113,11 +113,15 @@ def _create(
 
 def remove_network(layout: Layout, record: NetworkRecord) -> None:
     """Remove a network with its bridge; the caller holds its lock, and nobody is in it."""
+    _remove_bridge(record)
+    AddressLeases(layout, record).remove()
+    NetworkRecords(layout).remove(record)
+
+
+def _remove_bridge(record: NetworkRecord) -> None:
     with changing(), Netlink() as connection:
         remove_bridge(connection, record)
         expel(record)
-    AddressLeases(layout, record).remove()
-    NetworkRecords(layout).remove(record)
 
 
 def take_down(layout: Layout, record: NetworkRecord) -> None:
@@ -125,11 +129,12 @@ def take_down(layout: Layout, record: NetworkRecord) -> None:
 
     Nothing happens if somebody has one, or is about to get it.
     """
-    with AddressLeases(layout, record).nobody() as is_empty:
+    leases = AddressLeases(layout, record)
+    # Without a store there is nobody to ask, and no lock to be made.
+    there = leases.nobody() if os.path.isdir(leases.directory) else contextlib.nullcontext(enter_result=True)
+    with there as is_empty:
         if is_empty:
-            with changing(), Netlink() as connection:
-                remove_bridge(connection, record)
-                expel(record)
+            _remove_bridge(record)
 
 
 def _check(name: str, mtu: int) -> None:

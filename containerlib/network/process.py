@@ -214,23 +214,30 @@ class NetworkProcess:
 
     def _end(self) -> None:
         """Unless somebody is about to need it: who does holds the lock."""
-        lock = os.open(f"{self._directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            lock = os.open(f"{self._directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            # Somebody has deleted the whole directory: nobody will find this process again.
+            self._finish()
+            return
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if self._running() or _is_readable(self._control):
-                return
-            self._is_over = True
-            for network in self._networks.values():
-                if network.record.name == DEFAULT:
-                    with contextlib.suppress(ContainerlibError, OSError):
-                        take_down(network.layout, network.record)
-            for name in os.listdir(self._directory):
-                os.unlink(f"{self._directory}/{name}")
-            os.rmdir(self._directory)
+            if not self._running() and not _is_readable(self._control):
+                self._finish()
+                for name in os.listdir(self._directory):
+                    os.unlink(f"{self._directory}/{name}")
+                os.rmdir(self._directory)
         except OSError:
             return
         finally:
             os.close(lock)
+
+    def _finish(self) -> None:
+        self._is_over = True
+        for network in self._networks.values():
+            if network.record.name == DEFAULT:
+                with contextlib.suppress(ContainerlibError, OSError):
+                    take_down(network.layout, network.record)
 
 
 def _is_readable(listener: socket.socket) -> bool:
