@@ -1,9 +1,11 @@
-"""What a network costs a start: the same container in none, in the host's, and in a bridge network.
+"""What a network costs a start: the same container in none, in the host's, in a bridge network, published.
 
-    python benchmarks/network.py [--rounds 60] [--rows none,host,bridge,kernel] [--json FILE] [--check]
+    python benchmarks/network.py [--rounds 60] [--rows none,host,...] [--json FILE] [--check]
 
 Each round makes and starts one container of Debian's static busybox and removes it; only the start is
-measured, until the command was executed. `kernel` is what a network namespace, a pair of devices on a bridge,
+measured, until the command was executed. `port` has a free port of the loopback addresses, `every address`
+one of all, `two networks` is in two. `answer` is no start but the answer to a question for the name of a
+container, asked by the host. `kernel` is what a network namespace, a pair of devices on a bridge,
 their addresses and routes take without any container: nothing can be faster. Rows are interleaved. Needs
 root, gcc and busybox-static. `--check` ends with status 1 if a target is missed.
 """
@@ -12,10 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import struct
 import sys
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from measure import MissingRowError, summary
 from report import Target, arguments, at_most, conclude, print_table, settings_of
@@ -27,8 +31,8 @@ if TYPE_CHECKING:
     from peers import Place
 
 NONE, HOST, BRIDGE, KERNEL = "none", "host", "bridge", "kernel"
-ROWS = (NONE, HOST, BRIDGE, KERNEL)
-NAMES = {BRIDGE: "bench"}
+PORT, ALL, TWO, ANSWER = "port", "every address", "two networks", "answer"
+ROWS = (NONE, HOST, BRIDGE, PORT, ALL, TWO, ANSWER, KERNEL)
 COMMAND = ["busybox", "sleep", "100000"]
 
 
@@ -40,16 +44,37 @@ class Starts:
 
         self._engine = stack.enter_context(cl.Engine(place.make("cl"), place.make("cl-run")))
         self._image = self._engine.images.from_directory(place.rootfs, reference="bench:1")
-        stack.enter_context(self._engine.networks.create("bench"))
+        self._network = stack.enter_context(self._engine.networks.create("bench"))
+        stack.enter_context(self._engine.networks.create("more"))
+        service = self._engine.containers.create(self._image, COMMAND, network="bench", name="service")
+        stack.enter_context(service).start()
+        every = cl.PortMapping(container_port=7, host="*")
+        self._options: dict[str, dict[str, Any]] = {
+            BRIDGE: {"network": "bench"},
+            PORT: {"network": "bench", "ports": [7]},
+            ALL: {"network": "bench", "ports": [every]},
+            TWO: {"network": "bench", "networks": ["more"]},
+        }
 
-    def measure(self, network: str) -> float:
+    def measure(self, row: str) -> float:
         """Start one; return the microseconds that took."""
-        container = self._engine.containers.create(self._image, COMMAND, network=network, layer="memory")
+        options = self._options.get(row, {"network": row})
+        container = self._engine.containers.create(self._image, COMMAND, layer="memory", **options)
         begin = time.perf_counter()
         container.start()
         taken = time.perf_counter() - begin
         container.remove(force=True)
         return taken * 1e6
+
+    def answer(self) -> float:
+        """Ask for a name; return the microseconds until the answer."""
+        question = struct.pack("!HHHHHH", 1, 0x0100, 1, 0, 0, 0) + b"\7service\0" + struct.pack("!HH", 1, 1)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+            made.connect((str(self._network.gateway), 53))
+            begin = time.perf_counter()
+            made.send(question)
+            made.recv(512)
+            return (time.perf_counter() - begin) * 1e6
 
 
 def kernel(stack: contextlib.ExitStack) -> Callable[[], float]:
@@ -102,8 +127,17 @@ def take_times(
 
 def targets(medians: Mapping[str, float]) -> list[Target]:
     """Return what is asked of the medians."""
-    added = medians[BRIDGE] - medians[NONE] if {BRIDGE, NONE} <= medians.keys() else None
-    return [at_most("added by a bridge network, ms", None if added is None else added / 1e3, 1.5)]
+
+    def added(row: str, to: str) -> float | None:
+        return (medians[row] - medians[to]) / 1e3 if {row, to} <= medians.keys() else None
+
+    answer = medians[ANSWER] / 1e3 if ANSWER in medians else None
+    return [
+        at_most("added by a bridge network, ms", added(BRIDGE, NONE), 1.5),
+        at_most("added by a published port, ms", added(PORT, BRIDGE), 0.3),
+        at_most("added by a port of every address, ms", added(ALL, BRIDGE), 0.3),
+        at_most("an answer to a question for a name, ms", answer, 1.0),
+    ]
 
 
 def main() -> int:
@@ -118,7 +152,11 @@ def main() -> int:
         for name in chosen.rows or ROWS:
             try:
                 actions[name] = (
-                    kernel(stack) if name == KERNEL else partial(starts.measure, NAMES.get(name, name))
+                    kernel(stack)
+                    if name == KERNEL
+                    else starts.answer
+                    if name == ANSWER
+                    else partial(starts.measure, name)
                 )
             except (MissingRowError, OSError) as error:
                 missing[name] = str(error)

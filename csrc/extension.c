@@ -296,22 +296,32 @@ int ctr_sync_filesystem(int fd)
 
 struct visit {
     int namespace_fd; /* -1 for a new one */
-    const char *path; /* to open there; NULL for a socket, or for the new namespace itself */
-    int flags;
     int domain;
     int type;
     int protocol;
     int result;
 };
 
+/* Devices that come into this thread's network later get no addresses of version 6 by themselves; a kernel without that
+ * version has nothing to say. */
+static int without_version_six(void)
+{
+    _cleanup_close_ int fd = open("/proc/sys/net/ipv6/conf/default/disable_ipv6", O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return errno == ENOENT ? 0 : -1;
+    return write(fd, "1", 1) == 1 ? 0 : -1;
+}
+
 static int look(const struct visit *v)
 {
-    if (v->namespace_fd < 0)
-        return unshare(CLONE_NEWNET) < 0 ? -1 : open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    if (v->namespace_fd < 0) {
+        if (unshare(CLONE_NEWNET) < 0 || without_version_six() < 0)
+            return -1;
+        return open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    }
     if (setns(v->namespace_fd, CLONE_NEWNET) < 0)
         return -1;
-    if (v->path)
-        return open(v->path, v->flags | O_CLOEXEC | O_NOFOLLOW);
     return socket(v->domain, v->type | SOCK_CLOEXEC, v->protocol);
 }
 
@@ -349,9 +359,4 @@ int ctr_new_network(void)
 int ctr_network_socket(int namespace_fd, int domain, int type, int protocol)
 {
     return visit(&(struct visit){.namespace_fd = namespace_fd, .domain = domain, .type = type, .protocol = protocol});
-}
-
-int ctr_network_open(int namespace_fd, const char *path, int flags)
-{
-    return visit(&(struct visit){.namespace_fd = namespace_fd, .path = path, .flags = flags});
 }

@@ -44,9 +44,9 @@ int ctr_map_ids(int fd, int user_fd, int recursive);
 /* A tmpfs, unattached: `options` is `count` texts, "key" or "key=value". */
 int ctr_mount_tmpfs(const char *const *options, uint32_t count);
 int ctr_unmount(const char *path);
+/* A network namespace; devices that come into it are without version 6 until somebody says otherwise. */
 int ctr_new_network(void);
 int ctr_network_socket(int namespace_fd, int domain, int type, int protocol);
-int ctr_network_open(int namespace_fd, const char *path, int flags);
 /* An overlay, unattached: `lowers` is `count` paths, the top-most first. Nothing of it survives a power loss. */
 int ctr_mount_overlay(const char *const *lowers, uint32_t count, const char *upper, const char *work);
 /* The type of the file system that `fd` lies on, as statfs(2) says it. */

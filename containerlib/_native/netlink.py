@@ -32,7 +32,6 @@ __all__ = [
     "attribute",
     "attributes",
     "new_network",
-    "open_in_network",
     "socket_in_network",
     "text_attribute",
 ]
@@ -276,6 +275,8 @@ def _refusal(flags: int, body: bytes, index: int) -> NetlinkError | None:
 def new_network() -> int:
     """Make a network namespace, in which nobody is yet; the caller closes its descriptor.
 
+    Devices that come into it have version 6 switched off.
+
     Raises:
         OSError: As unshare(2).
 
@@ -292,12 +293,3 @@ def socket_in_network(namespace_fd: int, family: int, kind: int, protocol: int =
     """
     fd = check(lib.ctr_network_socket(namespace_fd, family, kind, protocol), "a socket in a namespace")
     return socket.socket(family, kind, protocol, fileno=fd)
-
-
-def open_in_network(namespace_fd: int, path: str, flags: int) -> int:
-    """Open a file below /proc/sys/net as another network namespace has it; the caller closes it.
-
-    Raises:
-        OSError: As setns(2) or open(2).
-    """
-    return check(lib.ctr_network_open(namespace_fd, os.fsencode(path), flags), path)

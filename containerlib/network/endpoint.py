@@ -6,14 +6,13 @@ all are gone the kernel takes it away, and both devices with it.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from containerlib._native.netlink import Netlink, NetlinkError, new_network, open_in_network
+from containerlib._native.netlink import Netlink, NetlinkError, new_network
 from containerlib._util.failpoint import reach
 from containerlib.errors import AddressesExhausted, UnsupportedHost
 from containerlib.network import link
@@ -177,12 +176,6 @@ def _connect(
 
 def _set_up(record: NetworkRecord, place: Place, fd: int) -> None:
     reach("set endpoint up", str(place.address))
-    with contextlib.suppress(FileNotFoundError):  # a kernel without version 6
-        setting = open_in_network(fd, f"/proc/sys/net/ipv6/conf/{place.interface}/disable_ipv6", os.O_WRONLY)
-        try:
-            os.write(setting, b"1")
-        finally:
-            os.close(setting)
     with Netlink(namespace_fd=fd) as inside:
         index = inside.index_of(place.interface)
         inside.call(

@@ -305,6 +305,8 @@ def test_version_six_is_off(engine: Engine, image: Image) -> None:
             Path(f"/proc/sys/net/ipv6/conf/{network.bridge}/accept_ra").read_text(encoding="ascii") == "0\n"
         )
         assert b"inet6" not in container.exec(["ip", "addr", "show", "eth0"]).stdout
+        setting = "/proc/sys/net/ipv6/conf/eth0/disable_ipv6"
+        assert container.exec(["cat", setting], check=True).text == "1\n"
 
 
 def test_two_stores(engine: Engine, image: Image) -> None:

@@ -8,7 +8,6 @@ import socket
 import struct
 import threading
 from ipaddress import ip_address, ip_interface, ip_network
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +19,6 @@ from containerlib._native.netlink import (
     attribute,
     attributes,
     new_network,
-    open_in_network,
     socket_in_network,
     text_attribute,
 )
@@ -144,18 +142,3 @@ def test_threads_share_a_connection(namespace: int) -> None:
         for thread in threads:
             thread.join()
     assert wrong == []
-
-
-def test_settings_of_another_namespace(namespace: int) -> None:
-    """A setting that is opened there stays that of the namespace."""
-    path = "/proc/sys/net/ipv4/ip_forward"
-    before = Path(path).read_text(encoding="ascii")
-    fd = open_in_network(namespace, path, os.O_RDWR)
-    try:
-        os.write(fd, b"1")
-        assert os.pread(fd, 10, 0) == b"1\n"
-    finally:
-        os.close(fd)
-    assert Path(path).read_text(encoding="ascii") == before
-    with pytest.raises(FileNotFoundError):
-        open_in_network(namespace, "/proc/sys/net/nothing", os.O_RDONLY)
