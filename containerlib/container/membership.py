@@ -35,6 +35,7 @@ def connect(entry: ContainerEntry, attachment: NetworkAttachment, record: Networ
         if not entry.state.is_alive:
             _change(entry, config)
         else:
+            _sweep(entry, record)
             with entered_network(entry) as namespace:
                 taken = take_place(entry, attachment, namespace, _next_interface(namespace))
                 try:
@@ -69,6 +70,14 @@ def disconnect(entry: ContainerEntry, record: NetworkRecord) -> None:
         if entry.state.is_alive:
             _restore_route(entry)
         _tell(entry, "disconnect", record)
+
+
+def _sweep(entry: ContainerEntry, record: NetworkRecord) -> None:
+    """Take away what somebody has left who was killed while connecting."""
+    lease = AddressLeases(entry.session.stores.layout, record).find(entry.id)
+    if lease is not None:
+        with Netlink() as connection:
+            leave_network(connection, lease)
 
 
 def _require_named(entry: ContainerEntry) -> None:

@@ -235,12 +235,12 @@ class AddressLeases:
         write_atomic(f"{self.directory}/{address}", document, durable=False)
 
     def _give_back(self, lease: Lease) -> None:
-        remove_file(f"{self.directory}/{_OF}{lease.holder.container_id}")
-        if has_device(lease.holder.device):
-            write_atomic(
-                f"{self.directory}/{_FORMER}{lease.address}", lease.holder.device.encode(), durable=False
-            )
+        device = lease.holder.device
+        if has_device(device):
+            write_atomic(f"{self.directory}/{_FORMER}{lease.address}", device.encode(), durable=False)
+        # In this order, so that whoever is killed here leaves an address that is free.
         remove_file(f"{self.directory}/{lease.address}")
+        remove_file(f"{self.directory}/{_OF}{lease.holder.container_id}")
 
     def _forget_former(self, address: IPv4Address) -> str:
         """The device that had an address last, for who takes it now."""

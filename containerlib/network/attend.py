@@ -170,11 +170,20 @@ def _ensure_process(directory: str) -> None:
 
 def _command(directory: str) -> Sequence[str]:
     """As this interpreter is, but with nothing of the caller's environment."""
-    if not sys.executable:
-        raise UnsupportedHost("names in networks", needed="a Python in sys.executable", found="none")
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     paths = [here, *(os.path.abspath(each) for each in sys.path if each and each != here)]
-    return [sys.executable, "-I", "-S", "-c", _CODE, directory, json.dumps(paths)]
+    return [_interpreter(), "-I", "-S", "-c", _CODE, directory, json.dumps(paths)]
+
+
+def _interpreter() -> str:
+    """The program of this interpreter, which may be part of another one: that would start itself again."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for path in (sys.executable, os.path.join(sys.base_prefix, "bin", version)):
+        if path and os.path.basename(path).startswith(("python", "pypy")) and os.access(path, os.X_OK):
+            return path
+    raise UnsupportedHost(
+        "names in networks", needed="a Python in sys.executable", found=repr(sys.executable)
+    )
 
 
 def _listener(directory: str) -> socket.socket:

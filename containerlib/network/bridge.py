@@ -16,17 +16,22 @@ if TYPE_CHECKING:
     from containerlib._native.netlink import Netlink
     from containerlib.network.record import NetworkRecord
 
-__all__ = ["bridge_index", "ensure_bridge", "remove_bridge", "write_setting"]
+__all__ = ["alias_of", "bridge_index", "ensure_bridge", "remove_bridge", "write_setting"]
 
 _ALIAS = "containerlib network "
 # Of addresses of version 6 the network has none, and nobody on it may hand some out.
 _SETTINGS = (("ipv6", "disable_ipv6", "1"), ("ipv6", "accept_ra", "0"), ("ipv4", "accept_redirects", "0"))
 
 
-def bridge_index(connection: Netlink, record: NetworkRecord) -> int | None:
-    """The number of the bridge; None if it is not there, or not yet as it is to be."""
+def alias_of(record: NetworkRecord) -> str:
+    """What is written on the bridges of a network."""
+    return _ALIAS + record.id
+
+
+def bridge_index(connection: Netlink, name: str) -> int | None:
+    """The number of a bridge; None if it is not there, or not yet as it is to be."""
     try:
-        return connection.index_of(record.bridge) if connection.is_up(record.bridge) else None
+        return connection.index_of(name) if connection.is_up(name) else None
     except OSError:
         return None
 
@@ -40,7 +45,7 @@ def ensure_bridge(connection: Netlink, record: NetworkRecord) -> int:
         ResourceInUse: Another network has its subnet, or its name.
         UnsupportedHost: This process may not make one.
     """
-    index = bridge_index(connection, record)
+    index = bridge_index(connection, record.bridge)
     if index is not None:
         return index
     try:
@@ -57,9 +62,9 @@ def _make(connection: Netlink, record: NetworkRecord) -> int:
         mac = link.mac_of(record.gateway)
         connection.call(
             link.add_bridge(record.bridge, mac=mac, mtu=record.mtu),
-            link.label(record.bridge, _ALIAS + record.id),
+            link.label(record.bridge, alias_of(record)),
         )
-    elif found.alias != _ALIAS + record.id:
+    elif found.alias != alias_of(record):
         raise ResourceInUse(
             f"network {record.name!r}: somebody else has made a device {record.bridge}; remove that"
         )
@@ -88,21 +93,24 @@ def _set_up(connection: Netlink, record: NetworkRecord, index: int) -> None:
             )
 
 
-def remove_bridge(connection: Netlink, record: NetworkRecord) -> None:
-    """Remove the bridge, if it is there and ours, with the devices of containers that have ended.
+def remove_bridge(connection: Netlink, record: NetworkRecord) -> set[str]:
+    """Remove the bridges, if they are there and ours, with the devices of containers that have ended.
 
     Such a device may stay for minutes: as long as a connection of the container waits for an answer.
+
+    Returns:
+        What they were called; see `firewall.expel`.
     """
     links = list(link.list_links(connection))
-    found = next((each for each in links if each.name == record.bridge), None)
-    if found is None or found.alias != _ALIAS + record.id:
-        return
+    owned = {each.index: each.name for each in links if each.alias == alias_of(record)}
     for each in links:
-        if each.master == found.index:
+        if each.master in owned and each.index not in owned:
             link.remove_device(connection, each.name)
-    reach("remove bridge", record.bridge)
-    with contextlib.suppress(OSError):  # gone meanwhile
-        connection.call(link.delete(found.index))
+    for index, name in owned.items():
+        reach("remove bridge", name)
+        with contextlib.suppress(OSError):  # gone meanwhile
+            connection.call(link.delete(index))
+    return {record.bridge, *owned.values()}
 
 
 def write_setting(device: str, family: str, name: str, value: str) -> None:

@@ -16,9 +16,10 @@ from containerlib._native.netlink import Netlink, NetlinkError, new_network
 from containerlib._util.failpoint import reach
 from containerlib.errors import AddressesExhausted, UnsupportedHost
 from containerlib.network import link
-from containerlib.network.bridge import bridge_index, ensure_bridge, write_setting
+from containerlib.network.bridge import write_setting
 from containerlib.network.fault import clear_fault
 from containerlib.network.firewall import admit, admit_changing, changing
+from containerlib.network.segment import bridge_at, ensure_bridge_at
 from containerlib.network.sender_lock import lock_sender, unlock_sender
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def join_network(
         AddressesExhausted: The bridge takes no more devices.
         UnsupportedHost: This process may not do that.
 
-    Cost: a millisecond, most of it the kernel's; one bridge takes 1,023 devices.
+    Cost: a millisecond, most of it the kernel's.
     """
     admit(record)
     try:
@@ -146,11 +147,11 @@ def _connect(
 ) -> None:
     """Make the pair of devices; the bridge as well if it was taken away."""
     for is_last in (False, True):
-        bridge = bridge_index(connection, record)
+        bridge = bridge_at(connection, record, place.address)
         if bridge is None:
             with records.locked(record), changing():
                 admit_changing(record)
-                bridge = ensure_bridge(connection, record)
+                bridge = ensure_bridge_at(connection, record, place.address)
         reach("connect endpoint", container_id)
         try:
             connection.call(

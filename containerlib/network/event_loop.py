@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import selectors
 import time
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EventLoop"]
 
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_PAUSE_S = 0.01
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
@@ -50,11 +53,18 @@ class EventLoop:
                 # An earlier call of this round may have closed it.
                 call = self._calls.get(key.fileobj, {}).get(event) if events & event else None  # type: ignore[call-overload]
                 if call is not None:
-                    with contextlib.suppress(OSError):
-                        call()
+                    self._make(call)
         now = time.monotonic()
         for tick in self._ticks:
             tick(now)
+
+    def _make(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                # Whoever waits to be accepted still does, and would be told of again at once.
+                time.sleep(_PAUSE_S)
 
     def _set(self, sock: socket.socket, event: int, call: Callable[[], None] | None) -> None:
         calls = self._calls.setdefault(sock, {})

@@ -20,10 +20,11 @@ from containerlib.errors import UnsupportedHost
 from containerlib.network import link
 from containerlib.network import nftables as nft
 from containerlib.network.fault import clear_leftovers
+from containerlib.network.other_firewall import close_way, open_way
 from containerlib.network.sender_lock import remove_locks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from containerlib._native.netlink import Message
     from containerlib.network.record import NetworkRecord
@@ -33,6 +34,7 @@ __all__ = [
     "ONE_ADDRESS_PORTS",
     "TABLE",
     "admit",
+    "admit_bridge",
     "admit_changing",
     "changing",
     "expel",
@@ -129,8 +131,9 @@ def admit(record: NetworkRecord) -> None:
 def admit_changing(record: NetworkRecord) -> None:
     """Do what `admit` does, for a caller inside `changing`."""
     with _connected() as connection:
-        if not _knows(connection, record):
-            _teach(connection, record)
+        if not _knows(connection, record.bridge):
+            _teach(connection, record.bridge)
+        open_way(connection)
         if not record.internal:
             _pass_on(connection)
 
@@ -147,12 +150,19 @@ def _connected() -> Iterator[Netlink]:
 
 
 def _is_admitted(connection: Netlink, record: NetworkRecord) -> bool:
-    return _knows(connection, record) and (record.internal or passes_on())
+    return _knows(connection, record.bridge) and (record.internal or passes_on())
 
 
-def _knows(connection: Netlink, record: NetworkRecord) -> bool:
+def admit_bridge(name: str) -> None:
+    """Make sure that the rules know a further bridge of a network; the caller is inside `changing`."""
+    with _connected() as connection:
+        if not _knows(connection, name):
+            _teach(connection, name)
+
+
+def _knows(connection: Netlink, name: str) -> bool:
     try:
-        connection.call(nft.get_element(TABLE, _BRIDGES, 2 * nft.name_key(record.bridge)))
+        connection.call(nft.get_element(TABLE, _BRIDGES, 2 * nft.name_key(name)))
     except NetlinkError as error:
         if error.errno != errno.ENOENT:
             raise
@@ -160,8 +170,8 @@ def _knows(connection: Netlink, record: NetworkRecord) -> bool:
     return True
 
 
-def _teach(connection: Netlink, record: NetworkRecord) -> None:
-    element = nft.add_element(TABLE, _BRIDGES, 2 * nft.name_key(record.bridge))
+def _teach(connection: Netlink, name: str) -> None:
+    element = nft.add_element(TABLE, _BRIDGES, 2 * nft.name_key(name))
     reach("firewall", TABLE)
     try:
         connection.batch(nft.batch_begin(), [*_rules(), element], nft.batch_end())
@@ -185,11 +195,12 @@ def repair(*, with_guard: bool) -> None:
     with changing(), _connected() as connection:
         if with_guard and passes_on() and not _has_guard(connection):
             _guard(connection)
-        if _is_whole(connection):
-            return
         bridges = [name for name in _devices() if name.startswith(_BRIDGE_NAMES)]
         if not bridges:
             return  # the last network was removed
+        open_way(connection)
+        if _is_whole(connection):
+            return
         elements = [nft.add_element(TABLE, _BRIDGES, 2 * nft.name_key(name)) for name in bridges]
         clean = [nft.add_table(TABLE), nft.delete_table(TABLE)]
         reach("firewall", TABLE)
@@ -221,8 +232,8 @@ def _is_whole(connection: Netlink) -> bool:
     return rules == wanted and _has_elements(connection, TABLE, _BRIDGES)
 
 
-def expel(record: NetworkRecord) -> None:
-    """After the removal of a network's bridge: forget it, and with the last one of the host all rules.
+def expel(names: Iterable[str]) -> None:
+    """After the removal of a network's bridges: forget them, and with the last one of the host all rules.
 
     The caller is inside `changing`, and has been since before that removal.
 
@@ -231,10 +242,12 @@ def expel(record: NetworkRecord) -> None:
     """
     with Netlink(nft.NETFILTER) as connection:
         # What somebody has flushed need not be removed.
-        _try(connection, nft.delete_element(TABLE, _BRIDGES, 2 * nft.name_key(record.bridge)))
+        for name in names:
+            _try(connection, nft.delete_element(TABLE, _BRIDGES, 2 * nft.name_key(name)))
         if _has_bridges():
             return
         _try(connection, nft.delete_table(TABLE))
+        close_way(connection)
         remove_locks()
         clear_leftovers()
         _stop_passing_on(connection)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import Any
 
 from containerlib.network.link import has_device
@@ -14,6 +15,7 @@ from containerlib.network.link import has_device
 __all__ = ["LeaseTable"]
 
 _LIMIT = 1 << 16
+_MOMENT_NS = 50_000_000
 
 
 class LeaseTable:
@@ -83,7 +85,8 @@ class LeaseTable:
             for name in _names(lease):
                 for known in (name, f"{name}.{self._network}"):
                     self._by_name.setdefault(known.lower(), []).append(address)
-        self._seen = seen
+        # Times of files are coarse: what changes in the same moment would not be noticed.
+        self._seen = seen if time.time_ns() - seen[0] > _MOMENT_NS else (-1, -1)
 
     def _read(self, name: str) -> dict[str, Any]:
         try:

@@ -39,6 +39,7 @@ __all__ = [
     "raise_link",
     "raise_named",
     "remove_device",
+    "set_master",
 ]
 
 _NEW_LINK, _DELETE_LINK, _GET_LINK, _NEW_ADDRESS, _NEW_ROUTE, _GET_ROUTE = 16, 17, 18, 20, 24, 26
@@ -132,6 +133,12 @@ def raise_link(index: int) -> Message:
 def label(name: str, alias: str) -> Message:
     """Write on a device whose it is, which cannot be done where it is made."""
     body = _LINK.pack(0, 0, 0, 0, 0) + text_attribute(_NAME, name) + text_attribute(_ALIAS, alias)
+    return Message(_NEW_LINK, 0, body)
+
+
+def set_master(index: int, master: int) -> Message:
+    """Make a device a port of a bridge."""
+    body = _LINK.pack(0, 0, index, 0, 0) + attribute(_MASTER, struct.pack("=I", master))
     return Message(_NEW_LINK, 0, body)
 
 

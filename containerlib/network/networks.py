@@ -104,8 +104,7 @@ def _create(
         except BaseException:
             # Also of one that was written down, and then the disk failed.
             with contextlib.suppress(Exception), records.locked(record), changing():
-                remove_bridge(connection, record)
-                expel(record)
+                expel(remove_bridge(connection, record))
                 records.remove(record)
             raise
     return record
@@ -120,8 +119,7 @@ def remove_network(layout: Layout, record: NetworkRecord) -> None:
 
 def _remove_bridge(record: NetworkRecord) -> None:
     with changing(), Netlink() as connection:
-        remove_bridge(connection, record)
-        expel(record)
+        expel(remove_bridge(connection, record))
 
 
 def take_down(layout: Layout, record: NetworkRecord) -> None:

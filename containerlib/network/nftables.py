@@ -37,7 +37,7 @@ __all__ = [
     "delete_table",
     "get_element",
     "has_elements",
-    "is_loss",
+    "is_change",
     "is_rule",
     "list_elements",
     "list_rules",
@@ -68,7 +68,8 @@ DROP, ACCEPT = 0, 1
 _INET, _BRIDGE, _SUBSYSTEM = 1, 7, 10
 _NEW_TABLE, _GET_TABLE, _DELETE_TABLE, _NEW_CHAIN, _NEW_RULE, _GET_RULE = 0, 1, 2, 3, 6, 7
 _NEW_SET, _NEW_ELEMENT, _GET_ELEMENT, _DELETE_ELEMENT = 9, 12, 13, 14
-_DELETIONS = frozenset({2, 5, 8, 11})  # of tables, chains, rules and sets
+# That of tables, chains, rules and sets; and a new chain, which may be one that drops what it does not know.
+_TOLD = frozenset({2, 5, 8, 11, 3})
 _CREATE, _EXCLUSIVE, _APPEND = 0x400, 0x200, 0x800
 _TYPE_BITS = 6
 _FAMILY_BYTES, _ELEMENTS = 4, 3
@@ -116,15 +117,17 @@ def delete_table(name: str) -> Message:
     return _message(_DELETE_TABLE, 0, text_attribute(1, name))
 
 
-def add_chain(table: str, name: str, *, hook: str, kind: str, priority: int) -> Message:
-    """Make a chain that packets come through."""
+def add_chain(
+    table: str, name: str, *, hook: str, kind: str, priority: int, is_strict: bool = False
+) -> Message:
+    """Make a chain that packets come through, and that accepts, or drops, what it says nothing of."""
     return _message(
         _NEW_CHAIN,
         _CREATE,
         text_attribute(1, table),
         text_attribute(3, name),
         attribute(4, [_number(1, _HOOKS[hook]), _number(2, priority)]),
-        _number(5, ACCEPT),
+        _number(5, DROP if is_strict else ACCEPT),
         text_attribute(7, kind),
     )
 
@@ -260,9 +263,9 @@ def is_rule(message: Message) -> bool:
     return message.kind == _SUBSYSTEM << 8 | _NEW_RULE
 
 
-def is_loss(kind: int) -> bool:
-    """Whether the kernel tells by a message of this type that something was taken away."""
-    return kind >> 8 == _SUBSYSTEM and kind & 0xFF in _DELETIONS
+def is_change(kind: int) -> bool:
+    """Whether the kernel tells by a message of this type of something that concerns us, whoever did it."""
+    return kind >> 8 == _SUBSYSTEM and kind & 0xFF in _TOLD
 
 
 def add_rule(table: str, chain: str, *expressions: bytes) -> Message:

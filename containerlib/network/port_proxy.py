@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DatagramProxy", "StreamProxy"]
 
-_CHUNK_BYTES = 256 << 10
+_CHUNK_BYTES = 64 << 10
 _MOST_CONNECTIONS, _MOST_FLOWS = 512, 256
 _FLOW_IDLE_S = 60.0
 _MOST_DATAGRAM = 65535

@@ -137,7 +137,8 @@ class NetworkProcess:
                 for sock, port in zip(sockets, message["ports"], strict=True):
                     found.hold(self._loop, sock, port)
                 # Rules may have been taken away before this was read.
-                self._translate(found)
+                with contextlib.suppress(ContainerlibError, OSError):
+                    self._translate(found)
             case "release":
                 self._release(message["container"])
             case "look":

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Resolver", "View"]
 
 _MOST_BYTES, _MOST_UDP, _PLAIN_UDP = 65535, 4096, 512
-_MOST_PENDING, _MOST_STREAMS, _MOST_SERVERS = 256, 64, 3
+_MOST_PENDING, _MOST_OWN, _MOST_STREAMS, _MOST_SERVERS = 512, 64, 64, 3
 _PATIENCE_S, _STREAM_PATIENCE_S = 2.0, 10.0
 _PORT = 53
 _HOST = "/etc/resolv.conf"
@@ -130,10 +130,15 @@ class Resolver:
         if reply is not None:
             cut = dns.truncated(question) if len(reply) > _PLAIN_UDP else reply
             self._udp.sendto(cut, client)
-        elif len(self._pending) < _MOST_PENDING:
+        elif self._has_room(client[0]):
             self._ask(_Pending(client, question, data, self.servers(client[0])))
         else:
             self._udp.sendto(dns.refuse(question, dns.SERVER_FAILED), client)
+
+    def _has_room(self, client: str) -> bool:
+        """Whether one more question may wait; no container can take all the room."""
+        own = sum(1 for each in self._pending.values() if each.client[0] == client)
+        return len(self._pending) < _MOST_PENDING and own < _MOST_OWN
 
     def _ask(self, pending: _Pending) -> None:
         while pending.servers:

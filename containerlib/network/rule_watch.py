@@ -1,4 +1,4 @@
-"""Notices when somebody takes the firewall's rules away, and has them made anew.
+"""Notices when somebody takes the firewall's rules away, or puts others in their way, and mends that.
 
 Source: linux/netfilter/nfnetlink.h, NFNLGRP_NFTABLES.
 """
@@ -42,7 +42,7 @@ class RuleWatch:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, nft.NETFILTER)
         self._socket.bind((0, _GROUP))
         self._socket.setblocking(False)
-        self._is_lost = False
+        self._is_due = False
         self._with_guard = False
         loop.on_readable(self._socket, self._told)
         loop.on_tick(self._tick)
@@ -54,7 +54,7 @@ class RuleWatch:
             is_guarded: Whether the host's own devices were kept apart then.
         """
         self._with_guard = self._with_guard or is_guarded
-        self._is_lost = True
+        self._is_due = True
 
     def _told(self) -> None:
         try:
@@ -62,23 +62,23 @@ class RuleWatch:
         except BlockingIOError:
             return
         except OSError:
-            self._is_lost = True  # more was told than there was room for
+            self._is_due = True  # more was told than there was room for
             return
         while len(data) >= _HEADER.size:
             size, kind, *_ = _HEADER.unpack_from(data)
             if size < _HEADER.size:
                 return
-            self._is_lost = self._is_lost or nft.is_loss(kind)
+            self._is_due = self._is_due or nft.is_change(kind)
             data = data[size + (-size % 4) :]
 
     def _tick(self, _now: float) -> None:
-        if not self._is_lost:
+        if not self._is_due:
             return
         # Whoever reloads a firewall does so in several steps; the next one is told of as well.
-        self._is_lost = False
+        self._is_due = False
         try:
             self._with_guard = self._with_guard and passes_on()
             repair(with_guard=self._with_guard)
             self._repaired()
         except (ContainerlibError, OSError):
-            self._is_lost = True  # and again
+            self._is_due = True  # and again

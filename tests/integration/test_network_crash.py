@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 from support.failpoints import Step, died_at, failing_at, hooked, record_steps
+from support.outside import wait_until
 
-from containerlib import ContainerlibError
+from containerlib import ContainerlibError, InvalidState, PortMapping, ResourceInUse
+from containerlib.network.publish import hold_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from containerlib import Engine, Image
 
@@ -115,3 +118,65 @@ def test_errors_of_a_start(engine: Engine, busybox_image: Image) -> None:
 def is_of_networks(step: Step) -> bool:
     """Whether a step is of what a network adds to a start."""
     return any(word in step.name for word in ("endpoint", "firewall", "network"))
+
+
+@pytest.mark.parametrize("verb", ["connect", "disconnect"])
+def test_kills_of_memberships(engine: Engine, busybox_image: Image, verb: str) -> None:
+    """A container that somebody was connecting or disconnecting can be disconnected and connected."""
+    engine.networks.create("front")
+    back = engine.networks.create("back", internal=True)
+    container = busybox_image.run(["sleep", "600"], network="front", name="lasting", lifetime="detached")
+
+    def act() -> None:
+        # In a child: as somebody else who has opened the store.
+        network = engine.networks.get("back")
+        (network.connect if verb == "connect" else network.disconnect)("lasting")
+
+    def ready() -> None:
+        with contextlib.suppress(InvalidState):
+            back.disconnect(container)
+        if verb == "disconnect":
+            back.connect(container)
+
+    ready()
+    steps = record_steps(act, engine.root)
+    assert len(steps) > 3
+    for step in steps:
+        ready()
+        died_at(act, engine.root, step)
+        with contextlib.suppress(InvalidState):
+            back.disconnect(container)
+        back.connect(container)
+        assert list(container.ip_addresses) == ["front", "back"], step
+        address = container.ip_addresses["back"]
+        assert f"inet {address}/" in container.exec(["ip", "addr", "show", "eth1"]).text, step
+        back.disconnect(container)
+        assert container.exec(["ls", "/sys/class/net"]).text.split() == ["eth0", "lo"], step
+        assert back.containers() == {}, step
+
+
+def test_kills_of_publishing(engine: Engine, busybox_image: Image) -> None:
+    """Whoever was killed while a container with a port started leaves the port to others."""
+    engine.networks.create("net")
+    ports = [PortMapping(container_port=7, host_port=45_873, host="*")]
+
+    def start() -> None:
+        busybox_image.run(["true"], network="net", ports=ports)
+
+    steps = [step for step in record_steps(start, engine.root) if is_of_networks(step)]
+    assert len(steps) > 5
+    for step in steps:
+        died_at(start, engine.root, step)
+        # The process of the networks notices within its next look that nobody is there.
+        wait_until(lambda: can_be_held(ports))
+        # Their addresses are theirs until somebody has looked after what was killed.
+        engine.recover()
+
+
+def can_be_held(ports: Sequence[PortMapping]) -> bool:
+    """Whether these ports of the host are free."""
+    try:
+        hold_ports(ports).close()
+    except ResourceInUse:
+        return False
+    return True

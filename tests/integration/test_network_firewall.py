@@ -224,6 +224,48 @@ def test_rules_that_were_flushed(engine: Engine, image: Image, world: int) -> No
     assert tables() == set()
 
 
+def strict_chain(*, is_there: bool) -> None:
+    """Have, or have no more, a firewall of somebody else's that passes on nothing."""
+    with Netlink(nft.NETFILTER) as connection:
+        messages = [nft.delete_table("clt-strict")]
+        if is_there:
+            chain = nft.add_chain(
+                "clt-strict", "f", hook="forward", kind="filter", priority=0, is_strict=True
+            )
+            messages = [nft.add_table("clt-strict"), chain]
+        connection.batch(nft.batch_begin(), messages, nft.batch_end())
+
+
+def strict_rules() -> int:
+    """How many rules that firewall has."""
+    with Netlink(nft.NETFILTER) as connection:
+        return len(list(connection.dump(nft.list_rules("clt-strict"))))
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_beside_a_strict_firewall(engine: Engine, image: Image, world: int, *, is_first: bool) -> None:
+    """One that drops what it does not know lets our networks by, and is left as it was."""
+    if is_first:
+        strict_chain(is_there=True)
+    try:
+        with (
+            engine.networks.create("out") as network,
+            image.run(["sleep", "600"], network="out") as container,
+            image.run(ECHO, network="out") as other,
+            Server(world, WORLD),
+        ):
+            if not is_first:
+                strict_chain(is_there=True)
+            wait_until(lambda: strict_rules() == 2)
+            assert ask(container, WORLD) == HOST
+            other.connect(7).close()
+            assert not reaches(world, other.address(7)[0])
+            assert network.containers()
+        assert strict_rules() == 0
+    finally:
+        strict_chain(is_there=False)
+
+
 def test_nobody_pretends(engine: Engine, image: Image) -> None:
     """A container that may change its device is heard with its own addresses only (T-SPOOF)."""
     with (

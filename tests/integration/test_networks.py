@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from containerlib import (
+    DEVNULL,
     PIPE,
     AddressesExhausted,
     ContainerNotFound,
@@ -361,6 +362,29 @@ def test_addresses_run_out(engine: Engine, image: Image) -> None:
         with image.run(["sleep", "600"], network="tiny") as next_one:
             assert next_one.ip_address == "10.99.1.2"
         assert tiny.containers() == {}
+
+
+def test_more_than_a_bridge_takes(engine: Engine, image: Image) -> None:
+    """Containers at further bridges are in the same network, and nothing of those stays."""
+    before = set(os.listdir("/sys/class/net"))
+    with engine.networks.create("large", subnet="10.210.0.0/20", internal=True) as network:
+        addresses = [str(network.subnet[offset]) for offset in (5, 999, 1000, 1007, 3999)]
+        with contextlib.ExitStack() as stack:
+            made = []
+            for address in addresses:
+                options: Any = {"network": "large", "ip_address": address, "stdin": DEVNULL}
+                container = image.run(ECHO.split(), **options)
+                container.connect(7).close()
+                made.append(stack.enter_context(container))
+            for container in made:
+                echo(reach(container))
+                for other in made:
+                    text = container.exec(["sh", "-c", f"echo hello | nc -w 5 {other.name} 7"]).text
+                    assert text == "hello\n", (container, other)
+            bridges = {name for name in os.listdir("/sys/class/net") if name.startswith(network.bridge[:10])}
+            assert len(bridges) == 3
+        wait_until_gone(network, count=2)
+    assert set(os.listdir("/sys/class/net")) == before
 
 
 def test_a_start_that_fails(image: Image, network: Network) -> None:
