@@ -150,7 +150,7 @@ class Network:
         """
         await call(lambda: self.sync.disconnect(wrap.unwrap(container)))
 
-    async def fault(
+    async def faults(
         self,
         container: Container | str,
         *,
@@ -183,7 +183,7 @@ class Network:
         """
         return wrap.network_fault(
             await call(
-                lambda: self.sync.fault(
+                lambda: self.sync.faults(
                     wrap.unwrap(container),
                     partition=partition,
                     drop=drop,

@@ -155,7 +155,7 @@ class Network:
 
         disconnect(self._entry(container), self._record)
 
-    def fault(
+    def faults(
         self,
         container: Container | str,
         *,

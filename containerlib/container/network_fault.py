@@ -25,7 +25,7 @@ _MOST_RATE = (1 << 32) - 1
 
 
 def begin(entry: ContainerEntry, record: NetworkRecord, fault: Fault) -> None:
-    """Have a fault at a container's place in a network; see `Network.fault`."""
+    """Have a fault at a container's place in a network; see `Network.faults`."""
     _check(fault)
     with entered_network(entry) as namespace:
         lease = _lease(entry, record)

@@ -69,12 +69,12 @@ def test_a_partition(image: Image, network: Network, service: Container) -> None
     """Nobody reaches the container, nor it anybody, in this network only; until it is healed."""
     with image.run(SLEEP, network="net") as client, image.run(SLEEP, network="net") as other:
         assert reached(client, service)
-        with network.fault(client, partition=True) as fault:
+        with network.faults(client, partition=True) as fault:
             assert not reached(client, service)
             assert reached(other, service)
             assert "drop=1.0" in repr(fault)
         assert reached(client, service)
-        with network.fault(service, partition=True):
+        with network.faults(service, partition=True):
             assert not reached(other, service)
             assert not echoed(None, *service.address(7))
             # Its own loopback device is not in this network.
@@ -92,7 +92,7 @@ def test_losses(image: Image, network: Network, service: Container) -> None:
             here.connect((str(receiver.ip_address), 9))
             here.send(b"first")  # so that the host knows its neighbour, which may get lost as well
             wait_until(lambda: _heard(there) > 0)
-            with network.fault(receiver, drop=0.5):
+            with network.faults(receiver, drop=0.5):
                 for number in range(400):
                     here.send(b"%d" % number)
             wait_until(lambda: _heard(there) > 0)
@@ -114,7 +114,7 @@ def test_a_narrow_line(image: Image, network: Network, service: Container) -> No
     with image.run(SLEEP, network="net") as server, server.socket() as listener:
         listener.bind((str(server.ip_address), 9))
         listener.listen()
-        with network.fault(server, rate_bytes_per_s=100_000):
+        with network.faults(server, rate_bytes_per_s=100_000):
             started = time.monotonic()
             with socket.create_connection((str(server.ip_address), 9), timeout=60) as client:
                 accepted, _ = listener.accept()
@@ -132,7 +132,7 @@ def test_a_delay(image: Image, network: Network, service: Container) -> None:
     with image.run(SLEEP, network="net") as client:
         problem = ""
         try:
-            with network.fault(client, delay_s=0.3):
+            with network.faults(client, delay_s=0.3):
                 started = time.monotonic()
                 assert reached(client, service)
                 assert time.monotonic() - started > 0.3
@@ -147,12 +147,12 @@ def test_a_delay(image: Image, network: Network, service: Container) -> None:
 def test_one_after_the_other(image: Image, network: Network, service: Container) -> None:
     """The next one is instead of the last one; clearing twice is no error, nor after the end."""
     with image.run(SLEEP, network="net") as client:
-        first = network.fault("service", partition=True)
-        second = network.fault(service, drop=0.0)
+        first = network.faults("service", partition=True)
+        second = network.faults(service, drop=0.0)
         assert reached(client, service)
         second.clear()
         first.clear()
-        third = network.fault(service, partition=True)
+        third = network.faults(service, partition=True)
         service.kill()
         service.wait()
         third.clear()
@@ -165,15 +165,15 @@ def test_they_go_with_the_place(image: Image, network: Network, engine: Engine) 
     for _ in range(2):
         container.start()
         assert tables() == []
-        network.fault(container, partition=True)
+        network.faults(container, partition=True)
         container.kill()
         container.wait()
     container.start()
-    network.fault(container, partition=True)
+    network.faults(container, partition=True)
     network.disconnect(container)
     assert tables() == []
     network.connect(container)
-    network.fault(container, partition=True)
+    network.faults(container, partition=True)
     container.remove(force=True)
     assert tables() == []
 
@@ -189,16 +189,16 @@ def test_what_cannot_be(image: Image, network: Network, engine: Engine, service:
     ]
     for values, problem in options:
         with pytest.raises(InvalidOption, match=problem):
-            network.fault(service, **values)
+            network.faults(service, **values)
     with (
         engine.networks.create("other"),
         image.run(SLEEP, network="other") as stranger,
         pytest.raises(InvalidState, match="is not in network 'net'"),
     ):
-        network.fault(stranger, partition=True)
+        network.faults(stranger, partition=True)
     stopped = engine.containers.create(image, SLEEP, network="net")
     with pytest.raises(InvalidState, match="start it first"):
-        network.fault(stopped, partition=True)
+        network.faults(stopped, partition=True)
     stopped.remove()
     assert tables() == []
     assert os.path.exists(f"/sys/class/net/{network.bridge}")
