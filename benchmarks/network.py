@@ -17,8 +17,10 @@ import os
 import socket
 import struct
 import sys
+import threading
 import time
 from functools import partial
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from measure import MissingRowError, summary
@@ -46,6 +48,8 @@ class Starts:
         self._image = self._engine.images.from_directory(place.rootfs, reference="bench:1")
         self._network = stack.enter_context(self._engine.networks.create("bench"))
         stack.enter_context(self._engine.networks.create("more"))
+        stack.enter_context(self._engine.networks.create("crowd", subnet="10.254.0.0/20", internal=True))
+        self._nowhere = cl.DEVNULL
         service = self._engine.containers.create(self._image, COMMAND, network="bench", name="service")
         stack.enter_context(service).start()
         every = cl.PortMapping(container_port=7, host="*")
@@ -65,6 +69,33 @@ class Starts:
         taken = time.perf_counter() - begin
         container.remove(force=True)
         return taken * 1e6
+
+    def crowd(self) -> dict[str, float]:
+        """Start many: 200 by eight threads, and 500 one after the other in one network."""
+        made: list[Any] = []
+        threads = [threading.Thread(target=lambda: made.extend(self._some(25))) for _ in range(8)]
+        begin = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        rate = len(made) / (time.perf_counter() - begin)
+        for each in made:
+            each.remove(force=True)
+        times = []
+        made = []
+        for _ in range(500):
+            begin = time.perf_counter()
+            made += self._some(1)
+            times.append(time.perf_counter() - begin)
+        for each in made:
+            each.remove(force=True)
+        return {"each": 1e3 / rate, "growth": median(times[-50:]) / median(times[:50])}
+
+    def _some(self, count: int) -> list[Any]:
+        options: dict[str, Any] = {"network": "crowd", "layer": "memory"}
+        nowhere = dict.fromkeys(("stdin", "stdout", "stderr"), self._nowhere)
+        return [self._image.run(COMMAND, **nowhere, **options) for _ in range(count)]
 
     def answer(self) -> float:
         """Ask for a name; return the microseconds until the answer."""
@@ -125,8 +156,8 @@ def take_times(
     return times
 
 
-def targets(medians: Mapping[str, float]) -> list[Target]:
-    """Return what is asked of the medians."""
+def targets(medians: Mapping[str, float], crowd: Mapping[str, float]) -> list[Target]:
+    """Return what is asked of the medians, and of many at once."""
 
     def added(row: str, to: str) -> float | None:
         return (medians[row] - medians[to]) / 1e3 if {row, to} <= medians.keys() else None
@@ -137,6 +168,8 @@ def targets(medians: Mapping[str, float]) -> list[Target]:
         at_most("added by a published port, ms", added(PORT, BRIDGE), 0.3),
         at_most("added by a port of every address, ms", added(ALL, BRIDGE), 0.3),
         at_most("an answer to a question for a name, ms", answer, 1.0),
+        at_most("each of 200 by eight threads, ms", crowd["each"], 10.0),
+        at_most("cost of the last 50 of 500 in one network, as that of the first", crowd["growth"], 1.5),
     ]
 
 
@@ -161,6 +194,7 @@ def main() -> int:
             except (MissingRowError, OSError) as error:
                 missing[name] = str(error)
         times = take_times(actions, rounds=chosen.rounds, warmup=chosen.warmup)
+        crowd = starts.crowd()
     numbers = {name: summary(samples) for name, samples in times.items()}
     rows = [
         [name, *(f"{row[key] / 1e3:.2f}" for key in ("median", "p95", "min"))]
@@ -169,9 +203,9 @@ def main() -> int:
     print_table("Starts in networks", ["row", "median ms", "p95 ms", "min ms"], rows)
     holds = conclude(
         times=times,
-        extras={},
+        extras={"crowd": crowd},
         missing=missing,
-        targets=targets({name: row["median"] for name, row in numbers.items()}),
+        targets=targets({name: row["median"] for name, row in numbers.items()}, crowd),
         settings=settings,
         json_path=chosen.json,
     )

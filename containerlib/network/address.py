@@ -21,7 +21,7 @@ from containerlib.errors import AddressesExhausted, InvalidInputError, ResourceI
 from containerlib.network.link import has_device, mac_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from ipaddress import IPv4Address
     from typing import Any
 
@@ -122,7 +122,7 @@ class AddressLeases:
         self._lock = f"{layout.run_root}/networks/{record.id}.lock"
 
     def take(self, holder: Holder, wanted: IPv4Address | None = None) -> tuple[IPv4Address, str]:
-        """Give a container an address: the one it has, the one it wants, or the first that is free.
+        """Give a container an address: the one it has, the one it wants, or a free one.
 
         Returns:
             The address, and the device that had it before. That may be there still, for the kernel takes
@@ -215,11 +215,10 @@ class AddressLeases:
             if lease is not None:
                 yield lease
 
-    def _names(self, kind: str = "") -> set[str]:
-        """The addresses for which there is a file of a kind."""
+    def _names(self) -> set[str]:
+        """The addresses that are given away."""
         with contextlib.suppress(FileNotFoundError):
-            rests = [name.removeprefix(kind) for name in os.listdir(self.directory) if name.startswith(kind)]
-            return {rest for rest in rests if rest[0].isdigit()}
+            return {name for name in os.listdir(self.directory) if name[0].isdigit()}
         return set()
 
     def _read(self, name: str) -> Lease | None:
@@ -258,10 +257,12 @@ class AddressLeases:
         return device
 
     def _free(self) -> IPv4Address:
-        former = self._names(_FORMER)
+        names = os.listdir(self.directory)
+        taken = {name for name in names if name[0].isdigit()}
+        former = {name.removeprefix(_FORMER) for name in names if name.startswith(_FORMER)}
         if len(former) > _MOST_FORMER:
             self._forget_gone(former)
-        address = self._first_free(self._names() | self._names(_FORMER))
+        address = self._first_free(taken, former)
         if address is None:
             self._collect()
             address = self._first_free(self._names())
@@ -279,9 +280,16 @@ class AddressLeases:
                 if not has_device(file.read(_LIMIT)):
                     remove_file(path)
 
-    def _first_free(self, taken: set[str]) -> IPv4Address | None:
-        taken = taken | {str(self._record.gateway)}
-        return next((each for each in self._record.subnet.hosts() if str(each) not in taken), None)
+    def _first_free(self, taken: set[str], avoided: Collection[str] = ()) -> IPv4Address | None:
+        """One that nobody has, looked for from where it is if those before are all given away."""
+        first = int(self._record.subnet.network_address) + 1
+        count = int(self._record.subnet.broadcast_address) - first
+        for step in range(count):
+            candidate = ipaddress.IPv4Address(first + (len(taken) + step) % count)
+            text = str(candidate)
+            if text not in taken and text not in avoided and candidate != self._record.gateway:
+                return candidate
+        return None
 
     def _claim(self, wanted: IPv4Address) -> IPv4Address:
         lease = self._read(str(wanted))
