@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import attrs
 
 __all__ = [
+    "ADDRESSES",
     "ANY_ADDRESS",
     "EVERY_ADDRESS",
     "LOOPBACK",
@@ -35,6 +36,9 @@ EVERY_ADDRESS = "*"
 
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - what a caller asks for
 """All addresses of the host of version 4."""
+
+ADDRESSES = {LOOPBACK: ("127.0.0.1", "::1"), EVERY_ADDRESS: (ANY_ADDRESS, "::")}
+"""What those two stand for that are no addresses."""
 
 _MOST = 65535
 
@@ -79,6 +83,14 @@ class PortMapping:
     host_port: int | None = field(default=None, validator=_check_port)
     host: str = field(default=LOOPBACK, validator=_check_host)
     protocol: Literal["tcp", "udp"] = field(default="tcp", validator=_check_protocol)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is reached from this host only."""
+        import ipaddress  # noqa: PLC0415 - few containers publish ports
+
+        found = ADDRESSES.get(self.host, (self.host,))
+        return all(ipaddress.ip_address(each).is_loopback for each in found)
 
     @property
     def address(self) -> tuple[str, int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from containerlib._native.channel import close_all
 from containerlib._native.ffi import ffi, lib
-from containerlib._native.spawn import Starter
+from containerlib._native.spawn import DetachedStarter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,15 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["start_companion"]
 
 
-class _Companion(Starter):
+class _Companion(DetachedStarter):
     def __init__(self) -> None:
         super().__init__("ctr-companion", -1, ())
-
-    def _take_pidfd(self, pidfd: int) -> None:
-        # What was launched has made the companion and is over.
-        self._reap()
-        os.close(self.pidfd)
-        self.pidfd = pidfd
 
     def become(self, arguments: Sequence[str], given_fds: Sequence[int]) -> None:
         message = b"".join(os.fsencode(each) + b"\0" for each in arguments)

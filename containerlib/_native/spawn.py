@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from containerlib._native.spec import NativeSpec
 
-__all__ = ["SpawnRequest", "Spawner", "Starter", "send_request"]
+__all__ = ["DetachedStarter", "SpawnRequest", "Spawner", "Starter", "send_request"]
 
 _NEW_PID_NAMESPACE = 0x20000000  # CLONE_NEWPID
 
@@ -214,6 +214,15 @@ def send_request(
 
 def _new_pipe() -> tuple[int, int]:
     return os.pipe2(os.O_CLOEXEC)
+
+
+class DetachedStarter(Starter):
+    """One that is nobody's child: what was launched has made it and is over."""
+
+    def _take_pidfd(self, pidfd: int) -> None:
+        self._reap()
+        os.close(self.pidfd)
+        self.pidfd = pidfd
 
 
 class Spawner(Starter):

@@ -16,7 +16,7 @@ from attrs import field, frozen
 from containerlib._native.channel import Exit, close_all, exit_of
 from containerlib._native.ffi import ffi, lib
 from containerlib._native.message import encode
-from containerlib._native.spawn import Starter, send_request
+from containerlib._native.spawn import DetachedStarter, send_request
 from containerlib.errors import InvalidState
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Order:
             order.cgroups_size = len(text)
 
 
-class Supervisor(Starter):
+class Supervisor(DetachedStarter):
     """The process that starts one container and stays with it, whatever happens to us."""
 
     def __init__(self, join_fds: Sequence[int] = ()) -> None:
@@ -186,12 +186,6 @@ class Supervisor(Starter):
             control, self._control = self._control, -1
         if control >= 0:
             os.close(control)
-
-    def _take_pidfd(self, pidfd: int) -> None:
-        # What was launched has made the supervisor and is over.
-        self._reap()
-        os.close(self.pidfd)
-        self.pidfd = pidfd
 
     def wait(self) -> None:
         """Wait for its end, which follows its container's."""

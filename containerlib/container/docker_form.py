@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from containerlib.network_options import ANY_ADDRESS, EVERY_ADDRESS, LOOPBACK
+from containerlib.network_options import ADDRESSES
 from containerlib.options import UNLIMITED, LogFile
 
 if TYPE_CHECKING:
@@ -79,10 +79,9 @@ def ports_json(ports: Iterable[PortMapping]) -> dict[str, list[dict[str, str]]]:
     """Where ports are reached, by the ports of the container."""
     found: dict[str, list[dict[str, str]]] = {}
     for each in ports:
-        addresses = {LOOPBACK: ("127.0.0.1", "::1"), EVERY_ADDRESS: (ANY_ADDRESS, "::")}
         found.setdefault(f"{each.container_port}/{each.protocol}", []).extend(
             {"HostIp": address, "HostPort": str(each.host_port or "")}
-            for address in addresses.get(each.host, (each.host,))
+            for address in ADDRESSES.get(each.host, (each.host,))
         )
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
@@ -219,12 +220,9 @@ def _names(entry: ContainerEntry, attachment: NetworkAttachment) -> tuple[str, .
 def rename(entry: ContainerEntry) -> None:
     """After it got another name: have it found by that."""
     for attachment in attachments(entry.config):
-        names = _names(entry, attachment)
+        change = partial(evolve, container_name=entry.name, names=_names(entry, attachment))
         with contextlib.suppress(ContainerlibError, OSError):
-            _leases(entry, attachment).change(
-                entry.id,
-                lambda holder, names=names: evolve(holder, container_name=entry.name, names=names),  # type: ignore[misc]
-            )
+            _leases(entry, attachment).change(entry.id, change)
 
 
 def joined(entry: ContainerEntry, namespace_fd: int) -> JoinedNetwork:

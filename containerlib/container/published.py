@@ -13,7 +13,7 @@ from containerlib.network.attend import give_up_ended, hand_over, release
 from containerlib.network.link import has_device
 from containerlib.network.publish import HeldPorts, PortInUse, hold_ports, user_of
 from containerlib.network.record import NetworkRecords
-from containerlib.network.translation import add_translations, is_translated, remove_translations
+from containerlib.network.translation import add_translations, remove_translations
 from containerlib.network_options import LOOPBACK, PortMapping
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def held_ports(entry: ContainerEntry, record: NetworkRecord) -> HeldPorts:
     """
     wanted = entry.config.ports
     for mapping in wanted:
-        if record.internal and (is_translated(mapping.host) or mapping.host == "::"):
+        if record.internal and not mapping.is_local:
             remedy = f"network {record.name!r} is internal; only {LOOPBACK!r} leads into it"
             raise InvalidOption("ports", str(mapping), remedy)
     has_looked = False

@@ -24,14 +24,16 @@ if TYPE_CHECKING:
     from containerlib.network.record import NetworkRecord
     from containerlib.store.layout import Layout
 
-__all__ = ["attend", "give_up_ended", "hand_over", "leave", "release"]
+__all__ = ["LOCK", "SERVED", "attend", "give_up_ended", "hand_over", "leave", "release"]
 
 _CODE = """import json, sys
 sys.path[:] = json.loads(sys.argv.pop())
 from containerlib.network.process import main
 main()"""
-_SERVED = "served-"
-_SOCKET, _ALIVE, _LOCK = "control", "alive", "lock"
+SERVED, LOCK = "served-", "lock"
+"""Files of the process's directory: one for each network that it serves, and the lock of who changes that."""
+
+_SOCKET, _ALIVE = "control", "alive"
 _PORT, _BACKLOG = 53, 64
 _MOST_FDS = 100
 _DEADLINE_S = 30.0
@@ -55,12 +57,12 @@ def attend(layout: Layout, record: NetworkRecord, leases: str) -> None:
     Cost: 40 us if the process is there and knows the network.
     """
     directory = _directory(layout)
-    with file_lock.locked(f"{directory}/{_LOCK}", shared=True):
-        if _is_alive(directory) and os.path.exists(f"{directory}/{_SERVED}{record.id}"):
+    with file_lock.locked(f"{directory}/{LOCK}", shared=True):
+        if _is_alive(directory) and os.path.exists(f"{directory}/{SERVED}{record.id}"):
             return
-    with file_lock.locked(f"{directory}/{_LOCK}"):
+    with file_lock.locked(f"{directory}/{LOCK}"):
         _ensure_process(directory)
-        served = f"{directory}/{_SERVED}{record.id}"
+        served = f"{directory}/{SERVED}{record.id}"
         if os.path.exists(served):
             return
         with contextlib.ExitStack() as stack:
@@ -152,7 +154,7 @@ def _ensure_process(directory: str) -> None:
     make_directory(directory)
     for name in os.listdir(directory):
         # Of one that was killed.
-        if name != _LOCK:
+        if name != LOCK:
             remove_file(f"{directory}/{name}")
     reach("start network process", directory)
     alive = open_lasting(f"{directory}/{_ALIVE}")

@@ -11,9 +11,20 @@ import ipaddress
 import struct
 from typing import NamedTuple
 
-__all__ = ["ADDRESS", "POINTER", "Question", "answer", "parse_question", "pointed_at", "refuse", "truncated"]
+__all__ = [
+    "ADDRESS",
+    "NO_SUCH_NAME",
+    "POINTER",
+    "SERVER_FAILED",
+    "Question",
+    "answer",
+    "parse_question",
+    "pointed_at",
+    "refuse",
+    "truncated",
+]
 
-ADDRESS, POINTER, _ADDRESS_V6, _ANY = 1, 12, 28, 255
+ADDRESS, POINTER, _ANY = 1, 12, 255
 _INTERNET = 1
 _HEADER = struct.Struct("!HHHHHH")
 _KIND = struct.Struct("!HH")
@@ -23,7 +34,7 @@ _ASKS_RECURSION, _OPERATION = 0x0100, 0x7800
 _MOST_LABEL, _MOST_NAME = 63, 253
 _TO_QUESTION = 0xC000 | _HEADER.size
 _SECONDS = 0  # who was here a moment ago need not be now
-NO_ERROR, BAD_FORMAT, SERVER_FAILED, NO_SUCH_NAME, NOT_IMPLEMENTED = 0, 1, 2, 3, 4
+_NO_ERROR, SERVER_FAILED, NO_SUCH_NAME = 0, 2, 3
 
 
 class Question(NamedTuple):
@@ -81,7 +92,7 @@ def answer(question: Question, addresses: list[str], names: list[str]) -> bytes:
         records += [_record(ADDRESS, ipaddress.IPv4Address(address).packed) for address in addresses]
     if question.kind in {POINTER, _ANY}:
         records += [_record(POINTER, _encoded(name)) for name in names]
-    return _message(question, NO_ERROR, records)
+    return _message(question, _NO_ERROR, records)
 
 
 def refuse(question: Question, code: int) -> bytes:
@@ -91,7 +102,7 @@ def refuse(question: Question, code: int) -> bytes:
 
 def truncated(question: Question) -> bytes:
     """An answer that asks the client to come again by TCP."""
-    return _message(question, NO_ERROR, [], is_cut=True)
+    return _message(question, _NO_ERROR, [], is_cut=True)
 
 
 def _record(kind: int, data: bytes) -> bytes:

@@ -213,7 +213,7 @@ def _refused(record: NetworkRecord, error: OSError) -> Exception:
         return _not_allowed()
     if error.errno == errno.EXFULL:
         return AddressesExhausted(
-            f"network {record.name!r}: its bridge takes 1,023 containers, and has them; make another network"
+            f"network {record.name!r}: its bridge has 1,023 devices, some of them not ours; remove those"
         )
     return error
 

@@ -21,6 +21,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from containerlib.errors import ContainerlibError
+from containerlib.network.attend import LOCK, SERVED
 from containerlib.network.event_loop import EventLoop
 from containerlib.network.lease_table import LeaseTable
 from containerlib.network.link import mac_of
@@ -182,7 +183,7 @@ class NetworkProcess:
         if found is not None:
             found.close()
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{self._directory}/served-{network}")
+                os.unlink(f"{self._directory}/{SERVED}{network}")
         self._next_look = 0.0
 
     def _tick(self, now: float) -> None:
@@ -216,7 +217,7 @@ class NetworkProcess:
     def _end(self) -> None:
         """Unless somebody is about to need it: who does holds the lock."""
         try:
-            lock = os.open(f"{self._directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = os.open(f"{self._directory}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             # Somebody has deleted the whole directory: nobody will find this process again.
             self._finish()

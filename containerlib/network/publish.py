@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, field, frozen
 
 from containerlib.errors import InvalidOption, ResourceInUse, UnsupportedHost
-from containerlib.network_options import ANY_ADDRESS, EVERY_ADDRESS, LOOPBACK
+from containerlib.network_options import ADDRESSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HeldPorts", "PortInUse", "hold_ports", "user_of"]
 
-_ADDRESSES = {LOOPBACK: ("127.0.0.1", "::1"), EVERY_ADDRESS: (ANY_ADDRESS, "::")}
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _BACKLOG, _ATTEMPTS = 4096, 100
 _NO_VERSION_SIX = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
@@ -82,7 +81,7 @@ def hold_ports(mappings: Iterable[PortMapping]) -> HeldPorts:
 
 
 def _hold(mapping: PortMapping) -> list[socket.socket]:
-    addresses = _ADDRESSES.get(mapping.host, (mapping.host,))
+    addresses = ADDRESSES.get(mapping.host, (mapping.host,))
     for _ in range(_ATTEMPTS if mapping.host_port is None else 1):
         sockets = _bind_all(mapping, addresses)
         if sockets:
@@ -116,7 +115,7 @@ def _bind_all(mapping: PortMapping, addresses: Sequence[str]) -> list[socket.soc
 def _bind(mapping: PortMapping, address: str, port: int) -> socket.socket | None:
     """A bound socket; None for the second version of two if the host has none of that."""
     is_six = ":" in address
-    is_second = is_six and mapping.host in _ADDRESSES
+    is_second = is_six and mapping.host in ADDRESSES
     try:
         made = socket.socket(socket.AF_INET6 if is_six else socket.AF_INET, _KINDS[mapping.protocol])
     except OSError:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from containerlib.network.record import NetworkRecord
 
-__all__ = ["Port", "add_translations", "is_translated", "remove_translations"]
+__all__ = ["Port", "add_translations", "remove_translations"]
 
 Port: TypeAlias = tuple[str, str, int, int]
 """Protocol, address of the host, port of the host, port in the container."""
@@ -27,7 +27,7 @@ _ANY = frozenset({EVERY_ADDRESS, ANY_ADDRESS})
 _EXISTS = frozenset({errno.EEXIST, errno.EBUSY})
 
 
-def is_translated(host: str) -> bool:
+def _is_translated(host: str) -> bool:
     """Whether the kernel sends on what comes to an address of the host, instead of us: not on loopback."""
     if host in _ANY:
         return True
@@ -41,7 +41,7 @@ def _elements(ports: Iterable[Port]) -> Iterator[tuple[str, bytes, int]]:
     for protocol, host, host_port, port in ports:
         if host in _ANY:
             yield ALL_PORTS, nft.port_key(protocol, host_port), port
-        elif is_translated(host):
+        elif _is_translated(host):
             packed = ipaddress.IPv4Address(host).packed
             yield ONE_ADDRESS_PORTS, nft.port_key(protocol, host_port, packed), port
 
